@@ -1,0 +1,259 @@
+"""The `.dna` block as values: measures, evaluation, consent, manifest.
+
+A block is a directory that is at once a Hugging Face adapter repository and a signed record; ``Manifest.files`` covers every
+file but ``signature.json``, and ``id`` is the digest over that table.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from clonedna.core.model import LoraSpec
+from clonedna.core.value import Value
+from clonedna.core.work import Identity, Refusal, Repository
+
+FORMAT = "dna/1"
+NAME_PATTERN = r"^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$"
+VERSION_PATTERN = r"^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)$"
+DIGEST_PATTERN = r"^[0-9a-f]{64}$"
+
+
+class Measure(Value):
+    """A number with its standing. ``not_available`` has no value and says why in ``how``."""
+
+    value: float | None
+    status: Literal["measured", "estimated", "not_available"]
+    n: int | None = None
+    split: str | None = None
+    how: str
+    ci95: tuple[float, float] | None = None
+
+
+def not_available(why: str) -> Measure:
+    return Measure(value=None, status="not_available", how=why)
+
+
+class EvalSpan(Value):
+    """One hold-out pair's likelihood under base and adapter; nats summed over the same tokens."""
+
+    pair: str
+    tokens: int
+    bytes: int
+    base: float
+    adapter: float
+
+
+class Evaluation(Value):
+    """Everything that was measured, under stable names; ``spans`` are the raw terms that the intervals come from."""
+
+    measures: dict[str, Measure]
+    spans: tuple[EvalSpan, ...]
+    losses: tuple[float, ...] = ()
+    validation_losses: tuple[float, ...] = ()
+
+
+class Recipe(Value):
+    """All that decides the weights, given sources and base: same recipe, seed and sources -> same block."""
+
+    preset: Literal["style", "seed", "knowledge", "custom"] = "style"
+    lora: LoraSpec = LoraSpec()
+    learning_rate: float = Field(default=1e-3, gt=0)
+    warmup: float = Field(default=0.05, ge=0, le=1)
+    epochs: int = Field(default=3, ge=1, le=100)
+    batch_tokens: int = Field(default=2048, ge=64)
+    max_tokens: int = Field(default=512, ge=64)
+    max_train_pairs: int = Field(default=384, ge=1)
+    max_holdout_pairs: int = Field(default=160, ge=1)
+    base_instruct_ratio: float = Field(default=0.5, ge=0, le=4)
+    tool_use_pairs: int = Field(default=24, ge=0)
+    general_source: str = ""
+    holdout_share: float = Field(default=0.2, gt=0, lt=1)
+    min_holdout: int = Field(default=8, ge=1)
+    min_spans: int = Field(default=24, ge=2)
+    patience: int = Field(default=1, ge=0)
+    seed: int = 0
+    libraries: dict[str, str] = {}
+    threads: int = 0
+    dtype: str = ""
+
+
+class ConsentRecord(Value):
+    """Under what consent something was minted. Separate from the licence; both are required.
+
+    ``evidence`` says what was checked. E-mail addresses are kept only as sha256 (``identity_digest``).
+    """
+
+    mode: Literal["self", "granted", "local-only"]
+    status: Literal["none", "requested", "granted", "revoked", "expired"]
+    uses: tuple[Literal["mint", "serve", "share"], ...]
+    repositories: tuple[str, ...]
+    subject: str
+    identity_digest: str
+    evidence: Literal["ssh", "profile-file", "self-asserted", "none"]
+    verified: bool
+    how: str
+    statement: str = ""
+    signature: str = ""
+    key_id: str = ""
+    issued_at: str | None = None
+    expires_at: str | None = None
+    revocable: bool = True
+
+
+class Candidate(Value):
+    handle: str
+    name: str
+    expertise_domains: tuple[str, ...] = ()
+    consent_verified: bool
+
+
+class Capability(Value):
+    """The text an index encodes; vectors of different encoders are never compared. No encoder yet -> ``None``."""
+
+    text: str
+    encoder: str | None = None
+    dimension: int | None = None
+
+
+class Lineage(Value):
+    parents: tuple[str, ...] = ()
+    relation: Literal["minted", "continued", "forked", "merged", "distilled"] = "minted"
+
+
+class FileEntry(Value):
+    sha256: str = Field(pattern=DIGEST_PATTERN)
+    size: int = Field(ge=0)
+
+
+class Share(Value):
+    public: bool = False
+    peers: tuple[str, ...] = ()
+    license: str
+    requires_payment: bool = False
+
+
+class EvalSummary(Value):
+    """Copies of ``eval.json`` under the names that the format has always had."""
+
+    final_loss: Measure
+    best_loss: Measure
+    style_consistency: Measure
+    domain_accuracy: Measure
+    latency_overhead_ms: Measure
+    perplexity_reduction_ratio: Measure
+    nll_delta: Measure
+    identity_gain: Measure
+    forgetting: Measure
+    memorisation_rate: Measure
+    teacher_model: str
+
+
+class Check(Value):
+    """Whether a compatibility check ran and what it found. ``None`` = it did not run (``how`` says why)."""
+
+    value: bool | None
+    how: str
+
+
+class GateVerdict(Value):
+    """``accepted`` only when every reason list is empty."""
+
+    status: Literal["accepted", "rejected"]
+    reasons: tuple[str, ...] = ()
+
+
+class SourceFile(Value):
+    path: str
+    blob: str
+    language: str
+    bytes: int
+    ranges: tuple[tuple[int, int], ...]
+
+
+class SourceRecord(Value):
+    """``sources.json``: one repository, the files and lines used, and what was refused."""
+
+    repository: Repository
+    author: str
+    files: tuple[SourceFile, ...]
+    refused: tuple[Refusal, ...]
+    refused_counts: dict[str, int]
+
+
+class Manifest(Value):
+    format: Literal["dna/1"] = FORMAT
+    id: str = Field(pattern=DIGEST_PATTERN)
+    name: str = Field(pattern=NAME_PATTERN)
+    version: str = Field(pattern=VERSION_PATTERN)
+    previous_version: str | None = None
+    created_at: str
+    created_by: str
+    candidate: Candidate
+    consent_mode: Literal["self", "granted", "local-only"]
+    specialization: str
+    tags: tuple[str, ...] = ()
+    capability: Capability
+    base_model: str
+    base_fingerprint: str
+    rank: int
+    alpha: float
+    target_modules: tuple[str, ...]
+    recipe: Recipe
+    lineage: Lineage
+    gate: GateVerdict
+    files: dict[str, FileEntry]
+    license: str
+    share: Share
+    eval_summary: EvalSummary
+    vllm_compatible: Check
+    peft_compatible: Check
+    training_pairs: int
+    candidate_pairs: int
+    base_instruct_pairs: int
+    tool_use_pairs: int
+    num_epochs: int
+
+
+class SignatureEntry(Value):
+    keyid: str
+    sig: str
+
+
+class Envelope(Value):
+    """A DSSE envelope (https://github.com/secure-systems-lab/dsse). ``payload`` is base64 of the exact manifest bytes."""
+
+    payload: str
+    payloadType: str
+    signatures: tuple[SignatureEntry, ...]
+
+
+class BlockRef(Value):
+    """A registered block: ``name@version`` and the manifest's ``id``."""
+
+    name: str
+    version: str
+    id: str
+    status: Literal["registered", "rejected", "revoked"]
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.version}"
+
+
+class MintOrder(Value):
+    """Everything a mint needs to know, stored with its result. ``target`` is where to read; it never enters the block."""
+
+    target: str
+    authors: tuple[Identity, ...]
+    name: str | None = None
+    base: str = "nano"
+    consent: Literal["auto", "self", "local-only"] = "auto"
+    teacher: Literal["own-words"] = "own-words"
+    licences: tuple[str, ...] = ("MIT", "Apache-2.0")
+    recipe: Recipe = Recipe()
+    owned_share: float = Field(default=0.8, gt=0, le=1)
+    max_files: int = Field(default=20_000, ge=1)
+    max_changes: int = Field(default=200, ge=0)
+
+

@@ -1,0 +1,185 @@
+"""The one tree of errors.
+
+Every error that a person may meet has a stable ``code``, says what failed and with which value, and carries a ``hint``:
+the next step. Faces map the class to an exit status (``exit_code``) or an HTTP status (``http_status``); nobody matches on text.
+
+    DnaError
+    ├── InputError            2 / 400   the request itself cannot be carried out as given
+    │   ├── NotARepository, NoSuchAuthor, AuthorNeeded, UnknownBase, BadConfig, BadReference
+    ├── NotFound              3 / 404   it does not exist here
+    │   └── BlockNotFound, JobNotFound
+    ├── Refused               4 / 403   it could be done, but may not
+    │   ├── LicenceUnknown, LicenceNotAllowed, ConsentMissing, TooFewSpans, BlockRejected, BlockUntrusted, BlockRevoked, WrongBase
+    ├── Corrupt               5 / 422   what was read is not what was written
+    │   └── BlockCorrupt, SignatureInvalid, AdapterInvalid
+    ├── Unavailable           6 / 503   something this needs is missing or full
+    │   └── NoSpace, NoMemory, GitFailed, TimedOut, JobBusy
+    ├── Interrupted         130 / 499   somebody stopped it; nothing is half-written
+    │   └── Cancelled
+    └── Internal             70 / 500   a fault of ours
+"""
+
+from __future__ import annotations
+
+
+class DnaError(Exception):
+    """Root of the tree.
+
+    ``message``: what failed, with which value. ``hint``: what to do next. ``facts``: JSON values for machines (``--json``).
+    """
+
+    code = "internal"
+    exit_code = 70
+    http_status = 500
+
+    def __init__(self, message: str, hint: str = "", **facts: str | int | float | bool | None | list[str]) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.facts = facts
+
+    def as_json(self) -> dict[str, object]:
+        """``{"error": {"code", "message", "hint", ...facts}}``: the shape that every face prints."""
+        return {"error": {"code": self.code, "message": self.message, "hint": self.hint, **self.facts}}
+
+
+class InputError(DnaError):
+    code, exit_code, http_status = "bad_input", 2, 400
+
+
+class NotARepository(InputError):
+    code = "not_a_repository"
+
+
+class NoSuchAuthor(InputError):
+    code = "no_such_author"
+
+
+class AuthorNeeded(InputError):
+    code = "author_needed"
+
+
+class UnknownBase(InputError):
+    code = "unknown_base"
+
+
+class BadConfig(InputError):
+    code = "bad_config"
+
+
+class BadReference(InputError):
+    """A block or job name that cannot be a name."""
+
+    code = "bad_reference"
+
+
+class NotFound(DnaError):
+    code, exit_code, http_status = "not_found", 3, 404
+
+
+class BlockNotFound(NotFound):
+    code = "block_not_found"
+
+
+class JobNotFound(NotFound):
+    code = "job_not_found"
+
+
+class Refused(DnaError):
+    code, exit_code, http_status = "refused", 4, 403
+
+
+class LicenceUnknown(Refused):
+    code = "licence_unknown"
+
+
+class LicenceNotAllowed(Refused):
+    code = "licence_not_allowed"
+
+
+class ConsentMissing(Refused):
+    code = "consent_missing"
+
+
+class TooFewSpans(Refused):
+    code = "too_few_spans"
+
+
+class BlockRejected(Refused):
+    """The gate rejected this block; it is kept, and never served by name."""
+
+    code = "block_rejected"
+
+
+class BlockUntrusted(Refused):
+    """Unsigned, or signed by a key that this machine does not trust."""
+
+    code = "block_untrusted"
+
+
+class BlockRevoked(Refused):
+    code = "block_revoked"
+
+
+class WrongBase(Refused):
+    code = "wrong_base"
+
+
+class Corrupt(DnaError):
+    code, exit_code, http_status = "corrupt", 5, 422
+
+
+class BlockCorrupt(Corrupt):
+    """A file of the block is not the file that was signed; ``facts["file"]`` names it."""
+
+    code = "block_corrupt"
+
+
+class SignatureInvalid(Corrupt):
+    code = "signature_invalid"
+
+
+class AdapterInvalid(Corrupt):
+    """Adapter files that are well-formed but cannot be an adapter of this base (shapes, modules, unsupported options)."""
+
+    code = "adapter_invalid"
+
+
+class Unavailable(DnaError):
+    code, exit_code, http_status = "unavailable", 6, 503
+
+
+class NoSpace(Unavailable):
+    code = "no_space"
+
+
+class NoMemory(Unavailable):
+    code = "no_memory"
+
+
+class GitFailed(Unavailable):
+    code = "git_failed"
+
+
+class TimedOut(Unavailable):
+    code = "timed_out"
+
+
+class JobBusy(Unavailable):
+    """The job is being worked on by another process."""
+
+    code = "job_busy"
+
+
+class Interrupted(DnaError):
+    code, exit_code, http_status = "interrupted", 130, 499
+
+
+class Cancelled(Interrupted):
+    code = "cancelled"
+
+
+class Internal(DnaError):
+    """A fault of ours that somebody should report."""
+
+    code = "internal"

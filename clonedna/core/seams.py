@@ -1,0 +1,160 @@
+"""The seams: what each storey may ask of the parts below it, on one page.
+
+Values in, values out. A method is ``async`` where the part may be remote, plain where it is disk or arithmetic. Each seam has a
+shipped fake (``clonedna.core.fakes``) and one contract test that every part must pass (``tests/contract``).
+All methods raise ``clonedna.core.errors.DnaError`` only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from clonedna.core.block import BlockRef, ConsentRecord, Envelope, Manifest
+from clonedna.core.events import Emit
+from clonedna.core.model import AdapterInfo, BaseInfo, Example, Layer, LoraSpec, SampleChunk, SampleRequest, Score, StepLoss
+from clonedna.core.work import Collection, Found, Identity, Instruction, Span
+
+
+class Source(Protocol):
+    """The public record. Nothing leaves without URL, commit, path, lines, author and licence."""
+
+    def find(self, target: str) -> Found:
+        """The repository at ``target`` (path or URL), its licence, and its authors by share. Raises NotARepository, GitFailed."""
+        ...
+
+    def collect(
+        self, found: Found, authors: Sequence[Identity], *, licences: Sequence[str], owned_share: float,
+        max_files: int, max_changes: int, emit: Emit,
+    ) -> Collection:
+        """The spans that ``authors`` wrote, with every refusal. Raises NoSuchAuthor, LicenceUnknown, LicenceNotAllowed, GitFailed."""
+        ...
+
+
+class Teacher(Protocol):
+    """Writes the task for real work; never the work."""
+
+    name: str
+
+    async def write_instruction(self, span: Span) -> Instruction:
+        """The instruction for this span, and where in the span the completion starts."""
+        ...
+
+
+class Trainer(Protocol):
+    """One adapter being trained inside an engine. Base weights are never written."""
+
+    async def forward_backward(self, batch: Sequence[Example]) -> StepLoss:
+        """Add this batch's gradient (of the mean over its completion tokens) to this adapter's; other trainers are untouched."""
+        ...
+
+    async def optim_step(self, learning_rate: float) -> None:
+        """Clip, one AdamW step, gradient back to zero."""
+        ...
+
+    async def nll(self, examples: Sequence[Example]) -> tuple[Score, ...]:
+        """Likelihoods under the adapter as it is now (for validation)."""
+        ...
+
+    async def save(self, directory: Path) -> None:
+        """Write ``adapter_config.json`` and ``adapter_model.safetensors`` (PEFT format, fp32) into ``directory``, atomically each."""
+        ...
+
+    async def close(self) -> None:
+        """Free the slot and the optimiser's state."""
+        ...
+
+
+class Engine(Protocol):
+    """One base model in memory. An adapter is an argument of a request, never a state of the model."""
+
+    base: BaseInfo
+
+    async def load(self, directory: Path) -> AdapterInfo:
+        """Load PEFT files. Loading the same files twice gives the same id. Raises AdapterInvalid, WrongBase, NoMemory."""
+        ...
+
+    async def unload(self, adapter: str) -> None:
+        """Forget an adapter; requests that use it finish first. Unknown ids are ignored."""
+        ...
+
+    def sample(self, request: SampleRequest) -> AsyncIterator[SampleChunk]:
+        """Stream a completion; closing the iterator cancels it."""
+        ...
+
+    async def nll(self, examples: Sequence[Example], layers: Sequence[Layer] = ()) -> tuple[Score, ...]:
+        """Likelihood of each completion through these layers (none = the base); examples longer than the context are cut at its end."""
+        ...
+
+    async def train(self, spec: LoraSpec) -> Trainer:
+        """A new adapter to train, with its own optimiser state."""
+        ...
+
+    async def close(self) -> None:
+        ...
+
+
+class Store(Protocol):
+    """Block directories, content-addressed by the manifest's id. A block never changes once put."""
+
+    def put(self, directory: Path) -> str:
+        """Verify, copy (hashing while copying), fsync, rename into place; gives the id. Putting it again changes nothing. Raises BlockCorrupt, NoSpace."""
+        ...
+
+    def path(self, block_id: str) -> Path:
+        """Where a block's files are. Raises BlockNotFound."""
+        ...
+
+    def delete(self, block_id: str) -> None:
+        """Remove a block's files; unknown ids are ignored."""
+        ...
+
+
+class Registry(Protocol):
+    """Names for blocks. Files are the truth: the catalogue can be rebuilt from the store."""
+
+    def publish(self, manifest: Manifest) -> BlockRef:
+        """Make a stored block resolvable. The same manifest twice changes nothing; a name@version with another id is refused."""
+        ...
+
+    def resolve(self, reference: str) -> Manifest:
+        """``name`` (newest accepted version), ``name@version``, or at least 8 hex digits of the id. Raises BlockNotFound, BadReference, BlockRejected, BlockRevoked."""
+        ...
+
+    def manifests(self) -> tuple[Manifest, ...]:
+        """All, newest first, rejected ones among them."""
+        ...
+
+    def revoke(self, block_id: str) -> None:
+        """Never resolve this block again."""
+        ...
+
+
+class Signer(Protocol):
+    """Ed25519 keys of this machine and those it trusts."""
+
+    key_id: str
+
+    def sign(self, payload: bytes, payload_type: str) -> Envelope:
+        ...
+
+    def verify(self, envelope: Envelope, payload_type: str) -> bytes:
+        """The payload, when a trusted key signed it. Raises SignatureInvalid, BlockUntrusted."""
+        ...
+
+
+class Consents(Protocol):
+    """Consent records: a state machine, separate from the licence."""
+
+    def grant_self(self, you: Identity | None, authors: Sequence[Identity], repository: str) -> ConsentRecord:
+        """A self-asserted record: this machine's git identity is among ``authors``. Raises ConsentMissing otherwise."""
+        ...
+
+    def local_only(self, authors: Sequence[Identity], repository: str) -> ConsentRecord:
+        """Research on this machine: needs no consent, can never be shared."""
+        ...
+
+    def check(self, record: ConsentRecord, use: str) -> None:
+        """Raises ConsentMissing when ``record`` does not cover ``use`` (mint, serve, share)."""
+        ...

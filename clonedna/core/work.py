@@ -1,0 +1,173 @@
+"""A person's public record as values: repositories, the files and spans they wrote, the pairs made of them, and what was refused.
+
+Nothing here exists without its origin: repository, commit, path, line range, author and licence.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from clonedna.core.value import Value
+
+Language = Literal["python", "javascript", "typescript"]
+SpanKind = Literal["function", "method", "class", "hunk"]
+Split = Literal["train", "validation", "holdout"]
+Form = Literal["whole", "body", "change"]
+
+_IDENTITY = re.compile(r"^\s*(?P<name>[^<>]*?)\s*(?:<(?P<email>[^<>\s]*)>)?\s*$")
+
+
+class Identity(Value):
+    """A commit author. Matched by e-mail (case-folded) where there is one, else by name."""
+
+    name: str = ""
+    email: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Identity:
+        """Read ``Name <mail>``, ``mail@host`` or ``Name``. Raises ``ValueError`` when neither is there."""
+        match = _IDENTITY.match(text)
+        if not match or not (match["name"] or match["email"]):
+            raise ValueError(f"not an author: {text!r}")
+        name, email = match["name"], match["email"] or ""
+        if not email and "@" in name and " " not in name:
+            name, email = "", name
+        return cls(name=name, email=email)
+
+    def matches(self, name: str, email: str) -> bool:
+        """Whether a commit by ``name <email>`` is this identity's."""
+        if self.email:
+            return self.email.casefold() == email.casefold()
+        return self.name.casefold() == name.casefold()
+
+    def __str__(self) -> str:
+        return f"{self.name} <{self.email}>" if self.email else self.name
+
+
+class Licence(Value):
+    """An SPDX id (or ``None`` for unknown), how it was found (``file:LICENSE score 0.98``, ``header``) and the score of that match."""
+
+    spdx: str | None
+    how: str
+    score: float | None = None
+
+
+class AuthorShare(Value):
+    """One author's part of a repository's history."""
+
+    identity: Identity
+    commits: int
+    share: float
+
+
+class Repository(Value):
+    """A repository at one commit. ``url`` is fit for a block: no credentials, never a local path (``local:NAME`` when it has no remote)."""
+
+    name: str
+    url: str
+    commit: str
+    committed_at: str
+    licence: Licence
+    commits: int
+    authors: tuple[AuthorShare, ...] = ()
+
+
+class Found(Value):
+    """What ``Source.find`` found. ``location`` is where this machine reads it (a path); it never enters a block."""
+
+    repository: Repository
+    location: str
+    you: Identity | None = None
+
+
+class Span(Value):
+    """A run of whole lines of one file at one commit, written by one person.
+
+    ``text`` is byte-identical to lines ``start``..``end`` (1-based, inclusive, with the last line's newline when it has one)
+    of ``path`` at ``commit``. ``owned`` is the share of its non-blank lines that blame gives to the person.
+    ``body_start`` is the first line after signature and docstring, where there is a docstring and a body.
+    ``before`` is set for hunks: the lines that ``text`` replaced.
+    """
+
+    path: str
+    language: Language
+    kind: SpanKind
+    name: str
+    signature: str = ""
+    arguments: tuple[str, ...] = ()
+    start: int
+    end: int
+    text: str
+    sha256: str
+    blob: str
+    commit: str
+    subject: str = ""
+    comment: str = ""
+    docstring: str = ""
+    body_start: int | None = None
+    before: str | None = None
+    owned: float
+    licence: str
+
+
+class Refusal(Value):
+    """Something that was not used, and why. ``reason`` is a stable word, ``detail`` a few more; never the content."""
+
+    path: str
+    start: int | None = None
+    end: int | None = None
+    reason: str
+    detail: str = ""
+
+
+class Collection(Value):
+    """What a source gives for one person: the spans, and every refusal with its reason."""
+
+    repository: Repository
+    spans: tuple[Span, ...]
+    refusals: tuple[Refusal, ...]
+    files_seen: int
+    files_used: int
+    lines_owned: int
+
+
+class Provenance(Value):
+    """Where a pair's completion comes from: lines ``start``..``end`` of ``path`` at ``commit``; ``sha256`` is of exactly these bytes."""
+
+    repository: str
+    url: str
+    commit: str
+    path: str
+    blob: str
+    start: int
+    end: int
+    sha256: str
+    licence: str
+    author: str
+
+
+class Pair(Value):
+    """One training example: an instruction that a teacher wrote, and a verbatim span that the person wrote."""
+
+    id: str
+    form: Form
+    instruction: str
+    completion: str
+    split: Split
+    kind: SpanKind
+    name: str
+    language: Language
+    teacher: str
+    provenance: Provenance
+
+
+class Instruction(Value):
+    """What a teacher wrote for a span: the task, its form, and the span's line at which the completion starts.
+
+    Lines before ``completion_start`` (signature and docstring in the ``body`` form) are shown in ``text``, so they are not in the answer.
+    """
+
+    form: Form
+    text: str
+    completion_start: int
