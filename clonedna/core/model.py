@@ -69,10 +69,14 @@ class AdapterInfo(Value):
 
 
 class SampleRequest(Value):
-    """A completion to sample. No layers = the base. Greedy when ``temperature`` is 0; the same seed gives the same tokens."""
+    """A completion to sample. No layers = the base. Greedy when ``temperature`` is 0; the same seed gives the same tokens.
+
+    ``messages`` are rendered by the chat template; ``prompt`` is plain text. ``prompt_limit`` keeps only the prompt's first N tokens.
+    """
 
     messages: tuple[Message, ...] = ()
     prompt: str | None = None
+    prompt_limit: int | None = Field(default=None, ge=1)
     layers: tuple[Layer, ...] = ()
     max_tokens: int = Field(default=256, ge=1, le=1_000_000)
     temperature: float = Field(default=0.0, ge=0.0, le=10.0)

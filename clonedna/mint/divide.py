@@ -1,0 +1,94 @@
+"""The split stage: what is held out, decided before anything is generated.
+
+Whole files are held out. Where one file holds most of a person's code, whole top-level definitions are, and the result says so.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+from clonedna.core.block import Recipe
+from clonedna.core.errors import TooFewSpans
+from clonedna.core.work import Span
+from clonedna.mint.sift import refuse, without_near_duplicates
+from clonedna.mint.values import Divided, Sifted
+
+LEAK_SIMILAR = 0.7
+MOST_HELD_OUT = 0.4
+VALIDATION_FROM = 60
+VALIDATION_SHARE = 0.1
+
+
+def divide(sifted: Sifted, recipe: Recipe) -> Divided:
+    """Hold out ``holdout_share`` of the spans (at least ``min_holdout``) by whole files; from 60 spans on also a validation part.
+
+    Training spans that are near-duplicates of held-out ones are dropped. Raises ``TooFewSpans`` when less than ``min_spans`` are there.
+    """
+    spans = sifted.spans
+    if len(spans) < recipe.min_spans:
+        raise _too_few(len(spans), recipe.min_spans)
+    want = max(recipe.min_holdout, round(recipe.holdout_share * len(spans)))
+    by, held = "file", _hold_out(spans, lambda s: s.path, want, f"{recipe.seed}:holdout")
+    if held is None:
+        by, held = "definition", _hold_out(spans, _definition, want, f"{recipe.seed}:holdout")
+    if held is None:
+        raise _too_few(len(spans), recipe.min_spans)
+    holdout = [span for span in spans if id(span) in held]
+    rest = [span for span in spans if id(span) not in held]
+    validation: list[Span] = []
+    if len(rest) >= VALIDATION_FROM:
+        part = _hold_out(rest, lambda s: s.path, round(VALIDATION_SHARE * len(rest)), f"{recipe.seed}:validation")
+        validation = [span for span in rest if part and id(span) in part]
+    own = {id(span) for span in validation}
+    train, leaks = without_near_duplicates(
+        [span for span in rest if id(span) not in own], against=[*holdout, *validation], similar=LEAK_SIMILAR
+    )
+    if len(train) < recipe.min_spans - recipe.min_holdout:
+        raise _too_few(len(train) + len(holdout), recipe.min_spans)
+    draw = random.Random(f"{recipe.seed}:draw")  # noqa: S311 - a seeded draw, no secret
+    return Divided(
+        by=by,
+        train=tuple(_draw(train, recipe.max_train_pairs, draw)),
+        validation=tuple(_draw(validation, recipe.max_holdout_pairs, draw)),
+        holdout=tuple(_draw(holdout, recipe.max_holdout_pairs, draw)),
+        refusals=tuple(refuse(span, "held_out_duplicate", f"like {other.path}:{other.start}") for span, other in leaks),
+    )
+
+
+def _too_few(found: int, needed: int) -> TooFewSpans:
+    return TooFewSpans(
+        f"{found} usable spans by this author after filtering; {needed} are needed",
+        "mint from a larger repository, add the author's other identities with --author, or allow more licences with --allow-licence",
+        found=found, needed=needed,
+    )  # fmt: skip
+
+
+def _definition(span: Span) -> str:
+    return f"{span.path}:{span.name.split('.')[0]}"
+
+
+def _hold_out(spans: Sequence[Span], key: Callable[[Span], str], want: int, seed: str) -> set[int] | None:
+    """Identities of spans in whole groups that add up to ``want``, never more than 40 % of all; ``None`` when groups are too large."""
+    groups: dict[str, list[Span]] = defaultdict(list)
+    for span in spans:
+        groups[key(span)].append(span)
+    names = sorted(groups)
+    random.Random(seed).shuffle(names)  # noqa: S311 - a seeded draw, no secret
+    most = max(want, int(MOST_HELD_OUT * len(spans)))
+    held: list[Span] = []
+    for name in names:
+        if len(held) >= want:
+            break
+        if len(held) + len(groups[name]) <= most:
+            held.extend(groups[name])
+    return {id(span) for span in held} if len(held) >= want else None
+
+
+def _draw(spans: Sequence[Span], most: int, draw: random.Random) -> list[Span]:
+    """At most ``most`` of them, in their order."""
+    if len(spans) <= most:
+        return list(spans)
+    chosen = set(draw.sample(range(len(spans)), most))
+    return [span for i, span in enumerate(spans) if i in chosen]

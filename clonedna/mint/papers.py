@@ -1,0 +1,127 @@
+"""The written part of a block: evaluation, sources, consent, pairs, profile and model card, as bytes that depend on content only.
+
+No times stand here, so equal sources, recipe and seed give equal files; times stand in the manifest. Names of people, repositories and
+paths are third-party text: they are escaped wherever they enter Markdown or YAML.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter, defaultdict
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from clonedna.core.block import ConsentRecord, Evaluation, GateVerdict, Measure, MintOrder, SourceFile, SourceRecord
+from clonedna.core.canonical import canonical, plain
+from clonedna.core.model import BaseInfo
+from clonedna.core.value import Value
+from clonedna.core.work import Pair, Refusal, Repository
+
+MAX_REFUSALS = 2000
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~-])")
+_SLUG = re.compile(r"[^a-z0-9]+")
+
+
+class Draft(Value):
+    """Everything that the papers are written from."""
+
+    name: str
+    author: str
+    order: MintOrder
+    base: BaseInfo
+    repository: Repository
+    pairs: tuple[Pair, ...]
+    refusals: tuple[Refusal, ...]
+    split_by: str
+    consent: ConsentRecord
+    evaluation: Evaluation
+    verdict: GateVerdict
+    licence: str
+    general_pairs: int
+    general_source: str
+    tool_use_pairs: int
+    epochs: int
+
+
+def slug(text: str) -> str:
+    """A block name made of a person's name: lower case, digits and single hyphens, at most 64 characters."""
+    made = _SLUG.sub("-", text.casefold()).strip("-")[:64].strip("-")
+    return made or "unnamed"
+
+
+def escape(text: str) -> str:
+    """Third-party text as inert Markdown: one line, every special character escaped."""
+    return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
+
+
+def papers(draft: Draft) -> dict[str, bytes]:
+    """File name -> bytes of every written file of the block but the adapter, the manifest and the signature."""
+    return {
+        "eval.json": _pretty(draft.evaluation),
+        "sources.json": _pretty(source_record(draft)),
+        "consent.json": _pretty(draft.consent),
+        "pairs.jsonl": b"".join(canonical(pair) + b"\n" for pair in draft.pairs),
+        "profile.md": _render("profile.md.j2", draft),
+        "README.md": _render("card.md.j2", draft),
+    }
+
+
+def source_record(draft: Draft) -> SourceRecord:
+    """Files and line ranges that the pairs use, and what was refused (all counted, the first 2,000 listed)."""
+    ranges: dict[tuple[str, str, str], list[tuple[int, int]]] = defaultdict(list)
+    size: Counter[tuple[str, str, str]] = Counter()
+    for pair in draft.pairs:
+        key = (pair.provenance.path, pair.provenance.blob, pair.language)
+        ranges[key].append((pair.provenance.start, pair.provenance.end))
+        size[key] += len(pair.completion.encode())
+    used = tuple(
+        SourceFile(path=path, blob=blob, language=language, bytes=size[path, blob, language], ranges=tuple(sorted(found)))
+        for (path, blob, language), found in sorted(ranges.items())
+    )
+    return SourceRecord(
+        repository=draft.repository.model_copy(update={"authors": ()}),
+        author=draft.author,
+        files=used,
+        refused=draft.refusals[:MAX_REFUSALS],
+        refused_counts=dict(sorted(Counter(refusal.reason for refusal in draft.refusals).items())),
+    )
+
+
+def languages(pairs: tuple[Pair, ...]) -> list[tuple[str, int]]:
+    """Languages by bytes of completions, most first."""
+    count: Counter[str] = Counter()
+    for pair in pairs:
+        count[pair.language] += len(pair.completion.encode())
+    return sorted(count.items(), key=lambda item: (-item[1], item[0]))
+
+
+def show_measure(measure: Measure) -> str:
+    """A measure in words: value with its interval and n, or why there is none."""
+    if measure.value is None:
+        return f"not available ({measure.how})"
+    interval = f" [{measure.ci95[0]:.4f}, {measure.ci95[1]:.4f}]" if measure.ci95 else ""
+    return f"{measure.value:.4f}{interval}" + (f", n = {measure.n}" if measure.n is not None else "")
+
+
+def _pretty(value: Value) -> bytes:
+    return (json.dumps(plain(value), indent=1, ensure_ascii=False, sort_keys=True) + "\n").encode()
+
+
+def _render(template: str, draft: Draft) -> bytes:
+    environment = Environment(  # noqa: S701 - Markdown; every third-party value goes through `md` or `json`
+        loader=PackageLoader("clonedna.mint", "templates"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["md"] = escape
+    environment.filters["measure"] = show_measure
+    environment.filters["json"] = lambda value: json.dumps(value, ensure_ascii=True)  # noqa: ARG005
+    kinds = Counter(pair.kind for pair in draft.pairs)
+    folders = Counter(pair.provenance.path.rpartition("/")[0] or "." for pair in draft.pairs)
+    text = environment.get_template(template).render(
+        draft=draft, measures=draft.evaluation.measures, languages=languages(draft.pairs), kinds=sorted(kinds.items()),
+        folders=sorted(folders.items(), key=lambda item: (-item[1], item[0]))[:8],
+        splits=Counter(pair.split for pair in draft.pairs),
+    )  # fmt: skip
+    return (text.rstrip("\n") + "\n").encode()
+
+
