@@ -74,7 +74,7 @@ class Recipe(Value):
     min_spans: int = Field(default=24, ge=2)
     patience: int = Field(default=1, ge=0)
     seed: int = 0
-    libraries: dict[str, str] = {}
+    libraries: dict[str, str] = Field(default_factory=dict)
     threads: int = 0
     dtype: str = ""
 
@@ -225,7 +225,7 @@ class Envelope(Value):
     """A DSSE envelope (https://github.com/secure-systems-lab/dsse). ``payload`` is base64 of the exact manifest bytes."""
 
     payload: str
-    payloadType: str
+    payloadType: str  # noqa: N815 - the name that DSSE gives it
     signatures: tuple[SignatureEntry, ...]
 
 
@@ -255,5 +255,3 @@ class MintOrder(Value):
     owned_share: float = Field(default=0.8, gt=0, le=1)
     max_files: int = Field(default=20_000, ge=1)
     max_changes: int = Field(default=200, ge=0)
-
-

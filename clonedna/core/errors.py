@@ -32,7 +32,7 @@ class DnaError(Exception):
     exit_code = 70
     http_status = 500
 
-    def __init__(self, message: str, hint: str = "", **facts: str | int | float | bool | None | list[str]) -> None:
+    def __init__(self, message: str, hint: str = "", **facts: str | int | float | bool | list[str] | None) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint

@@ -32,7 +32,7 @@ class StageFinished(Value):
     kind: Literal["stage_finished"] = "stage_finished"
     stage: str
     seconds: float
-    counts: dict[str, int | float | str] = {}
+    counts: dict[str, int | float | str] = Field(default_factory=dict)
 
 
 class Note(Value):
@@ -62,9 +62,9 @@ Event = Annotated[
 ]
 Emit = Callable[["StageStarted | StageProgress | StageFinished | Note | JobFinished | JobFailed"], None]
 
-event_adapter: TypeAdapter[
-    StageStarted | StageProgress | StageFinished | Note | JobFinished | JobFailed
-] = TypeAdapter(Event)
+event_adapter: TypeAdapter[StageStarted | StageProgress | StageFinished | Note | JobFinished | JobFailed] = TypeAdapter(
+    Event
+)
 
 
 def silent(event: object) -> None:

@@ -99,7 +99,10 @@ class SampleChunk(Value):
 
 
 class LoraSpec(Value):
-    """Shape and optimiser of a trained adapter. ``clip`` is the norm of this adapter's gradient alone; seeded initialisation (A uniform, B zero)."""
+    """Shape and optimiser of a trained adapter.
+
+    ``clip`` bounds the norm of this adapter's gradient alone. Initialisation is seeded: A uniform, B zero, as PEFT does.
+    """
 
     rank: Literal[1, 2, 4, 8, 16, 32, 64, 128] = 16
     alpha: float = 32.0

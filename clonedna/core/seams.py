@@ -13,7 +13,17 @@ from typing import Protocol
 
 from clonedna.core.block import BlockRef, ConsentRecord, Envelope, Manifest
 from clonedna.core.events import Emit
-from clonedna.core.model import AdapterInfo, BaseInfo, Example, Layer, LoraSpec, SampleChunk, SampleRequest, Score, StepLoss
+from clonedna.core.model import (
+    AdapterInfo,
+    BaseInfo,
+    Example,
+    Layer,
+    LoraSpec,
+    SampleChunk,
+    SampleRequest,
+    Score,
+    StepLoss,
+)
 from clonedna.core.work import Collection, Found, Identity, Instruction, Span
 
 
@@ -25,8 +35,15 @@ class Source(Protocol):
         ...
 
     def collect(
-        self, found: Found, authors: Sequence[Identity], *, licences: Sequence[str], owned_share: float,
-        max_files: int, max_changes: int, emit: Emit,
+        self,
+        found: Found,
+        authors: Sequence[Identity],
+        *,
+        licences: Sequence[str],
+        owned_share: float,
+        max_files: int,
+        max_changes: int,
+        emit: Emit,
     ) -> Collection:
         """The spans that ``authors`` wrote, with every refusal. Raises NoSuchAuthor, LicenceUnknown, LicenceNotAllowed, GitFailed."""
         ...
@@ -91,15 +108,17 @@ class Engine(Protocol):
         """A new adapter to train, with its own optimiser state."""
         ...
 
-    async def close(self) -> None:
-        ...
+    async def close(self) -> None: ...
 
 
 class Store(Protocol):
     """Block directories, content-addressed by the manifest's id. A block never changes once put."""
 
     def put(self, directory: Path) -> str:
-        """Verify, copy (hashing while copying), fsync, rename into place; gives the id. Putting it again changes nothing. Raises BlockCorrupt, NoSpace."""
+        """Verify, copy (hashing while copying), fsync, rename into place; gives the id. Again changes nothing.
+
+        Raises BlockCorrupt, NoSpace.
+        """
         ...
 
     def path(self, block_id: str) -> Path:
@@ -118,8 +137,19 @@ class Registry(Protocol):
         """Make a stored block resolvable. The same manifest twice changes nothing; a name@version with another id is refused."""
         ...
 
-    def resolve(self, reference: str) -> Manifest:
-        """``name`` (newest accepted version), ``name@version``, or at least 8 hex digits of the id. Raises BlockNotFound, BadReference, BlockRejected, BlockRevoked."""
+    def resolve(self, reference: str, *, unsafe: bool = False) -> Manifest:
+        """``name`` (newest accepted version), ``name@version``, or at least 8 hex digits of the id.
+
+        Raises BlockNotFound, BadReference, BlockRevoked, and BlockRejected unless ``unsafe``.
+        """
+        ...
+
+    def next_version(self, name: str) -> tuple[str, str | None]:
+        """What the next block of this name is called, and the version before it, if there is one."""
+        ...
+
+    def forget(self, block_id: str) -> None:
+        """Take a block out of the catalogue; unknown ids are ignored."""
         ...
 
     def manifests(self) -> tuple[Manifest, ...]:
@@ -136,8 +166,7 @@ class Signer(Protocol):
 
     key_id: str
 
-    def sign(self, payload: bytes, payload_type: str) -> Envelope:
-        ...
+    def sign(self, payload: bytes, payload_type: str) -> Envelope: ...
 
     def verify(self, envelope: Envelope, payload_type: str) -> bytes:
         """The payload, when a trusted key signed it. Raises SignatureInvalid, BlockUntrusted."""

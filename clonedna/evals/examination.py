@@ -25,9 +25,18 @@ async def examine(
     measures |= await forgetting(engine, adapter, seed=seed)
     measures |= await memorisation(engine, adapter, trained, seed=seed)
     for name, value in (("final_loss", losses[-1]), ("best_loss", min(losses))):
-        measures[name] = Measure(value=value, status="measured", n=len(trained), split="train", how="mean nats a completion token of an epoch")
+        measures[name] = Measure(
+            value=value,
+            status="measured",
+            n=len(trained),
+            split="train",
+            how="mean nats a completion token of an epoch",
+        )
     return Evaluation(
-        measures=dict(sorted(measures.items())), spans=spans, losses=tuple(losses), validation_losses=tuple(validation_losses)
+        measures=dict(sorted(measures.items())),
+        spans=spans,
+        losses=tuple(losses),
+        validation_losses=tuple(validation_losses),
     )
 
 

@@ -40,7 +40,9 @@ def likelihood_measures(spans: Sequence[EvalSpan], *, split: str = "holdout", se
     """
     n, tokens, size = len(spans), sum(s.tokens for s in spans), sum(s.bytes for s in spans)
     base, tuned = sum(s.base for s in spans), sum(s.adapter for s in spans)
-    delta, interval = paired_gain([s.base for s in spans], [s.adapter for s in spans], [s.tokens for s in spans], seed=seed)
+    delta, interval = paired_gain(
+        [s.base for s in spans], [s.adapter for s in spans], [s.tokens for s in spans], seed=seed
+    )
     how = "completion tokens of held-out pairs, teacher-forced"
 
     def measured(value: float, what: str, ci: tuple[float, float] | None = None) -> Measure:

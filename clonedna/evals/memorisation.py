@@ -16,7 +16,9 @@ PROMPT_TOKENS = 32
 REPEATED_TOKENS = 50
 
 
-async def memorisation(engine: Engine, adapter: str, trained: Sequence[Pair], *, prompts: int = 24, seed: int = 0) -> dict[str, Measure]:
+async def memorisation(
+    engine: Engine, adapter: str, trained: Sequence[Pair], *, prompts: int = 24, seed: int = 0
+) -> dict[str, Measure]:
     """``memorisation.rate`` (adapter), ``memorisation.base`` and ``memorisation.excess`` = the first minus the second.
 
     The first 32 tokens of a training completion are the prompt; a hit is a greedy continuation whose first 50 tokens stand word for
@@ -26,7 +28,9 @@ async def memorisation(engine: Engine, adapter: str, trained: Sequence[Pair], *,
     long_enough = [pair for pair in trained if len(pair.completion) > 4 * (PROMPT_TOKENS + REPEATED_TOKENS)]
     chosen = random.Random(seed).sample(long_enough, min(prompts, len(long_enough)))  # noqa: S311 - a seeded draw, no secret
     if not chosen:
-        gone = Measure(value=None, status="not_available", how="no training completion is long enough to repeat 50 tokens of it")
+        gone = Measure(
+            value=None, status="not_available", how="no training completion is long enough to repeat 50 tokens of it"
+        )
         return {"memorisation.rate": gone, "memorisation.base": gone, "memorisation.excess": gone}
     hits = [await _hits(engine, chosen, layers) for layers in ((Layer(adapter=adapter),), ())]
     how = f"share of training completions whose greedy continuation from {PROMPT_TOKENS} tokens repeats {REPEATED_TOKENS} tokens verbatim"
@@ -46,7 +50,11 @@ async def _hits(engine: Engine, pairs: Sequence[Pair], layers: tuple[Layer, ...]
 
     async def ask(pair: Pair) -> None:
         request = SampleRequest(
-            prompt=pair.completion, prompt_limit=PROMPT_TOKENS, layers=layers, max_tokens=REPEATED_TOKENS, temperature=0.0
+            prompt=pair.completion,
+            prompt_limit=PROMPT_TOKENS,
+            layers=layers,
+            max_tokens=REPEATED_TOKENS,
+            temperature=0.0,
         )
         chunks = [chunk async for chunk in engine.sample(request)]
         text = "".join(chunk.text for chunk in chunks)

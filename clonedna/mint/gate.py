@@ -7,13 +7,15 @@ from clonedna.core.value import Value
 
 
 class GateLimits(Value):
-    """``forgetting``: most relative rise of the NLL on the general set. ``memorisation``: most excess share of verbatim continuations over the base."""
+    """Most relative rise of the NLL on the general set; most excess share of verbatim continuations over the base."""
 
     forgetting: float = 0.10
     memorisation: float = 0.10
 
 
-def judge(evaluation: Evaluation, peft: Check, consent: ConsentRecord, licence: str | None, limits: GateLimits) -> GateVerdict:
+def judge(
+    evaluation: Evaluation, peft: Check, consent: ConsentRecord, licence: str | None, limits: GateLimits
+) -> GateVerdict:
     """Loadable in a fresh process, better than the base with a 95 % interval above zero, within the limits, consented, licensed."""
     reasons: list[str] = []
     measures = evaluation.measures
@@ -22,7 +24,9 @@ def judge(evaluation: Evaluation, peft: Check, consent: ConsentRecord, licence: 
         reasons.append(f"not loadable: {peft.how}")
     if delta.ci95 is None or delta.ci95[0] <= 0:
         low, high = delta.ci95 or (float("nan"), float("nan"))
-        reasons.append(f"no sure gain on the hold-out: {delta.value:+.4f} nats a token, 95 % interval [{low:+.4f}, {high:+.4f}]")
+        reasons.append(
+            f"no sure gain on the hold-out: {delta.value:+.4f} nats a token, 95 % interval [{low:+.4f}, {high:+.4f}]"
+        )
     forgetting = measures["forgetting"].value
     if forgetting is None or forgetting > limits.forgetting:
         reasons.append(f"forgetting {forgetting} is over the limit of {limits.forgetting}")

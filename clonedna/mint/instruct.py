@@ -19,7 +19,9 @@ _EMAIL = re.compile(r"[\w.+-]+@[\w-]+\.[\w.-]+")
 MIN_COMPLETION_LINES = 2
 
 
-async def instruct(divided: Divided, repository: Repository, author: str, *, teacher: Teacher, examiner: Teacher, emit: Emit) -> Taught:
+async def instruct(
+    divided: Divided, repository: Repository, author: str, *, teacher: Teacher, examiner: Teacher, emit: Emit
+) -> Taught:
     """Pairs for all three splits. The hold-out and validation parts never reach ``teacher``: ``examiner`` (own words) writes theirs.
 
     A span that the teacher fails on is dropped with its reason; the others are not affected.
@@ -48,7 +50,9 @@ async def instruct(divided: Divided, repository: Repository, author: str, *, tea
     return Taught(by=divided.by, pairs=tuple(pairs), refusals=tuple(refusals), teacher=teacher.name)
 
 
-def make_pair(span: Span, instruction: Instruction, split: Split, repository: Repository, author: str, teacher: str) -> Pair:
+def make_pair(
+    span: Span, instruction: Instruction, split: Split, repository: Repository, author: str, teacher: str
+) -> Pair:
     """Cut the completion out of the span at ``instruction.completion_start``; whole lines, nothing changed."""
     skipped = instruction.completion_start - span.start
     completion = "\n".join(span.text.split("\n")[skipped:])

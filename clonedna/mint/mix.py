@@ -45,7 +45,8 @@ def _rows(name: str) -> list[dict[str, object]]:
 async def mix(engine: Engine, recipe: Recipe, candidate_pairs: int, *, emit: Emit) -> Mixed:
     """``base_instruct_ratio`` x ``candidate_pairs`` rehearsal answers and the recipe's tool-use pairs.
 
-    Request i is answered with seed ``recipe.seed`` + i at temperature 0.7; beyond the list's end it starts again with new seeds. Empty answers are left out.
+    Request i is answered with seed ``recipe.seed`` + i at temperature 0.7; beyond the list's end it starts again with new seeds.
+    Empty answers are left out.
     """
     wanted = round(recipe.base_instruct_ratio * candidate_pairs)
     requests = rehearsal_requests()
@@ -53,7 +54,11 @@ async def mix(engine: Engine, recipe: Recipe, candidate_pairs: int, *, emit: Emi
 
     async def answer(i: int) -> None:
         request = SampleRequest(
-            messages=requests[i % len(requests)], max_tokens=ANSWER_TOKENS, temperature=TEMPERATURE, top_p=TOP_P, seed=recipe.seed + i
+            messages=requests[i % len(requests)],
+            max_tokens=ANSWER_TOKENS,
+            temperature=TEMPERATURE,
+            top_p=TOP_P,
+            seed=recipe.seed + i,
         )
         answers[i] = "".join([chunk.text async for chunk in engine.sample(request)])
 

@@ -76,7 +76,9 @@ def source_record(draft: Draft) -> SourceRecord:
         ranges[key].append((pair.provenance.start, pair.provenance.end))
         size[key] += len(pair.completion.encode())
     used = tuple(
-        SourceFile(path=path, blob=blob, language=language, bytes=size[path, blob, language], ranges=tuple(sorted(found)))
+        SourceFile(
+            path=path, blob=blob, language=language, bytes=size[path, blob, language], ranges=tuple(sorted(found))
+        )
         for (path, blob, language), found in sorted(ranges.items())
     )
     return SourceRecord(
@@ -110,11 +112,14 @@ def _pretty(value: Value) -> bytes:
 
 def _render(template: str, draft: Draft) -> bytes:
     environment = Environment(  # noqa: S701 - Markdown; every third-party value goes through `md` or `json`
-        loader=PackageLoader("clonedna.mint", "templates"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("clonedna.mint", "templates"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["md"] = escape
     environment.filters["measure"] = show_measure
-    environment.filters["json"] = lambda value: json.dumps(value, ensure_ascii=True)  # noqa: ARG005
+    environment.filters["json"] = lambda value: json.dumps(value, ensure_ascii=True)
     kinds = Counter(pair.kind for pair in draft.pairs)
     folders = Counter(pair.provenance.path.rpartition("/")[0] or "." for pair in draft.pairs)
     text = environment.get_template(template).render(
@@ -123,5 +128,3 @@ def _render(template: str, draft: Draft) -> bytes:
         splits=Counter(pair.split for pair in draft.pairs),
     )  # fmt: skip
     return (text.rstrip("\n") + "\n").encode()
-
-

@@ -21,7 +21,13 @@ BYTES_PER_TOKEN = 3.0
 
 
 async def train(
-    engine: Engine, recipe: Recipe, examples: Sequence[Example], validation: Sequence[Example], directory: Path, *, emit: Emit
+    engine: Engine,
+    recipe: Recipe,
+    examples: Sequence[Example],
+    validation: Sequence[Example],
+    directory: Path,
+    *,
+    emit: Emit,
 ) -> Trained:
     """Train on ``examples`` and save the best epoch's adapter (PEFT files) into ``directory``.
 
@@ -36,7 +42,12 @@ async def train(
 
 
 async def _epochs(
-    trainer: Trainer, recipe: Recipe, examples: Sequence[Example], validation: Sequence[Example], directory: Path, emit: Emit
+    trainer: Trainer,
+    recipe: Recipe,
+    examples: Sequence[Example],
+    validation: Sequence[Example],
+    directory: Path,
+    emit: Emit,
 ) -> Trained:
     batches = [list(batch) for batch in _batches(examples, recipe.batch_tokens)]
     total = recipe.epochs * len(batches)
@@ -70,7 +81,12 @@ async def _epochs(
         best = epoch
         await trainer.save(directory)
     return Trained(
-        losses=tuple(losses), validation_losses=tuple(checked), epochs=len(losses), best_epoch=best + 1, steps=step, tokens=tokens
+        losses=tuple(losses),
+        validation_losses=tuple(checked),
+        epochs=len(losses),
+        best_epoch=best + 1,
+        steps=step,
+        tokens=tokens,
     )
 
 

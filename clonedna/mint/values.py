@@ -44,7 +44,7 @@ class Mixed(Value):
 
 
 class Trained(Value):
-    """``losses`` and ``validation_losses``: one mean a epoch, nats a completion token. ``epochs`` run; ``best_epoch`` (1-based) is what was saved."""
+    """Losses are one mean an epoch, nats a completion token. ``best_epoch`` (1-based) is what was saved of ``epochs`` run."""
 
     losses: tuple[float, ...]
     validation_losses: tuple[float, ...]

@@ -1,0 +1,1 @@
+"""Wiring: settings, which part stands behind each seam, the use cases that every face calls, and durable jobs."""

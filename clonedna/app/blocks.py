@@ -1,0 +1,135 @@
+"""What a person does with blocks: list, show, verify, remove, and let one answer.
+
+A block is verified each time before anything of it is loaded, and every answer says what served it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+from clonedna.app.parts import Parts, factory
+from clonedna.core.block import BlockRef, ConsentRecord, Evaluation, Manifest
+from clonedna.core.canonical import strict_json
+from clonedna.core.errors import WrongBase
+from clonedna.core.model import Layer, Message, SampleChunk, SampleRequest
+from clonedna.core.value import Value
+from clonedna.core.work import Pair
+
+
+class Served(Value):
+    """What answered: base, block and whether its weights were in the computation; retrieval and remote are not there yet."""
+
+    base: str
+    base_fingerprint: str
+    block: str | None
+    block_id: str | None
+    weights_loaded: bool
+    retrieval: tuple[str, ...] = ()
+    remote: bool = False
+
+
+class BlockDetail(Value):
+    manifest: Manifest
+    path: str
+    consent: ConsentRecord
+    evaluation: Evaluation
+
+
+class Blocks:
+    """Use cases over the store and the registry."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+
+    def list(self) -> tuple[Manifest, ...]:
+        """All blocks, newest first, rejected ones among them (their ``gate`` says so)."""
+        return self.parts.registry.manifests()
+
+    def show(self, reference: str) -> BlockDetail:
+        """A verified block's papers. Rejected ones can be shown by name too."""
+        manifest, path = self.verified(reference, any_status=True)
+        return BlockDetail(
+            manifest=manifest, path=str(path),
+            consent=ConsentRecord.model_validate(strict_json((path / "consent.json").read_bytes())),
+            evaluation=Evaluation.model_validate(strict_json((path / "eval.json").read_bytes())),
+        )  # fmt: skip
+
+    def pairs(self, reference: str) -> tuple[Pair, ...]:
+        _, path = self.verified(reference, any_status=True)
+        return tuple(
+            Pair.model_validate(json.loads(line)) for line in (path / "pairs.jsonl").read_text("utf-8").splitlines()
+        )
+
+    def verified(self, reference: str, *, any_status: bool = False) -> tuple[Manifest, Path]:
+        """Resolve, then check size, signature, digests. Raises what is wrong, naming the file."""
+        manifest = self.parts.registry.resolve(reference, unsafe=any_status)
+        path = self.parts.store.path(manifest.id)
+        return factory("block", "verify")(path, self.parts.signer, expect_id=manifest.id), path
+
+    def verify_directory(self, directory: Path) -> Manifest:
+        """Check a block that is not in the store (a downloaded or copied directory)."""
+        return factory("block", "verify")(directory, self.parts.signer)
+
+    def remove(self, reference: str) -> BlockRef:
+        """Forget one block: its name and its files. Other versions stay."""
+        manifest = self.parts.registry.resolve(reference, unsafe=True)
+        self.parts.registry.forget(manifest.id)
+        self.parts.store.delete(manifest.id)
+        status = "rejected" if manifest.gate.status == "rejected" else "registered"
+        return BlockRef(name=manifest.name, version=manifest.version, id=manifest.id, status=status)
+
+    async def open(self, reference: str, *, base: str | None = None, unsafe: bool = False) -> Conversation:
+        """A conversation with a block: verified, consented, on the base it was trained on. Raises ``WrongBase`` and all of ``verified``."""
+        manifest, path = self.verified(reference, any_status=unsafe)
+        consent = ConsentRecord.model_validate(strict_json((path / "consent.json").read_bytes()))
+        self.parts.consents.check(consent, "serve")
+        engine = self.parts.engine(base or manifest.base_model)
+        if engine.base.fingerprint != manifest.base_fingerprint:
+            raise WrongBase(
+                f"{manifest.name}@{manifest.version} was trained on {manifest.base_model} ({manifest.base_fingerprint[:12]}), "
+                f"not on {engine.base.id} ({engine.base.fingerprint[:12]})",
+                "give the base it was trained on with --on",
+            )
+        adapter = await engine.load(path)
+        return Conversation(self.parts, base or manifest.base_model, manifest, adapter.id)
+
+
+class Conversation:
+    """Answers of a block, or of the bare base beside it."""
+
+    def __init__(self, parts: Parts, base: str, manifest: Manifest | None, adapter: str | None) -> None:
+        self.engine = parts.engine(base)
+        self.manifest, self.adapter = manifest, adapter
+
+    def served(self, *, bare: bool = False) -> Served:
+        with_block = not bare and self.manifest is not None and self.adapter is not None
+        return Served(
+            base=self.engine.base.id, base_fingerprint=self.engine.base.fingerprint,
+            block=f"{self.manifest.name}@{self.manifest.version}" if with_block and self.manifest else None,
+            block_id=self.manifest.id if with_block and self.manifest else None, weights_loaded=with_block,
+        )  # fmt: skip
+
+    def answer(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int,
+        temperature: float,
+        top_p: float,
+        seed: int,
+        bare: bool = False,
+    ) -> AsyncIterator[SampleChunk]:
+        """Stream an answer; ``bare`` asks the base alone."""
+        layers = () if bare or self.adapter is None else (Layer(adapter=self.adapter),)
+        return self.engine.sample(
+            SampleRequest(
+                messages=tuple(messages),
+                layers=layers,
+                max_tokens=max_tokens,
+                temperature=temperature,
+                top_p=top_p,
+                seed=seed,
+            )
+        )

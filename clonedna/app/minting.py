@@ -1,0 +1,276 @@
+"""One mint, stage by stage. Each stage reads what earlier ones left in the workspace and leaves one value; doing it again gives the same.
+
+find -> consent -> collect -> filter -> split -> instruct -> mix -> train -> evaluate -> gate -> pack -> sign -> register
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import TypeVar
+
+import anyio
+
+from clonedna.app.parts import Parts, factory
+from clonedna.app.workspace import Workspace, require_space, write_atomic
+from clonedna.core.block import Candidate, Capability, Check, ConsentRecord, Lineage, Manifest, MintOrder, Share
+from clonedna.core.canonical import digest
+from clonedna.core.events import Emit, Note, StageFinished, StageStarted
+from clonedna.core.value import Value
+from clonedna.core.work import Collection, Found
+from clonedna.evals.examination import examine, summary
+from clonedna.evals.likelihood import example_of
+from clonedna.mint.divide import divide
+from clonedna.mint.gate import GateLimits, judge
+from clonedna.mint.instruct import instruct
+from clonedna.mint.mix import mix
+from clonedna.mint.papers import Draft, languages, papers, slug
+from clonedna.mint.sift import sift
+from clonedna.mint.training import train
+from clonedna.mint.values import Divided, Examined, Judged, Mixed, Sifted, Taught, Trained
+
+STAGES = (
+    "find", "consent", "collect", "filter", "split", "instruct", "mix", "train", "evaluate", "gate", "pack", "sign", "register",
+)  # fmt: skip
+Outcome = tuple[Value, dict[str, int | float | str]]
+V = TypeVar("V", bound=Value)
+LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors")
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+MODELLED_BYTES = 200_000_000
+
+
+class Ordered(Value):
+    """A job's order with the moment it was given: the only time that reaches a block."""
+
+    order: MintOrder
+    created_at: str
+
+
+class Signed(Value):
+    key_id: str
+
+
+class Packed(Value):
+    id: str
+
+
+class Minting:
+    """Runs single stages of one job."""
+
+    def __init__(self, workspace: Workspace, parts: Parts, emit: Emit) -> None:
+        self.workspace, self.parts, self.emit = workspace, parts, emit
+        ordered = workspace.read("order.json", Ordered)
+        self.order, self.created_at = ordered.order, ordered.created_at
+
+    def run(self, stage: str) -> str:
+        """Do ``stage``, keep its value in the workspace, give the value's sha256. Errors are ``DnaError``."""
+        began = time.monotonic()
+        self.emit(StageStarted(stage=stage))
+        work: Callable[[], Awaitable[Outcome]] = getattr(self, f"_{stage}")
+        value, counts = anyio.run(work)
+        kept = self.workspace.write(f"stages/{stage}.json", value)
+        self.emit(StageFinished(stage=stage, seconds=round(time.monotonic() - began, 3), counts=counts))
+        return kept
+
+    # What earlier stages left.
+
+    def _load(self, stage: str, kind: type[V]) -> V:
+        return self.workspace.read(f"stages/{stage}.json", kind)
+
+    @property
+    def author(self) -> str:
+        """The person's name: as ordered, or as the repository has it for the e-mail that was ordered. Never an e-mail address."""
+        found = self._load("find", Found).repository.authors
+        as_found = (
+            s.identity.name
+            for s in found
+            if any(a.matches(s.identity.name, s.identity.email) for a in self.order.authors)
+        )
+        return next((a.name for a in self.order.authors if a.name), None) or next(as_found, "unnamed")
+
+    # The stages, in their order. Each gives its value and the counts that are worth a line.
+
+    async def _find(self) -> Outcome:
+        require_space(self.workspace.directory, self.parts.settings.min_free_bytes)
+        found = await anyio.to_thread.run_sync(lambda: self.parts.source.find(self.order.target))
+        repository = found.repository
+        return found, {
+            "commits": repository.commits,
+            "authors": len(repository.authors),
+            "licence": repository.licence.spdx or "unknown",
+        }
+
+    async def _consent(self) -> Outcome:
+        found = self._load("find", Found)
+        mine = found.you is not None and any(a.matches(found.you.name, found.you.email) for a in self.order.authors)
+        mode = self.order.consent if self.order.consent != "auto" else ("self" if mine else "local-only")
+        if mode == "self":
+            record = self.parts.consents.grant_self(found.you, self.order.authors, found.repository.url)
+        else:
+            record = self.parts.consents.local_only(self.order.authors, found.repository.url)
+            self.emit(Note(text="local-only: this block can never be published, pushed or downloaded"))
+        self.parts.consents.check(record, "mint")
+        return record, {"mode": record.mode}
+
+    async def _collect(self) -> Outcome:
+        found, order = self._load("find", Found), self.order
+        collection = await anyio.to_thread.run_sync(
+            lambda: self.parts.source.collect(
+                found, order.authors, licences=order.licences, owned_share=order.owned_share,
+                max_files=order.max_files, max_changes=order.max_changes, emit=self.emit,
+            )
+        )  # fmt: skip
+        return collection, {
+            "files": collection.files_used, "spans": len(collection.spans), "lines": collection.lines_owned,
+            "refused": len(collection.refusals),
+        }  # fmt: skip
+
+    async def _filter(self) -> Outcome:
+        sifted = sift(self._load("collect", Collection), max_tokens=self.order.recipe.max_tokens)
+        return sifted, {"spans": len(sifted.spans), "refused": len(sifted.refusals)}
+
+    async def _split(self) -> Outcome:
+        divided = divide(self._load("filter", Sifted), self.order.recipe)
+        if divided.by != "file":
+            self.emit(
+                Note(level="warning", text="most of this code stands in one file: held out by definition, not by file")
+            )
+        return divided, {
+            "train": len(divided.train),
+            "validation": len(divided.validation),
+            "holdout": len(divided.holdout),
+        }
+
+    async def _instruct(self) -> Outcome:
+        repository = self._load("find", Found).repository
+        taught = await instruct(
+            self._load("split", Divided), repository, self.author, teacher=self.parts.teacher(self.order.teacher),
+            examiner=self.parts.teacher("own-words"), emit=self.emit,
+        )  # fmt: skip
+        return taught, {"pairs": len(taught.pairs), "teacher": taught.teacher}
+
+    async def _mix(self) -> Outcome:
+        require_space(self.workspace.directory, MODELLED_BYTES)
+        pairs = [pair for pair in self._load("instruct", Taught).pairs if pair.split == "train"]
+        mixed = await mix(self.parts.engine(self.order.base), self.order.recipe, len(pairs), emit=self.emit)
+        return mixed, {"general": len(mixed.general), "tool_use": len(mixed.tool_use)}
+
+    async def _train(self) -> Outcome:
+        pairs, mixed = self._load("instruct", Taught).pairs, self._load("mix", Mixed)
+        examples = [example_of(pair) for pair in pairs if pair.split == "train"] + [*mixed.general, *mixed.tool_use]
+        validation = [example_of(pair) for pair in pairs if pair.split == "validation"]
+        shutil.rmtree(self.workspace.adapter, ignore_errors=True)
+        self.workspace.adapter.mkdir(parents=True)
+        trained = await train(
+            self.parts.engine(self.order.base),
+            self.order.recipe,
+            examples,
+            validation,
+            self.workspace.adapter,
+            emit=self.emit,
+        )
+        return trained, {"epochs": trained.epochs, "steps": trained.steps, "loss": round(trained.losses[-1], 4)}
+
+    async def _evaluate(self) -> Outcome:
+        pairs, trained = self._load("instruct", Taught).pairs, self._load("train", Trained)
+        engine = self.parts.engine(self.order.base)
+        holdout = [pair for pair in pairs if pair.split == "holdout"]
+        adapter = await engine.load(self.workspace.adapter)
+        evaluation = await examine(
+            engine, adapter.id, holdout=holdout, trained=[pair for pair in pairs if pair.split == "train"],
+            losses=trained.losses, validation_losses=trained.validation_losses, seed=self.order.recipe.seed,
+        )  # fmt: skip
+        check: Callable[..., Awaitable[Check]] = factory("peft_check", "fresh-process")
+        peft = await check(engine, self.workspace.adapter, [example_of(pair) for pair in holdout[:3]], self.order.base)
+        delta = evaluation.measures["nll.delta"]
+        low, high = delta.ci95 or (0.0, 0.0)
+        return Examined(evaluation=evaluation, peft=peft), {
+            "gain": round(delta.value or 0.0, 4), "low": round(low, 4), "high": round(high, 4), "peft": str(peft.value),
+        }  # fmt: skip
+
+    async def _gate(self) -> Outcome:
+        examined, consent = self._load("evaluate", Examined), self._load("consent", ConsentRecord)
+        verdict = judge(examined.evaluation, examined.peft, consent, self._licence(), GateLimits())
+        for reason in verdict.reasons:
+            self.emit(Note(level="warning", text=f"rejected: {reason}"))
+        return Judged(verdict=verdict), {"status": verdict.status}
+
+    async def _pack(self) -> Outcome:
+        staging = self.workspace.block
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        for name in ADAPTER_FILES:
+            write_atomic(staging / name, (self.workspace.adapter / name).read_bytes())
+        draft = self._draft()
+        for name, data in papers(draft).items():
+            write_atomic(staging / name, data)
+        manifest = self._manifest(draft, staging)
+        factory("block", "write_manifest")(staging, manifest)
+        return Packed(id=manifest.id), {"id": manifest.id[:12], "version": manifest.version}
+
+    async def _sign(self) -> Outcome:
+        factory("block", "sign")(self.workspace.block, self.parts.signer)
+        return Signed(key_id=self.parts.signer.key_id), {"key": self.parts.signer.key_id[:12]}
+
+    async def _register(self) -> Outcome:
+        self.parts.store.put(self.workspace.block)
+        manifest = factory("block", "verify")(self.workspace.block, self.parts.signer)
+        reference = self.parts.registry.publish(manifest)
+        return reference, {"block": str(reference), "status": reference.status}
+
+    # What the papers and the manifest are made of.
+
+    def _licence(self) -> str | None:
+        found = sorted({pair.provenance.licence for pair in self._load("instruct", Taught).pairs})
+        return " AND ".join(f"({name})" if " " in name and len(found) > 1 else name for name in found) or None
+
+    def _draft(self) -> Draft:
+        taught, mixed, trained = self._load("instruct", Taught), self._load("mix", Mixed), self._load("train", Trained)
+        sifted, divided = self._load("filter", Sifted), self._load("split", Divided)
+        return Draft(
+            name=self.order.name or slug(self.author), author=self.author, order=self.order, base=self.parts.engine(self.order.base).base,
+            repository=sifted.repository, pairs=taught.pairs,
+            refusals=(*sifted.refusals, *divided.refusals, *taught.refusals), split_by=taught.by,
+            consent=self._load("consent", ConsentRecord), evaluation=self._load("evaluate", Examined).evaluation,
+            verdict=self._load("gate", Judged).verdict, licence=self._licence() or "unknown",
+            general_pairs=len(mixed.general), general_source=mixed.general_source,
+            tool_use_pairs=len(mixed.tool_use), epochs=trained.epochs,
+        )  # fmt: skip
+
+    def _manifest(self, draft: Draft, staging: Path) -> Manifest:
+        """The manifest of the packed files. Exactly these files under this name already registered: that block's version and time."""
+        table = factory("block", "table")(staging)
+        block_id = digest(table)
+        before = next((m for m in self.parts.registry.manifests() if m.id == block_id and m.name == draft.name), None)
+        version, previous = (
+            (before.version, before.previous_version) if before else self.parts.registry.next_version(draft.name)
+        )
+        spoken = tuple(language for language, _ in languages(draft.pairs))
+        specialization = f"{', '.join(spoken)} code by {draft.author} in {draft.repository.name}"
+        candidates = sum(pair.split == "train" for pair in draft.pairs)
+        recipe, lora, base = draft.order.recipe, draft.order.recipe.lora, draft.base
+        return Manifest(
+            id=block_id, name=draft.name, version=version, previous_version=previous,
+            created_at=before.created_at if before else self.created_at, created_by=self.parts.signer.key_id,
+            candidate=Candidate(
+                handle=slug(draft.author), name=draft.author, expertise_domains=spoken, consent_verified=draft.consent.verified
+            ),
+            consent_mode=draft.consent.mode, specialization=specialization, tags=("lora", *spoken),
+            capability=Capability(text=specialization), base_model=base.id, base_fingerprint=base.fingerprint,
+            rank=lora.rank, alpha=lora.alpha, target_modules=lora.target_modules,
+            recipe=recipe.model_copy(
+                update={
+                    "general_source": draft.general_source, "libraries": {name: installed(name) for name in LIBRARIES},
+                    "threads": base.threads, "dtype": base.dtype,
+                }
+            ),
+            lineage=Lineage(), gate=draft.verdict, files=table, license=draft.licence, share=Share(license=draft.licence),
+            eval_summary=summary(draft.evaluation, draft.order.teacher),
+            peft_compatible=self._load("evaluate", Examined).peft,
+            vllm_compatible=Check(value=None, how="not checked: no vLLM is set up on this machine"),
+            training_pairs=candidates + draft.general_pairs + draft.tool_use_pairs, candidate_pairs=candidates,
+            base_instruct_pairs=draft.general_pairs, tool_use_pairs=draft.tool_use_pairs, num_epochs=draft.epochs,
+        )  # fmt: skip

@@ -1,0 +1,86 @@
+"""Which part stands behind each seam: a name -> a lazy import path, so that `dna --help` never loads a model library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from importlib import import_module
+from typing import Any
+
+from clonedna.app.settings import Settings
+from clonedna.core.errors import InputError
+from clonedna.core.seams import Consents, Engine, Registry, Signer, Source, Store, Teacher
+
+FACTORIES: dict[str, dict[str, str]] = {
+    "source": {"git": "clonedna.sources.git:GitSource"},
+    "teacher": {"own-words": "clonedna.teachers.own_words:OwnWords"},
+    "engine": {"local": "clonedna.engine.local:open_engine"},
+    "signer": {"keyring": "clonedna.trust.keys:KeyRing"},
+    "consents": {"self": "clonedna.trust.consents:SelfConsents"},
+    "store": {"directory": "clonedna.store.store:DirectoryStore"},
+    "block": {
+        "table": "clonedna.store.blocks:file_table",
+        "write_manifest": "clonedna.store.blocks:write_manifest",
+        "sign": "clonedna.store.blocks:sign_block",
+        "verify": "clonedna.store.blocks:verify_block",
+    },
+    "peft_check": {"fresh-process": "clonedna.engine.check:check_peft"},
+    "registry": {"sql": "clonedna.store.registry:SqlRegistry"},
+}
+
+
+def factory(seam: str, name: str) -> Callable[..., Any]:
+    """The class or function behind ``name``. Raises ``InputError`` with the names there are."""
+    try:
+        module, _, attribute = FACTORIES[seam][name].partition(":")
+    except KeyError:
+        raise InputError(f"no {seam} is called {name!r}", f"choose one of: {', '.join(FACTORIES[seam])}") from None
+    return getattr(import_module(module), attribute)
+
+
+class Parts:
+    """The parts of one process, made when first asked for. One engine for each base; it is the only owner of its model."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._engines: dict[str, Engine] = {}
+
+    @cached_property
+    def source(self) -> Source:
+        return factory("source", "git")(
+            cache=self.settings.home / "clones",
+            timeout=self.settings.git_timeout,
+            max_clone_bytes=self.settings.max_clone_bytes,
+        )
+
+    def teacher(self, name: str) -> Teacher:
+        return factory("teacher", name)()
+
+    @cached_property
+    def signer(self) -> Signer:
+        return factory("signer", "keyring")(self.settings.home / "keys")
+
+    @cached_property
+    def consents(self) -> Consents:
+        return factory("consents", "self")(self.settings.home / "consents", self.signer)
+
+    @cached_property
+    def store(self) -> Store:
+        return factory("store", "directory")(self.settings.home / "store", self.signer)
+
+    @cached_property
+    def registry(self) -> Registry:
+        self.settings.home.mkdir(parents=True, exist_ok=True)
+        return factory("registry", "sql")(f"sqlite:///{self.settings.home / 'registry.sqlite'}", self.store)
+
+    def engine(self, base: str) -> Engine:
+        """The engine that holds ``base``; loading it takes seconds the first time. Raises ``UnknownBase``."""
+        if base not in self._engines:
+            self._engines[base] = factory("engine", "local")(base, threads=self.settings.threads)
+        return self._engines[base]
+
+    async def close(self) -> None:
+        """Stop the engines. The parts can be made again afterwards."""
+        for engine in self._engines.values():
+            await engine.close()
+        self._engines.clear()

@@ -1,0 +1,100 @@
+"""The one frozen ``Settings``. Order of truth: flags, ``DNA_*`` environment, ``./dna.toml``, the user's file, defaults.
+
+Nobody else reads the environment. Unknown keys are refused, in files and in the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_config_path, user_data_path
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from clonedna.core.errors import BadConfig
+
+PREFIX = "DNA_"
+
+
+class Settings(BaseSettings):
+    """``home``: where blocks, keys and jobs are kept. ``threads``: CPU threads of the engine, 0 = all cores."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
+
+    home: Path = Field(default_factory=lambda: user_data_path("clone-dna", appauthor=False))
+    base: str = "nano"
+    threads: int = Field(default=0, ge=0, le=256)
+    licences: tuple[str, ...] = ("MIT", "Apache-2.0")
+    owned_share: float = Field(default=0.8, gt=0, le=1)
+    max_files: int = Field(default=20_000, ge=1)
+    max_changes: int = Field(default=200, ge=0)
+    min_free_bytes: int = Field(default=500_000_000, ge=0)
+    git_timeout: float = Field(default=600.0, gt=0)
+    max_clone_bytes: int = Field(default=2_000_000_000, ge=1)
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource, dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:  # fmt: skip
+        return (init_settings, env_settings)
+
+    @property
+    def jobs_directory(self) -> Path:
+        return self.home / "jobs"
+
+
+def load_settings(flags: dict[str, Any] | None = None, *, config: Path | None = None) -> Settings:
+    """Settings from all sources; ``flags`` with value ``None`` count as not given. Raises ``BadConfig`` with file and key."""
+    _refuse_unknown_environment()
+    merged: dict[str, Any] = {}
+    paths = [user_config_path("clone-dna", appauthor=False) / "dna.toml", Path("dna.toml")]
+    for path in [config] if config else paths:
+        merged |= _read(path, required=config is not None)
+    given = {key: value for key, value in (flags or {}).items() if value is not None}
+    environment = {name[len(PREFIX) :].casefold() for name in os.environ if name.upper().startswith(PREFIX)}
+    # Files stand below the environment: what the environment names is not passed on from them.
+    lower = {key: value for key, value in merged.items() if key not in environment}
+    try:
+        settings = Settings(**(lower | given))
+    except ValidationError as error:
+        raise BadConfig(_explain(error), "correct the value, or remove it to use the default") from error
+    except ValueError as error:  # pydantic-settings: a value of the environment that is not the JSON it should be
+        raise BadConfig(
+            f"a DNA_ environment variable cannot be read: {error}",
+            "lists are written as JSON, e.g. DNA_LICENCES='[\"MIT\"]'",
+        ) from error
+    return settings.model_copy(update={"home": settings.home.expanduser().absolute()})
+
+
+def _read(path: Path, *, required: bool) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        if required:
+            raise BadConfig(f"no such settings file: {path}", "check the path given with --config") from None
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise BadConfig(f"cannot read {path}: {error}", "correct the file (it is TOML), or move it away") from error
+    unknown = sorted(set(values) - set(Settings.model_fields))
+    if unknown:
+        known = ", ".join(sorted(Settings.model_fields))
+        raise BadConfig(f"unknown key {unknown[0]!r} in {path}", f"known keys: {known}")
+    return values
+
+
+def _refuse_unknown_environment() -> None:
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    for name in sorted(os.environ):
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            raise BadConfig(f"unknown environment variable {name}", f"known: {', '.join(sorted(known))}")
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=True)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"setting {where!r} = {first['input']!r}: {first['msg']}"

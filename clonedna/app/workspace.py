@@ -1,0 +1,174 @@
+"""A job's directory: its order, the results of its finished stages, its event log, its lock and its wish to be cancelled.
+
+    jobs/<id>/order.json       what was asked, and when
+             /events.jsonl     one event a line, numbered: what every face reads
+             /stages/<n>.json  result of a finished stage (canonical JSON, digest known to the durable workflow)
+             /adapter, /block  work in progress
+             /result.json      how it ended
+
+Everything is written to a temporary name and renamed, so a killed process leaves whole files only.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from clonedna.core.canonical import canonical, sha256
+from clonedna.core.errors import Cancelled, Internal, JobBusy, NoSpace
+from clonedna.core.events import Emit, StageProgress, event_adapter
+from clonedna.core.value import Value
+
+V = TypeVar("V", bound=Value)
+PROGRESS_SECONDS = 0.25
+
+
+class Workspace:
+    """One job's directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.id = directory.name
+
+    @property
+    def adapter(self) -> Path:
+        return self.directory / "adapter"
+
+    @property
+    def block(self) -> Path:
+        return self.directory / "block"
+
+    def write(self, name: str, value: Any) -> str:
+        """Write canonical JSON atomically; gives its sha256. Raises ``NoSpace``."""
+        data = canonical(value)
+        write_atomic(self.directory / name, data)
+        return sha256(data)
+
+    def read(self, name: str, kind: type[V]) -> V:
+        """Read back what ``write`` wrote. Raises ``Internal`` when it is not there or is something else."""
+        try:
+            return kind.model_validate_json((self.directory / name).read_bytes())
+        except (OSError, ValueError) as error:
+            raise Internal(f"job {self.id}: {name} cannot be read: {error}", "start the mint again") from error
+
+    def exists(self, name: str) -> bool:
+        return (self.directory / name).exists()
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold this job: one process at a time. The kernel lets go of it when the process dies. Raises ``JobBusy``."""
+        with (self.directory / "lock").open("a") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                    raise
+                raise JobBusy(
+                    f"job {self.id} is running in another process", f"watch it with: dna jobs logs -f {self.id}"
+                ) from None
+            yield
+
+    def running(self) -> bool:
+        try:
+            with self.lock():
+                return False
+        except JobBusy:
+            return True
+
+    def emitter(self, listen: Emit) -> Emit:
+        """An ``Emit`` that appends to the log and tells ``listen``; every call is also where a cancelled job stops (``Cancelled``)."""
+        log = self.directory / "events.jsonl"
+        if log.exists() and not log.read_bytes().endswith(b"\n"):  # the last writer was killed inside a line
+            with space_errors(log), log.open("ab") as handle:
+                handle.write(b"\n")
+        offset = sum(1 for _ in self.events())
+        last = 0.0
+
+        def emit(event: Any) -> None:
+            nonlocal offset, last
+            if self.exists("cancel"):
+                raise Cancelled(f"job {self.id} was cancelled", f"go on with: dna jobs resume {self.id}")
+            if (
+                isinstance(event, StageProgress)
+                and event.done < event.total
+                and time.monotonic() - last < PROGRESS_SECONDS
+            ):
+                return
+            last = time.monotonic()
+            line = {"offset": offset, "at": now(), "event": event.model_dump(mode="json")}
+            with space_errors(log), log.open("ab") as handle:
+                handle.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+            offset += 1
+            listen(event)
+
+        return emit
+
+    def events(self, start: int = 0) -> Iterator[tuple[int, str, Any]]:
+        """``(offset, time, event)`` from ``start`` on; a half-written last line is not one yet."""
+        try:
+            lines = (self.directory / "events.jsonl").read_bytes().split(b"\n")[:-1]
+        except FileNotFoundError:
+            return
+        for line in lines[start:]:
+            try:
+                fields = json.loads(line)
+                yield fields["offset"], fields["at"], event_adapter.validate_python(fields["event"])
+            except (ValueError, KeyError):  # a line cut by a kill, followed by later ones
+                continue
+
+    def clean(self) -> None:
+        """Remove what only a running job needs (the person's code among it); order, events and result stay."""
+        for name in ("stages", "adapter", "block"):
+            shutil.rmtree(self.directory / name, ignore_errors=True)
+
+
+def now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write, fsync, rename. Raises ``NoSpace``; the old content stays in any failure."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with space_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as handle:
+                handle.write(data)
+                handle.flush()
+                os.fsync(handle.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def space_errors(path: Path) -> Iterator[None]:
+    """``ENOSPC`` and ``EDQUOT`` as ``NoSpace``, naming the disk that is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoSpace(
+                f"no space left on the disk of {path.parent}", "free some space, then: dna jobs resume"
+            ) from error
+        raise
+
+
+def require_space(directory: Path, needed: int) -> None:
+    """Raises ``NoSpace`` when less than ``needed`` bytes are free where ``directory`` is (or will be)."""
+    there = next(parent for parent in (directory, *directory.parents) if parent.exists())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise NoSpace(
+            f"{free // 1_000_000} MB are free on the disk of {directory}; {needed // 1_000_000} MB are needed",
+            "free some space, or choose another place with DNA_HOME", free=free, needed=needed,
+        )  # fmt: skip

@@ -1,0 +1,85 @@
+"""What commands share: settings from flags, the parts, and how values are printed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from clonedna.app.blocks import Blocks
+    from clonedna.app.jobs import Jobs
+    from clonedna.app.parts import Parts
+    from clonedna.app.settings import Settings
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@dataclass
+class State:
+    """The global flags; everything else is made when a command asks for it."""
+
+    home: Path | None
+    config: Path | None
+
+    @cached_property
+    def settings(self) -> Settings:
+        from clonedna.app.settings import load_settings
+
+        return load_settings({"home": self.home}, config=self.config)
+
+    @cached_property
+    def parts(self) -> Parts:
+        from clonedna.app.parts import Parts
+
+        return Parts(self.settings)
+
+    @cached_property
+    def blocks(self) -> Blocks:
+        from clonedna.app.blocks import Blocks
+
+        return Blocks(self.parts)
+
+    @cached_property
+    def jobs(self) -> Jobs:
+        from clonedna.app.jobs import Jobs
+
+        return Jobs(self.settings, self.parts)
+
+
+def print_json(value: Any) -> None:
+    """A value as one line of JSON on stdout."""
+    from clonedna.core.canonical import plain
+
+    sys.stdout.write(json.dumps(plain(value), ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def tell(text: str) -> None:
+    """A sentence for the person, on stderr."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """A table on stdout; cells are data, never markup."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    for row in rows:
+        made.add_row(*(Text(printable(cell)) for cell in row))
+    Console(soft_wrap=False).print(made)
+
+
+def printable(text: str) -> str:
+    """Third-party text without control characters: a name cannot move the cursor or colour the terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -1,0 +1,103 @@
+"""The `dna` command: settings, the commands, and the one place where an error becomes a line and an exit status.
+
+Imports of libraries that take time stand inside the commands, so that `dna --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clonedna import __version__
+from clonedna.cli import blocks, jobs, minting
+from clonedna.cli.context import State
+from clonedna.core.errors import DnaError
+
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="dna", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="Mint, examine and talk to .dna blocks: LoRA adapters that carry one person's way of writing code.",
+)  # fmt: skip
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"dna {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    context: typer.Context,
+    home: Annotated[Path | None, typer.Option(help="Where blocks, keys and jobs are kept (DNA_HOME).")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A settings file to use instead of ./dna.toml and the user's.")
+    ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    context.obj = State(home=home, config=config)
+
+
+minting.add_to(app)
+blocks.add_to(app)
+app.add_typer(jobs.app, name="jobs")
+
+
+def main() -> None:
+    """Run, and leave with the error's own exit status."""
+    as_json = "--json" in sys.argv[1:]
+    try:
+        status: Any = app(standalone_mode=False)
+    except DnaError as error:
+        _say(error, as_json)
+        status = error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        sys.stderr.write("\ninterrupted: nothing is half-written\n")
+        status = EXIT_INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    except Exception as error:
+        usage = _usage(error)
+        if usage is None:
+            raise
+        _say_usage(*usage, as_json)
+        status = 2
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _say(error: DnaError, as_json: bool) -> None:
+    if as_json:
+        import json
+
+        sys.stdout.write(json.dumps(error.as_json(), ensure_ascii=False) + "\n")
+        return
+    sys.stderr.write(f"error[{error.code}]: {error.message}\n")
+    if error.hint:
+        sys.stderr.write(f"  next: {error.hint}\n")
+
+
+def _usage(error: Exception) -> tuple[str, str] | None:
+    """Message and command of a wrong command line, whichever of typer's own classes it is."""
+    show = getattr(error, "format_message", None)
+    if show is None:
+        return None
+    where = getattr(error, "ctx", None)
+    return show(), where.command_path if where is not None else "dna"
+
+
+def _say_usage(message: str, command: str, as_json: bool) -> None:
+    from clonedna.core.errors import InputError
+
+    _say(InputError(message, f"see: {command} --help"), as_json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""`dna mint` and `dna authors`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from clonedna.cli.context import Json, State, print_json, printable, table, tell
+
+if TYPE_CHECKING:
+    from clonedna.app.workspace import Workspace
+    from clonedna.core.block import BlockRef
+    from clonedna.core.work import AuthorShare, Identity
+
+Target = Annotated[str, typer.Argument(help="A local repository, or a git URL.", show_default=False)]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(mint)
+    app.command()(authors)
+
+
+def mint(
+    context: typer.Context,
+    target: Target,
+    author: Annotated[
+        list[str] | None, typer.Option(help="'Name <mail>' of the person; again for further identities.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The block's name; default: made of the person's name.")] = None,
+    base: Annotated[str | None, typer.Option(help="Base model: nano, a folder, or a hub name.")] = None,
+    consent: Annotated[
+        Literal["auto", "self", "local-only"],
+        typer.Option(
+            help="self: the author is you (your git identity); local-only: can never be shared; auto: self where true."
+        ),
+    ] = "auto",
+    allow_licence: Annotated[
+        list[str] | None, typer.Option(help="A further SPDX id to accept beside the settings' list.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Decides splits, order, initial weights.")] = 0,
+    epochs: Annotated[int | None, typer.Option(min=1, max=100, help="At most so many passes.")] = None,
+    rank: Annotated[int | None, typer.Option(help="LoRA rank: 8, 16, 32, 64 or 128.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    max_pairs: Annotated[
+        int | None, typer.Option(min=1, help="Train on at most so many of the person's pairs.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Mint a block from one person's code in a repository.
+
+    Finds what they wrote by blame, holds out whole files, trains an adapter, examines it on the held-out code, packs and signs it.
+    A mint that was interrupted goes on when the same command is given again.
+    """
+    state: State = context.obj
+    from clonedna.app.orders import order_of
+
+    people = _people(state, target, author)
+    order = order_of(
+        state.settings, target=target, authors=people, name=name, base=base, consent=consent, allow_licence=allow_licence or [],
+        recipe={"seed": seed, "epochs": epochs, "learning_rate": learning_rate, "max_train_pairs": max_pairs, "rank": rank},
+    )  # fmt: skip
+    workspace, goes_on = state.jobs.create(order)
+    if goes_on:
+        tell(f"going on with the interrupted job {workspace.id}")
+    reference = run_job(state, workspace, as_json)
+    if not as_json:
+        show_result(state, reference)
+
+
+def run_job(state: State, workspace: Workspace, as_json: bool) -> BlockRef:
+    """Run a job in this process; Ctrl-C and TERM leave it as a kill would, to be resumed."""
+    from clonedna.app.jobs import stop_now
+    from clonedna.cli.progress import listener
+
+    def stop(signum: int, frame: Any) -> None:
+        stop_now(f"\nerror[interrupted]: job {workspace.id} was stopped\n  next: dna jobs resume {workspace.id}\n")
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    with listener(as_json) as listen:
+        return state.jobs.run(workspace, listen)
+
+
+def show_result(state: State, reference: BlockRef) -> None:
+    """What was minted, and whether it is worth something."""
+    from clonedna.cli.blocks import measure_rows
+
+    detail = state.blocks.show(reference.id)
+    tell("")
+    table(
+        f"{reference} · {reference.id[:12]} · {reference.status}",
+        ["measure", "value", "95 % interval", "n"],
+        measure_rows(detail.evaluation),
+    )
+    for reason in detail.manifest.gate.reasons:
+        tell(f"rejected: {printable(reason)}")
+    if reference.status == "registered":
+        tell(f"\nnext: dna run {reference.name} 'Write a function that reads a file' --beside-base")
+
+
+def authors(context: typer.Context, target: Target, as_json: Json = False) -> None:
+    """List who wrote a repository, with their share of the commits."""
+    state: State = context.obj
+    shares = state.parts.source.find(target).repository.authors
+    if as_json:
+        print_json(shares)
+    else:
+        _author_table(shares)
+
+
+def _author_table(shares: tuple[AuthorShare, ...], most: int | None = None) -> None:
+    rows = [[str(s.identity), str(s.commits), f"{100 * s.share:.1f} %"] for s in shares[:most]]
+    table("", ["author", "commits", "share"], rows)
+
+
+def _people(state: State, target: str, given: list[str] | None) -> tuple[Identity, ...]:
+    """The identities asked for; without any, ask on a terminal, refuse elsewhere."""
+    from clonedna.core.errors import AuthorNeeded, InputError
+    from clonedna.core.work import Identity
+
+    if given:
+        try:
+            return tuple(Identity.parse(text) for text in given)
+        except ValueError as error:
+            raise InputError(str(error), "write it as 'Name <mail>'") from None
+    shares = state.parts.source.find(target).repository.authors
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise AuthorNeeded(
+            f"say whose code to mint; {len(shares)} authors wrote this repository",
+            f"give --author, e.g. --author '{shares[0].identity}'" if shares else "the repository has no commits",
+            authors=[f"{share.identity} ({100 * share.share:.1f} %)" for share in shares[:20]],
+        )
+    table("", ["", "author", "commits", "share"], [
+        [str(i), str(s.identity), str(s.commits), f"{100 * s.share:.1f} %"] for i, s in enumerate(shares[:30], 1)
+    ])  # fmt: skip
+    chosen = typer.prompt("Whose code? (number)", type=int, err=True)
+    if not 1 <= chosen <= min(30, len(shares)):
+        raise InputError(f"there is no author {chosen}", "give one of the numbers, or --author")
+    return (shares[chosen - 1].identity,)

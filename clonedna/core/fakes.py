@@ -1,0 +1,302 @@
+"""A shipped fake for each seam: small, deterministic, honest about what it is. Tests and dry runs use these instead of mocks.
+
+``FakeEngine`` is a real (tiny) model: a byte-bigram table whose adapters are further counts, so likelihoods fall when it is trained.
+It writes and reads adapter files in the names of the PEFT format, with one tensor ``counts``.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import random
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clonedna.core.block import BlockRef, ConsentRecord, Envelope, Manifest, SignatureEntry
+from clonedna.core.canonical import sha256
+from clonedna.core.errors import (
+    AdapterInvalid,
+    BlockNotFound,
+    BlockRejected,
+    ConsentMissing,
+    NoSuchAuthor,
+    SignatureInvalid,
+)
+from clonedna.core.events import Emit
+from clonedna.core.model import (
+    AdapterInfo,
+    BaseInfo,
+    Example,
+    Layer,
+    LoraSpec,
+    SampleChunk,
+    SampleRequest,
+    Score,
+    StepLoss,
+)  # fmt: skip
+from clonedna.core.seams import Trainer
+from clonedna.core.work import Collection, Found, Identity, Instruction, Span
+
+END = 0
+Counts = NDArray[np.float32]
+
+
+class FakeSource:
+    """Gives the collection it was made with, to the authors it was made for."""
+
+    def __init__(self, found: Found, collection: Collection) -> None:
+        self.found, self.collection = found, collection
+
+    def find(self, target: str) -> Found:
+        return self.found
+
+    def collect(
+        self, found: Found, authors: Sequence[Identity], *, licences: Sequence[str], owned_share: float,
+        max_files: int, max_changes: int, emit: Emit,
+    ) -> Collection:  # fmt: skip
+        known = [share.identity for share in found.repository.authors]
+        if not any(author.matches(one.name, one.email) for author in authors for one in known):
+            raise NoSuchAuthor(f"no commits by {authors[0]}", "list the authors with: dna authors")
+        return self.collection
+
+
+class FakeTeacher:
+    """Names the span; always the ``whole`` form."""
+
+    name = "fake"
+
+    async def write_instruction(self, span: Span) -> Instruction:
+        return Instruction(form="whole", text=f"Write {span.name}.", completion_start=span.start)
+
+
+class FakeEngine:
+    """A byte-bigram model: p(b | a) = (1 + counts[a, b]) / (256 + sum counts[a]); layers add their counts times their weight."""
+
+    def __init__(self) -> None:
+        self.base = BaseInfo(
+            id="fake",
+            fingerprint=sha256("fake"),
+            parameters=65536,
+            context=4096,
+            vocabulary=256,
+            dtype="float32",
+            device="cpu",
+            threads=1,
+        )
+        self._adapters: dict[str, Counts] = {}
+
+    async def load(self, directory: Path) -> AdapterInfo:
+        try:
+            data = (directory / "adapter_model.safetensors").read_bytes()
+            start = 8 + int.from_bytes(data[:8], "little")
+            counts = np.frombuffer(data[start:], dtype=np.float32).reshape(256, 256)
+        except (OSError, ValueError) as error:
+            raise AdapterInvalid(
+                f"not an adapter of the fake engine: {error}", "give a folder that its trainer saved"
+            ) from error
+        digest = sha256(data)
+        self._adapters[digest[:16]] = counts
+        return AdapterInfo(
+            id=digest[:16], digest=digest, rank=16, alpha=32, target_modules=("q_proj",), bytes=len(data)
+        )
+
+    async def unload(self, adapter: str) -> None:
+        self._adapters.pop(adapter, None)
+
+    async def sample(self, request: SampleRequest) -> AsyncIterator[SampleChunk]:
+        counts = self._counts(request.layers)
+        prompt = (request.prompt or "".join(m.content for m in request.messages)).encode()[: request.prompt_limit]
+        draw = random.Random(request.seed)  # noqa: S311 - seeded sampling, no secret
+        last, made = prompt[-1] if prompt else END, 0
+        while made < request.max_tokens:
+            weights = 1 + counts[last]
+            last = (
+                int(np.argmax(weights)) if request.temperature == 0 else draw.choices(range(256), weights.tolist())[0]
+            )
+            if last == END:
+                break
+            made += 1
+            yield SampleChunk(text=chr(last) if 31 < last < 127 or last == 10 else " ", token=last)
+        yield SampleChunk(
+            finish="length" if made == request.max_tokens else "stop", prompt_tokens=len(prompt), completion_tokens=made
+        )
+
+    async def nll(self, examples: Sequence[Example], layers: Sequence[Layer] = ()) -> tuple[Score, ...]:
+        counts = self._counts(layers)
+        return tuple(_score(counts, example) for example in examples)
+
+    async def train(self, spec: LoraSpec) -> Trainer:
+        return FakeTrainer()
+
+    async def close(self) -> None:
+        self._adapters.clear()
+
+    def _counts(self, layers: Sequence[Layer]) -> Counts:
+        total = np.zeros((256, 256), dtype=np.float32)
+        for layer in layers:
+            if layer.adapter not in self._adapters:
+                raise AdapterInvalid(f"no adapter {layer.adapter!r} is loaded", "load it first")
+            total = total + layer.weight * self._adapters[layer.adapter]
+        return total
+
+
+class FakeTrainer:
+    """Counts bigrams of completions; a step adds what was counted, times the rate."""
+
+    def __init__(self) -> None:
+        self.counts: Counts = np.zeros((256, 256), dtype=np.float32)
+        self._gradient: Counts = np.zeros((256, 256), dtype=np.float32)
+
+    async def forward_backward(self, batch: Sequence[Example]) -> StepLoss:
+        scores = tuple(_score(self.counts, example) for example in batch)
+        for example in batch:
+            for a, b in _bigrams(example):
+                self._gradient[a, b] += 1
+        return StepLoss(loss_sum=sum(s.nll for s in scores), tokens=sum(s.tokens for s in scores), per_example=scores)
+
+    async def optim_step(self, learning_rate: float) -> None:
+        self.counts = self.counts + np.float32(1000 * learning_rate) * self._gradient
+        self._gradient = np.zeros_like(self._gradient)
+
+    async def nll(self, examples: Sequence[Example]) -> tuple[Score, ...]:
+        return tuple(_score(self.counts, example) for example in examples)
+
+    async def save(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        header = json.dumps({"counts": {"dtype": "F32", "shape": [256, 256], "data_offsets": [0, 262144]}}).encode()
+        header += b" " * (-len(header) % 8)
+        (directory / "adapter_model.safetensors").write_bytes(
+            len(header).to_bytes(8, "little") + header + self.counts.tobytes()
+        )
+        (directory / "adapter_config.json").write_text(
+            json.dumps({"peft_type": "LORA", "base_model_name_or_path": "fake"})
+        )
+
+    async def close(self) -> None:
+        """Nothing to free."""
+
+
+def _bigrams(example: Example) -> list[tuple[int, int]]:
+    prompt = (example.text if example.text is not None else "".join(m.content for m in example.messages)).encode()
+    data = example.completion.encode() + (b"" if example.text is not None else bytes([END]))
+    return list(zip((prompt[-1:] or bytes([END])) + data[:-1], data, strict=True))
+
+
+def _score(counts: Counts, example: Example) -> Score:
+    pairs = _bigrams(example)
+    totals = 256 + counts.sum(axis=1)
+    nll = -sum(math.log((1 + float(counts[a, b])) / float(totals[a])) for a, b in pairs)
+    return Score(nll=nll, tokens=len(pairs), bytes=len(example.completion.encode()))
+
+
+class FakeStore:
+    """Knows where directories are; copies nothing."""
+
+    def __init__(self) -> None:
+        self._paths: dict[str, Path] = {}
+
+    def put(self, directory: Path) -> str:
+        block_id = Manifest.model_validate_json((directory / "manifest.json").read_bytes()).id
+        self._paths[block_id] = directory
+        return block_id
+
+    def path(self, block_id: str) -> Path:
+        if block_id not in self._paths:
+            raise BlockNotFound(f"no block {block_id}", "see: dna ls")
+        return self._paths[block_id]
+
+    def delete(self, block_id: str) -> None:
+        self._paths.pop(block_id, None)
+
+
+class FakeSigner:
+    """Signs with a keyed hash; trusts itself only."""
+
+    key_id = sha256("fake key")
+
+    def sign(self, payload: bytes, payload_type: str) -> Envelope:
+        return Envelope(
+            payload=base64.b64encode(payload).decode(), payloadType=payload_type,
+            signatures=(SignatureEntry(keyid=self.key_id, sig=self._mark(payload, payload_type)),),
+        )  # fmt: skip
+
+    def verify(self, envelope: Envelope, payload_type: str) -> bytes:
+        payload = base64.b64decode(envelope.payload)
+        if envelope.payloadType != payload_type or envelope.signatures[0].sig != self._mark(payload, payload_type):
+            raise SignatureInvalid("the fake signature does not fit", "sign it again")
+        return payload
+
+    def _mark(self, payload: bytes, payload_type: str) -> str:
+        return sha256(self.key_id.encode() + payload_type.encode() + payload)
+
+
+class FakeConsents:
+    """Grants what is asked of it and keeps nothing."""
+
+    def grant_self(self, you: Identity | None, authors: Sequence[Identity], repository: str) -> ConsentRecord:
+        if you is None or not any(author.matches(you.name, you.email) for author in authors):
+            raise ConsentMissing("you are not the author", "use --consent local-only")
+        return self._record("self", authors, repository)
+
+    def local_only(self, authors: Sequence[Identity], repository: str) -> ConsentRecord:
+        return self._record("local-only", authors, repository)
+
+    def check(self, record: ConsentRecord, use: str) -> None:
+        if use not in record.uses:
+            raise ConsentMissing(f"consent does not cover {use!r}", "ask the person")
+
+    @staticmethod
+    def _record(mode: str, authors: Sequence[Identity], repository: str) -> ConsentRecord:
+        return ConsentRecord.model_validate(
+            {
+                "mode": mode, "status": "granted" if mode == "self" else "none", "uses": ("mint", "serve"), "repositories": (repository,),
+                "subject": authors[0].name, "identity_digest": sha256(authors[0].email), "evidence": "none", "verified": False, "how": "fake",
+            }
+        )  # fmt: skip
+
+
+class FakeRegistry:
+    """A list in memory."""
+
+    def __init__(self) -> None:
+        self._manifests: list[Manifest] = []
+        self._revoked: set[str] = set()
+
+    def publish(self, manifest: Manifest) -> BlockRef:
+        if manifest.id not in [known.id for known in self._manifests]:
+            self._manifests.append(manifest)
+        return BlockRef(
+            name=manifest.name,
+            version=manifest.version,
+            id=manifest.id,
+            status="registered" if manifest.gate.status == "accepted" else "rejected",
+        )
+
+    def resolve(self, reference: str, *, unsafe: bool = False) -> Manifest:
+        for manifest in reversed(self._manifests):
+            if reference in (
+                manifest.name,
+                f"{manifest.name}@{manifest.version}",
+                manifest.id[: max(8, len(reference))],
+            ):
+                if manifest.gate.status == "rejected" and not unsafe:
+                    raise BlockRejected(f"{reference} was rejected by the gate", "give its id and --unsafe")
+                return manifest
+        raise BlockNotFound(f"no block {reference}", "see: dna ls")
+
+    def next_version(self, name: str) -> tuple[str, str | None]:
+        known = [manifest.version for manifest in self._manifests if manifest.name == name]
+        return (f"1.{len(known)}.0", known[-1]) if known else ("1.0.0", None)
+
+    def forget(self, block_id: str) -> None:
+        self._manifests = [manifest for manifest in self._manifests if manifest.id != block_id]
+
+    def manifests(self) -> tuple[Manifest, ...]:
+        return tuple(reversed(self._manifests))
+
+    def revoke(self, block_id: str) -> None:
+        self._manifests = [manifest for manifest in self._manifests if manifest.id != block_id]
