@@ -38,8 +38,9 @@ import sys
 import sysconfig
 import tokenize
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 PINS = Path(__file__).with_name("nano_corpus.json")
 
@@ -47,32 +48,125 @@ PINS = Path(__file__).with_name("nano_corpus.json")
 # never have seen it. Compared after PEP 503 normalisation; also as path segments, so that a
 # copy vendored in another package stays out as well.
 EXCLUDED = frozenset(
-    """rich textual typer fastapi sqlmodel asyncer click flask werkzeug jinja2 markupsafe
-    itsdangerous quart blinker httpx httpcore starlette uvicorn djangorestframework
-    rest-framework databases mkdocs h11 h2 hpack hyperframe python-multipart multipart attrs
-    attr cattrs cattr structlog argon2-cffi argon2 service-identity twisted pydantic
-    pydantic-core pydantic-settings pydantic-extra-types pydantic-ai logfire pip""".split()
+    [
+        "rich",
+        "textual",
+        "typer",
+        "fastapi",
+        "sqlmodel",
+        "asyncer",
+        "click",
+        "flask",
+        "werkzeug",
+        "jinja2",
+        "markupsafe",
+        "itsdangerous",
+        "quart",
+        "blinker",
+        "httpx",
+        "httpcore",
+        "starlette",
+        "uvicorn",
+        "djangorestframework",
+        "rest-framework",
+        "databases",
+        "mkdocs",
+        "h11",
+        "h2",
+        "hpack",
+        "hyperframe",
+        "python-multipart",
+        "multipart",
+        "attrs",
+        "attr",
+        "cattrs",
+        "cattr",
+        "structlog",
+        "argon2-cffi",
+        "argon2",
+        "service-identity",
+        "twisted",
+        "pydantic",
+        "pydantic-core",
+        "pydantic-settings",
+        "pydantic-extra-types",
+        "pydantic-ai",
+        "logfire",
+        "pip",
+    ]
 )
 
 # Whole packages that only the second held-out part contains.
 HELD_OUT_PACKAGES = frozenset(
-    """requests marshmallow peewee loguru tenacity arrow more-itertools sortedcontainers bottle
-    schedule cachetools toolz""".split()
+    [
+        "requests",
+        "marshmallow",
+        "peewee",
+        "loguru",
+        "tenacity",
+        "arrow",
+        "more-itertools",
+        "sortedcontainers",
+        "bottle",
+        "schedule",
+        "cachetools",
+        "toolz",
+    ]
 )
 
 PERMISSIVE = frozenset(
-    """MIT MIT-0 MIT-CMU BSD-2-Clause BSD-3-Clause 0BSD Apache-2.0 ISC PSF-2.0 Python-2.0 HPND NCSA Zlib
-    Unlicense CC0-1.0""".split()
+    [
+        "MIT",
+        "MIT-0",
+        "MIT-CMU",
+        "BSD-2-Clause",
+        "BSD-3-Clause",
+        "0BSD",
+        "Apache-2.0",
+        "ISC",
+        "PSF-2.0",
+        "Python-2.0",
+        "HPND",
+        "NCSA",
+        "Zlib",
+        "Unlicense",
+        "CC0-1.0",
+    ]
 )
 
 SKIP_SEGMENTS = EXCLUDED | frozenset(
-    """vendor vendored vendors extern externals external third-party thirdparty
-    packages site-packages node-modules ext-libs libs bundled locale locales migrations
-    typeshed stubs lib2to3 idlelib turtledemo pydoc-data ensurepip six argcomplete""".split()
+    [
+        "vendor",
+        "vendored",
+        "vendors",
+        "extern",
+        "externals",
+        "external",
+        "third-party",
+        "thirdparty",
+        "packages",
+        "site-packages",
+        "node-modules",
+        "ext-libs",
+        "libs",
+        "bundled",
+        "locale",
+        "locales",
+        "migrations",
+        "typeshed",
+        "stubs",
+        "lib2to3",
+        "idlelib",
+        "turtledemo",
+        "pydoc-data",
+        "ensurepip",
+        "six",
+        "argcomplete",
+    ]
 )
 
-CAP_PACKAGE = 4_500_000  # bytes of text per package
-CAP_STDLIB = 9_000_000
+CAP_PACKAGE = 2_600_000  # bytes of text per package
+CAP_STDLIB = 10_000_000
 CAP_TESTS = 0.20  # of a package's bytes
 CAP_FILE = 120_000
 MIN_FILE = 200
@@ -262,9 +356,7 @@ def pin(work: Path) -> int:
     rows: list[dict[str, Any]] = []
     for wheel in sorted((work / "wheels").glob("*.whl")):
         with zipfile.ZipFile(wheel) as archive:
-            meta = next(
-                n for n in archive.namelist() if n.count("/") == 1 and n.endswith(".dist-info/METADATA")
-            )
+            meta = next(n for n in archive.namelist() if n.count("/") == 1 and n.endswith(".dist-info/METADATA"))
             metadata = archive.read(meta).decode("utf-8", "replace")
         name = normalise(re.search(r"^Name: (.+)$", metadata, re.M)[1].strip())
         version = re.search(r"^Version: (.+)$", metadata, re.M)[1].strip()
@@ -293,8 +385,19 @@ def fetch(row: dict[str, Any], wheels: Path) -> Path:
     target = wheels / row["wheel"]
     if not target.exists():
         subprocess.run(
-            [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:"]
-            + ["--disable-pip-version-check", "-d", str(wheels), f"{row['name']}=={row['version']}"],
+            [
+                sys.executable,
+                "-m",
+                "pip",
+                "download",
+                "-q",
+                "--no-deps",
+                "--only-binary=:all:",
+                "--disable-pip-version-check",
+                "-d",
+                str(wheels),
+                f"{row['name']}=={row['version']}",
+            ],
             check=True,
         )
     if not target.exists() or digest(target.read_bytes()) != row["digest"]:
@@ -329,9 +432,7 @@ def build(work: Path) -> int:
     ]
     with concurrent.futures.ProcessPoolExecutor() as pool:
         found = dict(pool.map(_package, jobs, chunksize=1))
-    stdlib["digest"] = digest(
-        b"".join(hashlib.sha256(f"{p}\0{t}".encode()).digest() for p, t in found["python"])
-    )
+    stdlib["digest"] = digest(b"".join(hashlib.sha256(f"{p}\0{t}".encode()).digest() for p, t in found["python"]))
     everything = [stdlib, *rows]
     seen: set[str] = set()
     used = {r["name"]: [0, 0] for r in everything}
@@ -365,9 +466,7 @@ def build(work: Path) -> int:
     for row in everything:
         row["files_used"], row["bytes_used"] = used[row["name"]]
     everything = [r for r in everything if r["files_used"]]
-    totals = {
-        part: {"bytes": sizes[part], "digest": digest((out / f"{part}.jsonl").read_bytes())} for part in sizes
-    }
+    totals = {part: {"bytes": sizes[part], "digest": digest((out / f"{part}.jsonl").read_bytes())} for part in sizes}
     PINS.write_text(json.dumps({"schema": 1, "totals": totals, "packages": everything}, indent=1) + "\n")
     print(json.dumps(totals, indent=1))
     return 0
