@@ -183,8 +183,7 @@ class Minting:
             engine, adapter.id, holdout=holdout, trained=[pair for pair in pairs if pair.split == "train"],
             losses=trained.losses, validation_losses=trained.validation_losses, seed=self.order.recipe.seed,
         )  # fmt: skip
-        check: Callable[..., Awaitable[Check]] = factory("peft_check", "fresh-process")
-        peft = await check(engine, self.workspace.adapter, [example_of(pair) for pair in holdout[:3]], self.order.base)
+        peft = await self.parts.check_adapter(self.order.base, self.workspace.adapter, [example_of(pair) for pair in holdout[:3]])
         delta = evaluation.measures["nll.delta"]
         low, high = delta.ci95 or (0.0, 0.0)
         return Examined(evaluation=evaluation, peft=peft), {

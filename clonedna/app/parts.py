@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from clonedna.app.settings import Settings
+from clonedna.core.block import Check
 from clonedna.core.errors import InputError
+from clonedna.core.model import Example
 from clonedna.core.seams import Consents, Engine, Registry, Signer, Source, Store, Teacher
 
 FACTORIES: dict[str, dict[str, str]] = {
@@ -78,6 +81,10 @@ class Parts:
         if base not in self._engines:
             self._engines[base] = factory("engine", "local")(base, threads=self.settings.threads)
         return self._engines[base]
+
+    async def check_adapter(self, base: str, directory: Path, examples: Sequence[Example]) -> Check:
+        """Whether a fresh process loads the files with PEFT and gets the engine's logits; ``None`` inside says that it could not run."""
+        return await factory("peft_check", "fresh-process")(self.engine(base), directory, examples, base)
 
     async def close(self) -> None:
         """Stop the engines. The parts can be made again afterwards."""

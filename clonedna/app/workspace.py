@@ -118,12 +118,14 @@ class Workspace:
             lines = (self.directory / "events.jsonl").read_bytes().split(b"\n")[:-1]
         except FileNotFoundError:
             return
-        for line in lines[start:]:
+        for line in lines:
             try:
                 fields = json.loads(line)
-                yield fields["offset"], fields["at"], event_adapter.validate_python(fields["event"])
+                offset, at, event = fields["offset"], fields["at"], event_adapter.validate_python(fields["event"])
             except (ValueError, KeyError):  # a line cut by a kill, followed by later ones
                 continue
+            if offset >= start:
+                yield offset, at, event
 
     def clean(self) -> None:
         """Remove what only a running job needs (the person's code among it); order, events and result stay."""

@@ -1,0 +1,37 @@
+"""A process's parts for tests: real store, registry, keys and teacher; fake source, engine and fresh-process check."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from clonedna.app.parts import Parts
+from clonedna.app.settings import Settings
+from clonedna.core.block import Check, MintOrder, Recipe
+from clonedna.core.fakes import FakeEngine, FakeSource
+from clonedna.core.model import Example
+from clonedna.core.seams import Engine, Source
+from tests.values import ADA, FOUND, collection
+
+
+class FakeParts(Parts):
+    def __init__(self, home: Path, *, spans: int = 60) -> None:
+        super().__init__(Settings(home=home, min_free_bytes=0))
+        self._source = FakeSource(FOUND, collection(spans))
+        self._engine = FakeEngine()
+
+    @property
+    def source(self) -> Source:  # type: ignore[override]
+        return self._source
+
+    def engine(self, base: str) -> Engine:
+        return self._engine
+
+    async def check_adapter(self, base: str, directory: Path, examples: Sequence[Example]) -> Check:
+        return Check(value=True, how="fake")
+
+
+def order(**changes: object) -> MintOrder:
+    """An order that the fake engine carries out in a second."""
+    recipe = Recipe(epochs=2, batch_tokens=512, learning_rate=0.0001, base_instruct_ratio=0.05)
+    return MintOrder(target="nowhere", authors=(ADA,), base="fake", recipe=recipe).model_copy(update=changes)

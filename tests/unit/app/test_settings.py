@@ -1,0 +1,107 @@
+"""Flags > environment > ./dna.toml > the user's file > defaults; unknown keys are refused everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from clonedna.app.orders import order_of
+from clonedna.app.settings import Settings, load_settings
+from clonedna.core.errors import BadConfig, InputError
+from tests.values import ADA
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"DNA_{name.upper()}", raising=False)
+
+
+def test_each_source_wins_over_the_one_below(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().base == "nano"
+    user = tmp_path / "config/clone-dna/dna.toml"
+    user.parent.mkdir(parents=True)
+    user.write_text('base = "user"\nthreads = 3\n')
+    assert load_settings().base == "user"
+    Path("dna.toml").write_text('base = "folder"\n')
+    assert (load_settings().base, load_settings().threads) == ("folder", 3)
+    monkeypatch.setenv("DNA_BASE", "environment")
+    assert load_settings().base == "environment"
+    assert load_settings({"base": "flag", "home": None}).base == "flag"
+
+
+def test_a_file_given_with_config_is_the_only_one(tmp_path: Path) -> None:
+    Path("dna.toml").write_text("threads = 3\n")
+    (tmp_path / "other.toml").write_text('base = "other"\n')
+    settings = load_settings(config=tmp_path / "other.toml")
+    assert (settings.base, settings.threads) == ("other", 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [("bases = 1\n", "'bases'"), ("threads = 'many'\n", "'threads'"), ("threads = -1\n", "'threads'"), ("not toml\n", "dna.toml"),
+     ("owned_share = 2.0\n", "'owned_share'")],
+)  # fmt: skip
+def test_a_bad_file_names_what_is_bad(text: str, named: str) -> None:
+    Path("dna.toml").write_text(text)
+    with pytest.raises(BadConfig, match=named) as error:
+        load_settings()
+    assert error.value.hint
+
+
+def test_binary_and_missing_files_are_bad_configs(tmp_path: Path) -> None:
+    Path("dna.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(BadConfig):
+        load_settings()
+    with pytest.raises(BadConfig, match="no such settings file"):
+        load_settings(config=tmp_path / "gone.toml")
+
+
+def test_unknown_and_unreadable_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DNA_BASES", "x")
+    with pytest.raises(BadConfig, match="DNA_BASES"):
+        load_settings()
+    monkeypatch.delenv("DNA_BASES")
+    monkeypatch.setenv("DNA_LICENCES", "MIT")
+    with pytest.raises(BadConfig, match="DNA_"):
+        load_settings()
+    monkeypatch.setenv("DNA_LICENCES", '["MIT", "ISC"]')
+    assert load_settings().licences == ("MIT", "ISC")
+
+
+def make(name: str | None = None, **recipe: object) -> object:
+    return order_of(
+        Settings(),
+        target="x",
+        authors=[ADA],
+        name=name,
+        base=None,
+        consent="auto",
+        allow_licence=["ISC", "MIT"],
+        recipe=recipe,
+    )
+
+
+def test_an_order_keeps_defaults_adds_licences_and_says_custom() -> None:
+    plain = make(seed=7, epochs=None)
+    assert plain.recipe.preset == "style"  # type: ignore[attr-defined]
+    assert (plain.recipe.seed, plain.recipe.lora.seed) == (7, 7)  # type: ignore[attr-defined]
+    assert plain.licences == ("MIT", "Apache-2.0", "ISC")  # type: ignore[attr-defined]
+    custom = make(rank=8)
+    assert (custom.recipe.preset, custom.recipe.lora.rank, custom.recipe.lora.alpha) == ("custom", 8, 16.0)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("bad", [{"rank": 7}, {"epochs": 0}, {"learning_rate": -1.0}])
+def test_an_impossible_recipe_names_the_field(bad: dict[str, object]) -> None:
+    with pytest.raises(InputError, match=next(iter(bad))):
+        make(**bad)
+
+
+@pytest.mark.parametrize("name", ["Ada", "../x", "", "a" * 65, "-a"])
+def test_an_impossible_name_is_refused_with_a_possible_one(name: str) -> None:
+    with pytest.raises(InputError) as error:
+        make(name)
+    assert "e.g." in error.value.hint
