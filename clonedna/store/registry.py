@@ -1,0 +1,350 @@
+"""Names for blocks: one table over what the store holds, fast to list and to search, and rebuilt from the files at any time.
+
+The store is the truth: nothing is catalogued that the store does not hold and verify, and a tombstone there wins over any row here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sqlite3
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any, Protocol
+
+from sqlalchemy import ColumnElement, Engine, Index, create_engine, delete, event, select, text, update
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.pool import NullPool
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from clonedna.core.block import NAME_PATTERN, BlockRef, Manifest
+from clonedna.core.canonical import canonical
+from clonedna.core.errors import (
+    BadConfig,
+    BadReference,
+    BlockNotFound,
+    BlockRejected,
+    BlockRevoked,
+    Corrupt,
+    DnaError,
+    NoSpace,
+    TimedOut,
+    Unavailable,
+)
+from clonedna.core.work import Refusal
+
+BUSY_SECONDS = 30
+MIN_DIGITS = 8
+_REFERENCE = re.compile(rf"(?P<name>{NAME_PATTERN[1:-1]})(?:@(?P<version>\d{{1,9}}\.\d{{1,9}}\.\d{{1,9}}))?")
+_DIGITS = re.compile(rf"[0-9a-f]{{{MIN_DIGITS},64}}")
+
+
+class Shelf(Protocol):
+    """What the catalogue needs of a store (``DirectoryStore`` has it)."""
+
+    def verify(self, block_id: str) -> Manifest: ...
+    def has(self, block_id: str) -> bool: ...
+    def ids(self) -> tuple[str, ...]: ...
+    def revoke(self, block_id: str) -> None: ...
+    def is_revoked(self, block_id: str) -> bool: ...
+    def revoked(self) -> frozenset[str]: ...
+
+
+class Base(DeclarativeBase):
+    """The catalogue's tables."""
+
+
+_TAKES_ITS_NAME = text("status != 'rejected'")
+
+
+class Row(Base):
+    """One block. ``manifest`` is the whole manifest; the other columns are copies to search by."""
+
+    __tablename__ = "blocks"
+    __table_args__ = (
+        Index(
+            "name_and_version_once",
+            "name",
+            "version",
+            unique=True,
+            sqlite_where=_TAKES_ITS_NAME,
+            postgresql_where=_TAKES_ITS_NAME,
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(index=True)
+    version: Mapped[str]
+    status: Mapped[str]
+    created_at: Mapped[str] = mapped_column(index=True)
+    base: Mapped[str]
+    licence: Mapped[str]
+    consent: Mapped[str]
+    handle: Mapped[str]
+    manifest: Mapped[str]
+
+
+class SqlRegistry:
+    """Fulfils ``core.seams.Registry`` on any SQLAlchemy URL; SQLite in WAL mode by default. The database is made when first asked.
+
+    A connection lives for one call, so processes and threads may share a registry.
+    """
+
+    def __init__(self, url: str, store: Shelf) -> None:
+        self._url, self._store = url, store
+
+    @cached_property
+    def _engine(self) -> Engine:
+        with _database_errors():
+            engine = create_engine(self._url, poolclass=NullPool)
+            if engine.dialect.name == "sqlite":
+                event.listen(engine, "connect", _prepare_sqlite)
+            with engine.begin() as connection:
+                # Not create_all: two processes may start at once, and its look and its making are two steps.
+                connection.execute(CreateTable(Row.__table__, if_not_exists=True))  # type: ignore[arg-type]
+                for index in Row.__table__.indexes:  # type: ignore[attr-defined]
+                    connection.execute(CreateIndex(index, if_not_exists=True))
+        return engine
+
+    @contextmanager
+    def _session(self) -> Generator[Session]:
+        with _database_errors(), Session(self._engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def publish(self, manifest: Manifest) -> BlockRef:
+        """Catalogue the stored block ``manifest.id`` under the name and version of its *stored* manifest, which the result names.
+
+        The same files may have been stored before with other times: the first manifest stays, and publishing it again changes nothing.
+        Raises ``BlockNotFound`` (not in the store), ``BlockRevoked``, ``BadReference`` (the version is another block's, or these files
+        are stored under another name), and what verifying it raises.
+        """
+        stored = self._store.verify(manifest.id)
+        if self._store.is_revoked(stored.id):
+            raise _revoked(stored.id)
+        if stored.name != manifest.name:
+            raise BadReference(
+                f"block {stored.id[:12]} is stored as {stored.name!r}, not {manifest.name!r}", f"use {stored.name}"
+            )
+        row = _row(stored)
+        try:
+            with self._session() as session:
+                session.add(row)
+        except _Conflict:
+            with self._session() as session:
+                known = session.get(Row, stored.id)
+            if known is None:
+                raise BadReference(
+                    f"{stored.name}@{stored.version} is another block already",
+                    "mint it again: it gets the next version",
+                    name=stored.name,
+                ) from None
+            row = known
+        return _ref(row)
+
+    def resolve(self, reference: str, *, unsafe: bool = False) -> Manifest:
+        """``name`` (its newest accepted version), ``name@version``, or 8 to 64 hex digits of the id.
+
+        ``unsafe`` lets a block pass that the gate rejected, and only when addressed by digits. Raises ``BadReference`` (not a reference,
+        or it fits several), ``BlockNotFound`` (with the closest names), ``BlockRejected``, ``BlockRevoked``.
+        """
+        parts = _REFERENCE.fullmatch(reference)
+        if parts is None:
+            raise BadReference(
+                f"{reference[:80]!r} is not a block", "write name, name@version, or at least 8 digits of its id"
+            )
+        digits = _DIGITS.fullmatch(reference) is not None
+        # All 64 digits are an id, even if somebody named a block like that.
+        named = [] if len(reference) == 64 and digits else self._named(parts["name"], parts["version"])
+        numbered = self._rows(Row.id >= reference, Row.id < reference + "g") if digits else []
+        meant = {row.id for row in numbered} | ({named[0].id} if named else set())
+        if len(meant) > 1:
+            found = [f"{row.name}@{row.version} ({row.id[:12]})" for row in (*named[:1], *numbered)]
+            raise BadReference(
+                f"{reference} may be {len(meant)} blocks", f"one of: {', '.join(found[:5])}", candidates=found[:20]
+            )
+        if not meant:
+            raise self._unknown(reference, parts["name"], digits)
+        row = (*numbered, *named)[0]
+        if row.status == "revoked":
+            raise _revoked(row.id)
+        manifest = _manifest(row)
+        if row.status == "rejected" and not (unsafe and numbered):
+            raise BlockRejected(
+                f"{row.name}@{row.version} was rejected by the gate: {'; '.join(manifest.gate.reasons) or 'no reason given'}",
+                f"mint it again, or use it all the same by its id: {row.id[:12]} --unsafe", id=row.id, reasons=list(manifest.gate.reasons),
+            )  # fmt: skip
+        return manifest
+
+    def manifests(self) -> tuple[Manifest, ...]:
+        """All, newest first, rejected ones among them (``gate`` says so), without revoked ones."""
+        rows = sorted(self._rows(), key=lambda row: (row.created_at, _number(row.version), row.id), reverse=True)
+        return tuple(_manifest(row) for row in rows if row.status != "revoked")
+
+    def next_version(self, name: str) -> tuple[str, str | None]:
+        """The version that a new mint of ``name`` should get, and the newest registered one before it: 1.0.0, then a minor more.
+
+        A revoked version is never given again; a rejected one may be.
+        """
+        rows = [row for row in self._rows(Row.name == name) if row.status != "rejected"]
+        if not rows:
+            return "1.0.0", None
+        major, minor, _ = max(_number(row.version) for row in rows)
+        previous = max((row.version for row in rows if row.status == "registered"), key=_number, default=None)
+        return f"{major}.{minor + 1}.0", previous
+
+    def revoke(self, block_id: str) -> None:
+        """Never resolve this block again: a tombstone in the store, then the row. Raises ``BlockNotFound`` when it is not an id."""
+        self._store.revoke(block_id)
+        with self._session() as session:
+            session.execute(update(Row).where(Row.id == block_id).values(status="revoked"))
+
+    def reindex(self) -> tuple[Refusal, ...]:
+        """Rebuild the catalogue from the store's files alone; gives the blocks that were left out, and why.
+
+        A block that cannot be verified is left out; of two that claim the same name and version the older stays.
+        """
+        rows, refused = self._read_store()
+        seen = {row.id for row in rows} | {refusal.path for refusal in refused}
+        try:
+            with self._session() as session:
+                session.execute(text("DELETE FROM blocks WHERE 0 = 1"))  # takes the write lock before anything is read
+                # What was published while we read the files stays.
+                gone = [
+                    known for known in session.scalars(select(Row.id)) if known in seen or not self._store.has(known)
+                ]
+                for known in gone:
+                    session.execute(delete(Row).where(Row.id == known))
+                session.add_all(rows)
+        except _Conflict:
+            raise TimedOut("a block was published while the catalogue was rebuilt", "dna reindex again") from None
+        return refused
+
+    def _read_store(self) -> tuple[list[Row], tuple[Refusal, ...]]:
+        manifests: list[Manifest] = []
+        refused: list[Refusal] = []
+        for block_id in self._store.ids():
+            try:
+                manifests.append(self._store.verify(block_id))
+            except DnaError as error:
+                refused.append(Refusal(path=block_id, reason=error.code, detail=error.message))
+        revoked, taken, rows = self._store.revoked(), set[tuple[str, str]](), list[Row]()
+        for manifest in sorted(manifests, key=lambda one: (one.created_at, one.id)):
+            row = _row(manifest, revoked=manifest.id in revoked)
+            if row.status != "rejected":
+                if (row.name, row.version) in taken:
+                    refused.append(
+                        Refusal(
+                            path=row.id, reason="version_taken", detail=f"{row.name}@{row.version} is another block"
+                        )
+                    )
+                    continue
+                taken.add((row.name, row.version))
+            rows.append(row)
+        return rows, tuple(refused)
+
+    def _rows(self, *where: ColumnElement[bool]) -> Sequence[Row]:
+        """Rows as they stand now: a tombstone in the store counts even where the row does not know of it yet."""
+        with self._session() as session:
+            rows = session.scalars(select(Row).where(*where)).all()
+        revoked = self._store.revoked()
+        for row in rows:
+            if row.id in revoked:
+                row.status = "revoked"
+        return rows
+
+    def _named(self, name: str, version: str | None) -> list[Row]:
+        """Rows of that name (and version), the one that is meant first: registered before revoked before rejected, newer before older."""
+        where = [Row.name == name] if version is None else [Row.name == name, Row.version == version]
+        standing = {"registered": 2, "revoked": 1, "rejected": 0}
+        return sorted(
+            self._rows(*where),
+            key=lambda row: (standing[row.status], _number(row.version), row.created_at),
+            reverse=True,
+        )
+
+    def _unknown(self, reference: str, name: str, digits: bool) -> DnaError:
+        if digits and any(block_id.startswith(reference) for block_id in self._store.revoked()):
+            return _revoked(reference)
+        with self._session() as session:
+            names = set(session.scalars(select(Row.name).distinct()))
+        if name in names:
+            versions = [row.version for row in self._named(name, None) if row.status == "registered"]
+            return BlockNotFound(
+                f"no block {reference}",
+                f"versions of {name}: {', '.join(versions[:8]) or 'none'}",
+                closest=versions[:8],
+            )
+        closest = difflib.get_close_matches(name, sorted(names), n=3, cutoff=0.5)
+        return BlockNotFound(
+            f"no block {reference}",
+            f"did you mean: {', '.join(closest)}?" if closest else "see: dna ls",
+            closest=closest,
+        )
+
+
+def _revoked(block_id: str) -> BlockRevoked:
+    return BlockRevoked(f"block {block_id[:12]} was revoked", "it cannot be used any more; see: dna ls", id=block_id)
+
+
+def _number(version: str) -> tuple[int, int, int]:
+    major, minor, patch = version.split(".")
+    return int(major), int(minor), int(patch)
+
+
+def _row(manifest: Manifest, *, revoked: bool = False) -> Row:
+    accepted = "registered" if manifest.gate.status == "accepted" else "rejected"
+    return Row(
+        id=manifest.id, name=manifest.name, version=manifest.version, status="revoked" if revoked else accepted,
+        created_at=manifest.created_at, base=manifest.base_model, licence=manifest.license, consent=manifest.consent_mode,
+        handle=manifest.candidate.handle, manifest=canonical(manifest).decode(),
+    )  # fmt: skip
+
+
+def _manifest(row: Row) -> Manifest:
+    try:
+        return Manifest.model_validate_json(row.manifest)
+    except ValueError as error:
+        raise Corrupt(f"the catalogue's entry for {row.id[:12]} is damaged", "rebuild it: dna reindex") from error
+
+
+def _ref(row: Row) -> BlockRef:
+    return BlockRef.model_validate({"name": row.name, "version": row.version, "id": row.id, "status": row.status})
+
+
+class _Conflict(Exception):
+    """The id, or the name and version, is in the table already."""
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    for pragma in (f"busy_timeout={BUSY_SECONDS * 1000}", "journal_mode=WAL", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+@contextmanager
+def _database_errors() -> Generator[None]:
+    """SQLAlchemy's errors as ours, by the database's own codes, never by message text."""
+    try:
+        yield
+    except IntegrityError as error:
+        raise _Conflict from error
+    except DBAPIError as error:
+        code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_FULL:
+            raise NoSpace("no space left for the catalogue", "free some space and try again") from error
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise TimedOut(f"another process held the catalogue for {BUSY_SECONDS} s", "try again") from error
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
+            raise Corrupt(
+                f"the catalogue is damaged: {error.orig}", "move the database away, then: dna reindex"
+            ) from error
+        raise Unavailable(
+            f"the catalogue cannot be used: {error.orig}", "check the database's address and permissions"
+        ) from error
+    except (SQLAlchemyError, ImportError) as error:  # ImportError: the driver that the URL names
+        raise BadConfig(
+            f"the catalogue cannot be opened: {error}", "check the database's address and driver"
+        ) from error
