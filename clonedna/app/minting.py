@@ -17,7 +17,6 @@ import anyio
 from clonedna.app.parts import Parts, factory
 from clonedna.app.workspace import Workspace, require_space, write_atomic
 from clonedna.core.block import Candidate, Capability, Check, ConsentRecord, Lineage, Manifest, MintOrder, Share
-from clonedna.core.canonical import digest
 from clonedna.core.events import Emit, Note, StageFinished, StageStarted
 from clonedna.core.value import Value
 from clonedna.core.work import Collection, Found
@@ -207,7 +206,7 @@ class Minting:
         for name, data in papers(draft).items():
             write_atomic(staging / name, data)
         manifest = self._manifest(draft, staging)
-        factory("block", "write_manifest")(staging, manifest)
+        factory("block", "pack")(staging, manifest)
         return Packed(id=manifest.id), {"id": manifest.id[:12], "version": manifest.version}
 
     async def _sign(self) -> Outcome:
@@ -242,7 +241,7 @@ class Minting:
     def _manifest(self, draft: Draft, staging: Path) -> Manifest:
         """The manifest of the packed files. Exactly these files under this name already registered: that block's version and time."""
         table = factory("block", "table")(staging)
-        block_id = digest(table)
+        block_id = factory("block", "id")(table)
         before = next((m for m in self.parts.registry.manifests() if m.id == block_id and m.name == draft.name), None)
         version, previous = (
             (before.version, before.previous_version) if before else self.parts.registry.next_version(draft.name)

@@ -23,7 +23,8 @@ FACTORIES: dict[str, dict[str, str]] = {
     "store": {"directory": "clonedna.store.store:DirectoryStore"},
     "block": {
         "table": "clonedna.store.blocks:file_table",
-        "write_manifest": "clonedna.store.blocks:write_manifest",
+        "id": "clonedna.store.blocks:block_id",
+        "pack": "clonedna.store.blocks:pack",
         "sign": "clonedna.store.blocks:sign_block",
         "verify": "clonedna.store.blocks:verify_block",
     },

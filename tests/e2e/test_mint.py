@@ -1,0 +1,219 @@
+"""The main job as a person does it: the `dna` command in processes of its own, on a repository made for the test, with the bundled base."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clonedna.app.minting import STAGES
+from tests.people import ADA, BOB, two_people
+
+pytestmark = pytest.mark.slow
+QUICK = ["--epochs", "1", "--max-pairs", "24"]
+TIMES = {"created_at"}
+
+
+class Dna:
+    """The command with a home of its own."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.environment = {k: v for k, v in os.environ.items() if not k.startswith("DNA_")} | {
+            "DNA_HOME": str(home), "DNA_MIN_FREE_BYTES": "0", "NO_COLOR": "1", "COLUMNS": "200",
+        }  # fmt: skip
+
+    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "clonedna.cli.main", *arguments], env=self.environment, text=True,
+            stdin=options.pop("stdin", subprocess.DEVNULL), stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
+        )  # fmt: skip
+
+    def __call__(self, *arguments: str, status: int = 0, **options: Any) -> tuple[str, str]:
+        process = self.start(*arguments, **options)
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == status, f"{arguments}: {process.returncode}\n{out}\n{err}"
+        return out, err
+
+    def json(self, *arguments: str) -> Any:
+        return json.loads(self(*arguments, "--json")[0].splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return two_people(tmp_path_factory.mktemp("repository") / "abacus")
+
+
+@pytest.fixture(scope="module")
+def minted(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Dna, list[dict[str, Any]]]:
+    dna = Dna(tmp_path_factory.mktemp("home"))
+    out, _ = dna("mint", str(repository), "--author", ADA, "--json", *QUICK)
+    return dna, [json.loads(line) for line in out.splitlines()]
+
+
+def manifest(dna: Dna, name: str = "ada-example") -> dict[str, Any]:
+    fields = dna.json("show", name)["manifest"]
+    return {key: value for key, value in fields.items() if key not in TIMES}
+
+
+def test_every_stage_is_told_and_a_block_comes_out(minted: tuple[Dna, list[dict[str, Any]]]) -> None:
+    _, events = minted
+    assert [e["stage"] for e in events if e["kind"] == "stage_finished"] == list(STAGES)
+    assert events[-1]["kind"] == "job_finished"
+    assert events[-1]["block"] == "ada-example@1.0.0"
+
+
+def test_every_completion_is_the_blob_it_says_it_is(minted: tuple[Dna, list[dict[str, Any]]], repository: Path) -> None:
+    dna, _ = minted
+    folder = Path(dna.json("show", "ada-example")["path"])
+    pairs = [json.loads(line) for line in (folder / "pairs.jsonl").read_text("utf-8").splitlines()]
+    assert len(pairs) >= 24
+    for pair in pairs:
+        origin = pair["provenance"]
+        blob = subprocess.run(
+            ["git", "-C", str(repository), "show", f"{origin['commit']}:{origin['path']}"],
+            capture_output=True,
+            check=True,
+        ).stdout.decode()
+        lines = blob.split("\n")
+        expected = "\n".join(lines[origin["start"] - 1 : origin["end"]])
+        assert pair["completion"].rstrip("\n") == expected.rstrip("\n")
+        assert BOB.split()[0] not in pair["completion"]
+
+
+def test_a_fresh_process_loads_it_with_peft(minted: tuple[Dna, list[dict[str, Any]]]) -> None:
+    dna, _ = minted
+    assert dna.json("show", "ada-example")["manifest"]["peft_compatible"]["value"] is True
+
+
+def test_it_answers_and_says_what_served_it(minted: tuple[Dna, list[dict[str, Any]]]) -> None:
+    dna, _ = minted
+    answer = dna.json("run", "ada-example", "Write a function that adds.", "--max-tokens", "12", "--temperature", "0")
+    assert answer["served_by"]["block"] == "ada-example@1.0.0"
+    assert answer["served_by"]["weights_loaded"] is True
+    assert answer["usage"]["completion_tokens"] <= 12
+    out, err = dna("chat", "ada-example", "--max-tokens", "8", "--beside-base", stdin=subprocess.DEVNULL)
+    assert not out
+    assert "served by: ada-example@1.0.0" in err
+
+
+def test_the_same_mint_elsewhere_is_the_same_but_for_times_and_key(
+    minted: tuple[Dna, list[dict[str, Any]]], repository: Path, tmp_path: Path
+) -> None:
+    dna, _ = minted
+    other = Dna(tmp_path)
+    other("mint", str(repository), "--author", ADA, *QUICK)
+    expected = manifest(dna)
+    assert manifest(other) | {"created_by": expected["created_by"]} == expected
+
+
+@pytest.mark.parametrize("stage", ["collect", "instruct", "mix", "train", "evaluate", "pack"])
+def test_killed_in_a_stage_it_goes_on_and_ends_in_the_same_block(
+    stage: str, minted: tuple[Dna, list[dict[str, Any]]], repository: Path, tmp_path: Path
+) -> None:
+    dna, _ = minted
+    other = Dna(tmp_path)
+    process = other.start("mint", str(repository), "--author", ADA, "--json", *QUICK)
+    assert process.stdout is not None
+    for line in process.stdout:
+        event = json.loads(line)
+        if event["kind"] == "stage_started" and event["stage"] == stage:
+            process.send_signal(signal.SIGKILL)
+            break
+    process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGKILL
+    assert [job["status"] for job in other.json("jobs", "ls")] == ["interrupted"]
+    out, _ = other("jobs", "resume", "--json")
+    again = [e["stage"] for e in map(json.loads, out.splitlines()) if e["kind"] == "stage_started"]
+    assert again == list(STAGES[STAGES.index(stage) :])
+    expected = manifest(dna)
+    assert manifest(other) | {"created_by": expected["created_by"]} == expected
+
+
+def test_ctrl_c_leaves_a_job_that_goes_on(repository: Path, tmp_path: Path) -> None:
+    dna = Dna(tmp_path)
+    process = dna.start("mint", str(repository), "--author", ADA, "--json", *QUICK)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if json.loads(line).get("stage") == "filter":
+            process.send_signal(signal.SIGINT)
+            break
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "dna jobs resume" in err
+    assert dna.json("jobs", "ls")[0]["status"] == "interrupted"
+    assert not dna.json("ls")
+
+
+def flipped(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def test_each_file_flipped_in_turn_is_refused_and_named(minted: tuple[Dna, list[dict[str, Any]]]) -> None:
+    dna, _ = minted
+    folder = Path(dna.json("show", "ada-example")["path"])
+    for path in sorted(folder.iterdir()):
+        data = path.read_bytes()
+        mode = path.stat().st_mode
+        path.chmod(0o600)
+        try:
+            flipped(path)
+            out, _ = dna("verify", "ada-example", "--json", status=5)
+            assert path.name in out, (path.name, out)
+        finally:
+            path.write_bytes(data)
+            path.chmod(mode)
+    dna("verify", "ada-example")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "code"),
+    [
+        (["mint", "{tmp}", "--author", ADA], 2, "not_a_repository"),
+        (["mint", "{repo}", "--author", "Nobody <nobody@example.org>"], 2, "no_such_author"),
+        (["mint", "{repo}"], 2, "author_needed"),
+        (["mint", "{repo}", "--author", BOB], 4, "too_few_spans"),
+        (["mint", "{repo}", "--author", ADA, "--base", "no/such-base"], 2, "unknown_base"),
+        (["mint", "{repo}", "--author", ADA, "--rank", "7"], 2, "bad_input"),
+        (["mint", "{repo}", "--author", ADA, "--name", "../x"], 2, "bad_input"),
+        (["mint", "--nonsense"], 2, "bad_input"),
+        (["run", "no-such-block", "hi"], 3, "block_not_found"),
+        (["show", "ab/../cd"], 2, "bad_reference"),
+        (["jobs", "show", "nothing"], 3, "job_not_found"),
+        (["--config", "{tmp}/gone.toml", "ls"], 2, "bad_config"),
+    ],
+)
+def test_bad_input_is_one_clear_line_with_code_and_next_step(
+    arguments: list[str], status: int, code: str, repository: Path, tmp_path: Path
+) -> None:
+    dna = Dna(tmp_path / "home")
+    given = [a.format(tmp=tmp_path, repo=repository) for a in arguments]
+    out, err = dna(*given, "--json", status=status)
+    error = json.loads(out.splitlines()[-1])["error"] if out else {}
+    assert error["code"] == code, err
+    assert error["message"]
+    assert error["hint"]
+    _, err = dna(*given, status=status)
+    assert f"error[{code}]: " in err
+    assert "Traceback" not in err
+
+
+def test_an_unknown_licence_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    repository = two_people(tmp_path / "unlicensed", licence=None)
+    out, _ = Dna(tmp_path / "home")("mint", str(repository), "--author", ADA, "--json", status=4)
+    assert json.loads(out.splitlines()[-1])["error"]["code"] == "licence_unknown"
+
+
+def test_a_full_disk_is_said_before_anything_starts(repository: Path, tmp_path: Path) -> None:
+    dna = Dna(tmp_path)
+    dna.environment["DNA_MIN_FREE_BYTES"] = str(10**18)
+    out, _ = dna("mint", str(repository), "--author", ADA, "--json", status=6)
+    assert json.loads(out.splitlines()[-1])["error"]["code"] == "no_space"
