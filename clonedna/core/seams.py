@@ -164,7 +164,8 @@ class Registry(Protocol):
 class Signer(Protocol):
     """Ed25519 keys of this machine and those it trusts."""
 
-    key_id: str
+    @property
+    def key_id(self) -> str: ...
 
     def sign(self, payload: bytes, payload_type: str) -> Envelope: ...
 
