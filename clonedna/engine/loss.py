@@ -1,0 +1,47 @@
+"""Negative log-likelihood of tokens under the base's head, in chunks, so that a wide vocabulary never fills the memory.
+
+For hidden state h, target t and head W: ``nll = logsumexp(W h) - (W h)_t`` and ``d nll / d h = (softmax(W h) - e_t) W``. The head is
+frozen, so this gradient is all there is; it is computed on the way forward and no logits are kept.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+CHUNK_LOGITS = 8 << 20
+
+
+def token_nll(hidden: Tensor, targets: Tensor, head: nn.Linear) -> Tensor:
+    """Nats for each target: ``hidden`` ``[n, d]``, ``targets`` ``[n]`` -> ``[n]`` fp32, differentiable in ``hidden``."""
+    return _TokenNll.apply(hidden, targets, head)  # type: ignore[no-any-return]
+
+
+class _TokenNll(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, targets: Tensor, head: nn.Linear) -> Tensor:
+        wants = ctx.needs_input_grad[0]
+        rows = max(1, CHUNK_LOGITS // head.weight.shape[0])
+        nll = hidden.new_empty(len(hidden), dtype=torch.float32)
+        gradient = torch.empty_like(hidden) if wants else None
+        for start in range(0, len(hidden), rows):
+            part, wanted = hidden[start : start + rows], targets[start : start + rows, None]
+            logits = head(part).float()
+            total = torch.logsumexp(logits, dim=-1, keepdim=True)
+            nll[start : start + rows] = (total - logits.gather(1, wanted)).squeeze(1)
+            if gradient is not None:
+                probabilities = (logits - total).exp_()
+                probabilities.scatter_add_(1, wanted, probabilities.new_full(wanted.shape, -1.0))
+                gradient[start : start + rows] = probabilities.to(head.weight.dtype) @ head.weight
+        if gradient is not None:
+            ctx.save_for_backward(gradient)
+        return nll
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * grad_output[:, None].to(gradient.dtype), None, None
