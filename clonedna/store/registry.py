@@ -200,6 +200,11 @@ class SqlRegistry:
         with self._session() as session:
             session.execute(update(Row).where(Row.id == block_id).values(status="revoked"))
 
+    def forget(self, block_id: str) -> None:
+        """Take a block out of the catalogue; its tombstone, if it has one, stays. Unknown ids are ignored."""
+        with self._session() as session:
+            session.execute(delete(Row).where(Row.id == block_id))
+
     def reindex(self) -> tuple[Refusal, ...]:
         """Rebuild the catalogue from the store's files alone; gives the blocks that were left out, and why.
 
