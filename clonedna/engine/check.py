@@ -58,6 +58,8 @@ async def check_peft(
 
 
 def _verdict(report: dict[str, Any], positions: int, tolerance: float) -> Check:
+    if "unable" in report:
+        return Check(value=None, how=f"the fresh process could not compare: {report['unable'][:200]}")
     if "error" in report:
         return Check(value=False, how=f"PEFT could not load it in a fresh process: {report['error'][:200]}")
     difference, versions = float(report["max_abs_difference"]), report["versions"]
@@ -119,7 +121,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         report = compare(base, Path(directory), Path(probe), dtype=dtype, threads=int(threads))
     except DnaError as error:
-        report = {"error": error.message}
+        report = {"unable": error.message}
     print(json.dumps(report, sort_keys=True))
     return 0
 

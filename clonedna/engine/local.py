@@ -136,11 +136,13 @@ class LocalEngine:
         ((rows, layers),) = payloads
         path, release = self._shelf.lease(layers)
         tensors: dict[str, torch.Tensor] = {}
-        for i, row in enumerate(rows):
-            hidden = self._model.run([row.ids], [Part(len(row.ids), path)])
-            tensors[f"ids.{i}"] = torch.tensor(row.ids)
-            tensors[f"logits.{i}"] = self._model.logits(hidden[-PROBE_TOKENS:]).cpu()
-        release()
+        try:
+            for i, row in enumerate(rows):
+                hidden = self._model.run([row.ids], [Part(len(row.ids), path)])
+                tensors[f"ids.{i}"] = torch.tensor(row.ids)
+                tensors[f"logits.{i}"] = self._model.logits(hidden[-PROBE_TOKENS:]).cpu()
+        finally:
+            release()
         return [tensors]
 
     def _open_slot(self, specs: list[LoraSpec]) -> list[TrainedSlot]:

@@ -15,11 +15,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from clonedna.core.errors import AdapterInvalid, NoMemory, NoSpace, WrongBase
-from clonedna.core.model import LoraSpec
+from clonedna.core.model import Example, Layer, LoraSpec
 from clonedna.engine import memory
 from clonedna.engine.adapters import CONFIG, WEIGHTS, write_adapter
 from clonedna.engine.local import LocalEngine
 from tests.unit.engine import small
+from tests.unit.engine.test_slots import difference, engine_logits
 
 Q0 = "base_model.model.model.layers.0.self_attn.q_proj.lora_{}.weight"
 
@@ -147,8 +148,6 @@ def test_bf16_files_are_read(engine: LocalEngine, copy: Path, base: Path) -> Non
 
 def saved(engine: LocalEngine, directory: Path, *, rslora: bool = False) -> Path:
     async def make() -> None:
-        from clonedna.core.model import Example
-
         trainer = await engine.train(LoraSpec(rank=8, alpha=12, rslora=rslora, seed=3))
         for _ in range(2):
             await trainer.forward_backward([Example(text="def ", completion=small.SENTENCES[0])])
@@ -176,9 +175,6 @@ def test_what_is_saved_has_the_bytes_of_its_values_and_peft_s_names(engine: Loca
 
 @pytest.mark.parametrize("rslora", [False, True])
 def test_what_is_saved_gives_peft_the_same_logits_without_a_warning(engine: LocalEngine, base: Path, tmp_path: Path, rslora: bool) -> None:
-    from clonedna.core.model import Layer
-    from tests.unit.engine.test_slots import difference, engine_logits
-
     directory = saved(engine, tmp_path / "saved", rslora=rslora)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
