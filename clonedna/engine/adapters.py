@@ -87,7 +87,9 @@ def read_adapter(directory: Path, shapes: Mapping[str, tuple[int, int]], fingerp
         raise AdapterInvalid(f"no adapter directory at {directory}", "check the path")
     pickles = sorted(p.name for p in directory.iterdir() if p.suffix in _PICKLES)
     if pickles:
-        raise AdapterInvalid(f"{pickles[0]} is a pickle, which could run code when loaded", "convert the adapter to safetensors")
+        raise AdapterInvalid(
+            f"{pickles[0]} is a pickle, which could run code when loaded", "convert the adapter to safetensors"
+        )
     raw_config = _bytes(directory / CONFIG, MAX_CONFIG_BYTES)
     config = _config(raw_config)
     rows = [name for name in shapes if any(name == t or name.endswith(f".{t}") for t in config.target_modules)]
@@ -118,7 +120,9 @@ def _bytes(path: Path, limit: int) -> bytes:
         with path.open("rb") as file:
             data = file.read(limit + 1)
     except OSError as error:
-        raise AdapterInvalid(f"{path.name} is missing or cannot be read ({error.strerror})", "get the adapter again") from error
+        raise AdapterInvalid(
+            f"{path.name} is missing or cannot be read ({error.strerror})", "get the adapter again"
+        ) from error
     if len(data) > limit:
         raise AdapterInvalid(f"{path.name} is larger than {limit} bytes, more than such an adapter can be", HINT)
     return data
@@ -164,8 +168,12 @@ def _matrices(
     tensors: Mapping[str, Tensor], config: _Config, shapes: Mapping[str, tuple[int, int]], modules: list[str]
 ) -> dict[str, tuple[Tensor, Tensor]]:
     for target in config.target_modules:
-        if target.rpartition(".")[2] not in ALL_LINEAR or not any(m == target or m.endswith(f".{target}") for m in modules):
-            raise AdapterInvalid(f"this base has no adaptable module {_short(target)}", f"modules: {', '.join(ALL_LINEAR)}")
+        if target.rpartition(".")[2] not in ALL_LINEAR or not any(
+            m == target or m.endswith(f".{target}") for m in modules
+        ):
+            raise AdapterInvalid(
+                f"this base has no adaptable module {_short(target)}", f"modules: {', '.join(ALL_LINEAR)}"
+            )
     wanted: dict[str, tuple[int, int]] = {}
     for name in modules:
         inside, outside = shapes[name]
@@ -174,7 +182,11 @@ def _matrices(
     extra = sorted(set(tensors) - set(wanted))
     if extra:
         known = _KEY.match(extra[0])
-        why = "for a module that its config does not target or this base does not have" if known else "that is no LoRA matrix"
+        why = (
+            "for a module that its config does not target or this base does not have"
+            if known
+            else "that is no LoRA matrix"
+        )
         raise AdapterInvalid(f"{WEIGHTS} has a tensor {why}: {_short(extra[0])}", HINT)
     missing = sorted(set(wanted) - set(tensors))
     if missing:
@@ -182,11 +194,15 @@ def _matrices(
     for key, shape in wanted.items():
         tensor = tensors[key]
         if tuple(tensor.shape) != shape:
-            raise AdapterInvalid(f"{key} is {list(tensor.shape)}, this base and rank {config.r} need {list(shape)}", HINT)
+            raise AdapterInvalid(
+                f"{key} is {list(tensor.shape)}, this base and rank {config.r} need {list(shape)}", HINT
+            )
         if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):
             raise AdapterInvalid(f"{key} is of type {tensor.dtype}, not a float of 16 or 32 bits", HINT)
         if not bool(torch.isfinite(tensor).all()):
-            raise AdapterInvalid(f"{key} has values that are not finite", "get the adapter again, or train it with a lower rate")
+            raise AdapterInvalid(
+                f"{key} has values that are not finite", "get the adapter again, or train it with a lower rate"
+            )
     keys = iter(wanted)
     return {name: (tensors[next(keys)].float(), tensors[next(keys)].float()) for name in modules}
 
@@ -196,7 +212,14 @@ def _short(value: object) -> str:
 
 
 def write_adapter(
-    directory: Path, matrices: Mapping[str, tuple[Tensor, Tensor]], *, rank: int, alpha: float, rslora: bool, base: str, fingerprint: str
+    directory: Path,
+    matrices: Mapping[str, tuple[Tensor, Tensor]],
+    *,
+    rank: int,
+    alpha: float,
+    rslora: bool,
+    base: str,
+    fingerprint: str,
 ) -> None:
     """Write both files into ``directory`` (made if missing), each atomically; equal matrices give equal bytes.
 
@@ -218,7 +241,9 @@ def write_adapter(
         _write_atomic(directory / WEIGHTS, _ordered_metadata(weights))
         _write_atomic(directory / CONFIG, (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
     except OSError as error:
-        raise NoSpace(f"cannot write the adapter to {directory}: {error.strerror}", "free some space, or check the permissions") from error
+        raise NoSpace(
+            f"cannot write the adapter to {directory}: {error.strerror}", "free some space, or check the permissions"
+        ) from error
 
 
 def _ordered_metadata(data: bytes) -> bytes:

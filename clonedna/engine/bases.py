@@ -32,7 +32,14 @@ from clonedna.engine.slots import linear_targets
 BUNDLED = ("nano",)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
-HUB_FILES = ["config.json", "generation_config.json", "tokenizer*.json", "*.jinja", "*.safetensors", "*.safetensors.index.json"]
+HUB_FILES = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer*.json",
+    "*.jinja",
+    "*.safetensors",
+    "*.safetensors.index.json",
+]
 HINT = (
     f"use one of: {', '.join(BUNDLED)}; a directory with config.json, tokenizer.json and *.safetensors; "
     "or a Hugging Face name such as Qwen/Qwen2.5-Coder-0.5B-Instruct"
@@ -67,7 +74,9 @@ def resolve_base(reference: str) -> tuple[str, Path]:
     if reference in BUNDLED:
         directory = Path(str(files("clonedna.bases").joinpath(reference)))
         if not (directory / "config.json").is_file():
-            raise UnknownBase(f"the bundled base {reference!r} is missing from this installation", "install clone-dna again")
+            raise UnknownBase(
+                f"the bundled base {reference!r} is missing from this installation", "install clone-dna again"
+            )
         return reference, directory
     path = Path(reference).expanduser()
     if path.is_dir():
@@ -97,7 +106,7 @@ def load_base(reference: str, *, dtype: str = "", device: str = "") -> Base:
     require(int(_numel(reference, path) * DTYPES[dtype].itemsize * 1.1), f"base {reference!r}")
     with _quiet():
         try:
-            model, report = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 path, dtype=DTYPES[dtype], attn_implementation="sdpa", trust_remote_code=False, use_safetensors=True,
                 local_files_only=True, output_loading_info=True,
             )  # fmt: skip
@@ -105,6 +114,8 @@ def load_base(reference: str, *, dtype: str = "", device: str = "") -> Base:
         except (OSError, ValueError, TypeError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
             raise UnknownBase(f"base {reference!r} cannot be loaded ({reason})", HINT) from error
+    model: PreTrainedModel = loaded[0]
+    report: dict[str, Any] = loaded[1]
     lacking = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
     if lacking:
         raise UnknownBase(f"base {reference!r} lacks weights: {', '.join(lacking[:3])} ({len(lacking)} in all)", HINT)
@@ -137,7 +148,9 @@ def _config(reference: str, path: Path) -> dict[str, Any]:
         raise UnknownBase(f"base {reference!r} is of type {kind!r}, which is no causal language model here", HINT)
     experts = [key for key in EXPERT_KEYS if config.get(key)]
     if experts:
-        raise UnknownBase(f"base {reference!r} is a mixture of experts ({experts[0]}): adapters on experts are not supported", HINT)
+        raise UnknownBase(
+            f"base {reference!r} is a mixture of experts ({experts[0]}): adapters on experts are not supported", HINT
+        )
     return config
 
 
@@ -173,7 +186,9 @@ def _refuse_unfit(reference: str, config: dict[str, Any], model: PreTrainedModel
             )
     kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ["full_attention"])
     if unknown := kinds - {"full_attention", "sliding_attention"}:
-        raise UnknownBase(f"base {reference!r} has layers of type {', '.join(sorted(unknown))}, which this engine cannot run", HINT)
+        raise UnknownBase(
+            f"base {reference!r} has layers of type {', '.join(sorted(unknown))}, which this engine cannot run", HINT
+        )
     if not isinstance(model.get_output_embeddings(), nn.Linear):
         raise UnknownBase(f"base {reference!r} has no linear output head", HINT)
 

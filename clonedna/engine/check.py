@@ -27,9 +27,7 @@ TOLERANCE = {"float32": 1e-5, "bfloat16": 0.15}
 TIMEOUT = 600.0
 
 
-async def check_peft(
-    engine: LocalEngine, directory: Path, probes: Sequence[Example], base_reference: str, *, timeout: float = TIMEOUT
-) -> Check:
+async def check_peft(engine: LocalEngine, directory: Path, probes: Sequence[Example], base_reference: str) -> Check:
     """True only when PEFT's logits are within 1e-5 of the engine's (fp32; 0.15 for a bf16 base) and differ from the bare base's.
 
     ``base_reference`` is what the engine was opened with. ``None`` when the check could not run, with the reason in ``how``.
@@ -43,10 +41,10 @@ async def check_peft(
         command = [sys.executable, "-m", "clonedna.engine.check", base_reference, str(directory), str(probe)]
         command += [engine.base.dtype, str(engine.base.threads)]
         try:
-            with anyio.fail_after(timeout):
+            with anyio.fail_after(TIMEOUT):
                 done = await anyio.run_process(command, check=False, env={**os.environ, "HF_HUB_OFFLINE": "1"})
         except TimeoutError:
-            return Check(value=None, how=f"the fresh process did not answer within {timeout:.0f} s")
+            return Check(value=None, how=f"the fresh process did not answer within {TIMEOUT:.0f} s")
         except OSError as error:
             return Check(value=None, how=f"no fresh process could be started ({error.strerror})")
     try:
@@ -71,7 +69,9 @@ def _verdict(report: dict[str, Any], positions: int, tolerance: float) -> Check:
     return Check(value=difference <= tolerance and bool(report["changes_logits"]), how=how)
 
 
-def compare(base_reference: str, directory: Path, probe: Path, *, dtype: str = "float32", threads: int = 1) -> dict[str, Any]:
+def compare(
+    base_reference: str, directory: Path, probe: Path, *, dtype: str = "float32", threads: int = 1
+) -> dict[str, Any]:
     """In the fresh process: the base by transformers, the adapter by PEFT, nothing of the engine's own forward pass.
 
     ``max_abs_difference`` is over all probed logits; ``changes_logits`` whether any differs from the bare base's.
@@ -96,7 +96,8 @@ def compare(base_reference: str, directory: Path, probe: Path, *, dtype: str = "
     def logits(model: Any) -> list[torch.Tensor]:
         with torch.inference_mode():
             return [
-                model(input_ids=tensors[f"ids.{name}"][None]).logits[0, -len(tensors[f"logits.{name}"]) :].float() for name in names
+                model(input_ids=tensors[f"ids.{name}"][None]).logits[0, -len(tensors[f"logits.{name}"]) :].float()
+                for name in names
             ]
 
     bare = logits(model.eval())

@@ -17,18 +17,27 @@ import anyio.to_thread
 import safetensors.torch
 import torch
 
-from clonedna.core.errors import DnaError, InputError, NoSpace
-from clonedna.core.model import AdapterInfo, BaseInfo, Example, Layer, LoraSpec, SampleChunk, SampleRequest, Score, StepLoss
-from clonedna.engine.adapters import Adapter, read_adapter, write_adapter
+from clonedna.core.errors import DnaError, NoSpace
+from clonedna.core.model import (
+    AdapterInfo,
+    BaseInfo,
+    Example,
+    Layer,
+    LoraSpec,
+    SampleChunk,
+    SampleRequest,
+    Score,
+)
+from clonedna.engine.adapters import Adapter, read_adapter
 from clonedna.engine.bases import Base, load_base
-from clonedna.engine.memory import require
 from clonedna.engine.model import LoadedModel, score_rows
 from clonedna.engine.owner import Owner
 from clonedna.engine.sampling import Sampler, Sampling
 from clonedna.engine.shelf import Shelf
 from clonedna.engine.step import Part
 from clonedna.engine.texts import Row, Texts
-from clonedna.engine.training import TrainedSlot, forward_backward, open_slot, optim_step, training_bytes
+from clonedna.engine.trainer import LocalTrainer
+from clonedna.engine.training import Training
 
 PROBE_TOKENS = 64
 
@@ -59,7 +68,13 @@ class LocalEngine:
         )  # fmt: skip
         self._model = LoadedModel(base)
         self._shelf = Shelf(self._model)
-        self._owner = Owner(Sampler(self._model, self._shelf.lease), threads=threads, name=f"engine-{base.id}")
+        self._training = Training(self._model)
+        self._owner = Owner(
+            Sampler(self._model, self._shelf.lease),
+            lambda: self._training.slots,
+            threads=threads,
+            name=f"engine-{base.id}",
+        )
         atexit.register(self._owner.close, 5.0)
 
     async def load(self, directory: Path) -> AdapterInfo:
@@ -86,20 +101,20 @@ class LocalEngine:
 
     async def nll(self, examples: Sequence[Example], layers: Sequence[Layer] = ()) -> tuple[Score, ...]:
         """Raises ``NotFound`` for a layer that is not loaded."""
-        rows = await self.rows(examples)
+        rows = await anyio.to_thread.run_sync(self._texts.rows, examples)
         return await self._owner.call(self._score, (rows, tuple(layers)))
 
     async def train(self, spec: LoraSpec) -> LocalTrainer:
         """Raises ``NoMemory`` when weights, moments and one step's activations would not fit (estimated)."""
-        trained = await self._owner.call(self._open_slot, spec)
-        return LocalTrainer(self, trained)
+        trained = await self._owner.call(self._training.open, spec)
+        return LocalTrainer(self._owner, self._training, self._texts, self.base, trained)
 
     async def write_probe(self, examples: Sequence[Example], layers: Sequence[Layer], path: Path) -> int:
         """Write, for ``check``, token ids and logits of each example's last positions (at most 64), computed by the owner.
 
         A safetensors file with ``ids.N`` ``[tokens]`` and ``logits.N`` ``[positions, vocabulary]`` fp32. Gives the number of positions.
         """
-        rows = await self.rows(examples)
+        rows = await anyio.to_thread.run_sync(self._texts.rows, examples)
         tensors: dict[str, torch.Tensor] = await self._owner.call(self._probe, (rows, tuple(layers)))
         await anyio.to_thread.run_sync(_save_tensors, tensors, path)
         return sum(len(tensor) for name, tensor in tensors.items() if name.startswith("logits."))
@@ -108,10 +123,6 @@ class LocalEngine:
         """End the owner's thread; what still waits is cancelled."""
         await anyio.to_thread.run_sync(self._owner.close)
         atexit.unregister(self._owner.close)
-
-    async def rows(self, examples: Sequence[Example]) -> list[Row]:
-        """The examples' tokens, encoded beside the owner's work."""
-        return await anyio.to_thread.run_sync(lambda: [self._texts.row(example) for example in examples])
 
     # The owner's thread runs what follows; each takes a list of payloads (one, unless jobs were joined) and gives a list of results.
 
@@ -144,77 +155,6 @@ class LocalEngine:
         finally:
             release()
         return [tensors]
-
-    def _open_slot(self, specs: list[LoraSpec]) -> list[TrainedSlot]:
-        opened: list[TrainedSlot] = []
-        for spec in specs:
-            require(training_bytes(self._model, spec), f"training rank {spec.rank} on base {self.base.id!r}")
-            opened.append(open_slot(self._model, spec))
-            self._owner.expected += 1
-        return opened
-
-    def _gradients(self, jobs: list[tuple[TrainedSlot, list[Row]]]) -> Generator[None, None, list[StepLoss]]:
-        return forward_backward(self._model, jobs)
-
-    def _step(self, payloads: list[tuple[TrainedSlot, float]]) -> list[None]:
-        return [optim_step(trained, rate) for trained, rate in payloads]
-
-    def _score_slot(self, payloads: list[tuple[int, list[Row]]]) -> Generator[None, None, list[tuple[Score, ...]]]:
-        ((slot, rows),) = payloads
-        return [(yield from score_rows(self._model, rows, ((slot, 1.0),)))]
-
-    def _copies(self, slots: list[TrainedSlot]) -> list[dict[str, tuple[torch.Tensor, torch.Tensor]]]:
-        return [{name: (a.detach().clone(), b.detach().clone()) for name, (a, b) in s.matrices.items()} for s in slots]
-
-    def _close_slot(self, slots: list[int]) -> list[None]:
-        for slot in slots:
-            self._model.slots.remove(slot)
-            self._owner.expected -= 1
-        return [None] * len(slots)
-
-
-class LocalTrainer:
-    """``core.seams.Trainer`` over one slot. Batches of several trainers that arrive together share the base's matrix products."""
-
-    def __init__(self, engine: LocalEngine, trained: TrainedSlot) -> None:
-        self._engine = engine
-        self._trained: TrainedSlot | None = trained
-
-    async def forward_backward(self, batch: Sequence[Example]) -> StepLoss:
-        """A batch without a completion token adds nothing."""
-        rows = await self._engine.rows(batch)
-        trained = self._open()
-        return await self._engine._owner.call(self._engine._gradients, (trained, rows), key=trained.slot)
-
-    async def optim_step(self, learning_rate: float) -> None:
-        """Raises ``InputError`` when there is no gradient."""
-        await self._engine._owner.call(self._engine._step, (self._open(), learning_rate))
-
-    async def nll(self, examples: Sequence[Example]) -> tuple[Score, ...]:
-        rows = await self._engine.rows(examples)
-        return await self._engine._owner.call(self._engine._score_slot, (self._open().slot, rows))
-
-    async def save(self, directory: Path) -> None:
-        """The weights are those of this moment; they are written beside the owner's work. Raises ``NoSpace``."""
-        trained, base = self._open(), self._engine.base
-        matrices = await self._engine._owner.call(self._engine._copies, trained)
-        await anyio.to_thread.run_sync(
-            lambda: write_adapter(
-                directory, matrices, rank=trained.spec.rank, alpha=trained.spec.alpha, rslora=trained.spec.rslora,
-                base=base.id, fingerprint=base.fingerprint,
-            )
-        )  # fmt: skip
-
-    async def close(self) -> None:
-        """Closing twice does nothing."""
-        trained, self._trained = self._trained, None
-        if trained is not None:
-            await self._engine._owner.call(self._engine._close_slot, trained.slot)
-
-    def _open(self) -> TrainedSlot:
-        if self._trained is None:
-            raise InputError("this trainer is closed", "ask the engine for a new one")
-        return self._trained
 
 
 class _Stream:

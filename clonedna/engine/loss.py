@@ -42,6 +42,6 @@ class _TokenNll(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (gradient,) = ctx.saved_tensors
-        return gradient * grad_output[:, None].to(gradient.dtype), None, None
+        return gradient * grad_outputs[0][:, None].to(gradient.dtype), None, None

@@ -37,7 +37,7 @@ class LoadedModel:
             expected = base.model(input_ids=torch.tensor([ids], device=base.device), use_cache=False).logits[0].float()
         self.slots = Slots(base.model)
         base.model.set_attn_implementation(attention.NAME)
-        self.decoder = cast(nn.Module, base.model.base_model)
+        self.decoder = base.model.base_model
         self.head = cast(nn.Linear, base.model.get_output_embeddings())
         self.layers = int(base.model.config.get_text_config().num_hidden_layers)
         self._check(ids, expected)
@@ -45,7 +45,9 @@ class LoadedModel:
     def _vocabulary(self) -> int:
         return int(self.base.model.config.get_text_config().vocab_size)
 
-    def run(self, sequences: Sequence[Sequence[int]], parts: Sequence[Part], caches: Sequence[KeyValues | None] = ()) -> Tensor:
+    def run(
+        self, sequences: Sequence[Sequence[int]], parts: Sequence[Part], caches: Sequence[KeyValues | None] = ()
+    ) -> Tensor:
         """Last hidden states ``[tokens, hidden]`` of packed sequences."""
         return forward(self.decoder, sequences, parts, caches)
 

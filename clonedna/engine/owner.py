@@ -44,10 +44,10 @@ class Job:
 
 
 class Owner:
-    """The thread, its inbox and its loop. ``expected``: how many jobs with keys may come at about the same time."""
+    """The thread, its inbox and its loop. ``expected()``: how many jobs with keys may come at about the same time."""
 
-    def __init__(self, sampler: Sampler, *, threads: int, name: str) -> None:
-        self.expected = 0
+    def __init__(self, sampler: Sampler, expected: Callable[[], int], *, threads: int, name: str) -> None:
+        self._expected = expected
         self._sampler = sampler
         self._threads = threads
         self._inbox: queue.Queue[Job | Sampling | None] = queue.Queue(WAITING)
@@ -67,13 +67,20 @@ class Owner:
             job.abandoned = True
             raise
 
+    @property
+    def closed(self) -> bool:
+        return self._closing or not self._thread.is_alive()
+
     def put(self, item: Job | Sampling) -> None:
-        if self._closing or not self._thread.is_alive():
+        """Raises ``Unavailable`` at once rather than wait."""
+        if self.closed:
             raise Unavailable("this engine is closed", "open it again")
         try:
             self._inbox.put_nowait(item)
         except queue.Full:
-            raise Unavailable(f"the engine has {WAITING} requests waiting", "try again later, or send fewer at once") from None
+            raise Unavailable(
+                f"the engine has {WAITING} requests waiting", "try again later, or send fewer at once"
+            ) from None
 
     def close(self, timeout: float = 60.0) -> bool:
         """Finish the running step, cancel what waits, end the thread. Whether it ended in time."""
@@ -123,7 +130,7 @@ class Owner:
         if self._running is None:
             group = self._next_group()
             if not group:
-                return
+                return None
             try:
                 begun = group[0].work([job.payload for job in group])
             except Exception as error:
@@ -155,7 +162,7 @@ class Owner:
                 if job.future.set_running_or_notify_cancel():
                     group.append(job)
             wait = deadline - time.monotonic()
-            if not group or group[0].key is None or self._jobs or len(group) >= self.expected or wait <= 0:
+            if not group or group[0].key is None or self._jobs or len(group) >= self._expected() or wait <= 0:
                 return group
             try:
                 self._sort(self._inbox.get(timeout=wait))

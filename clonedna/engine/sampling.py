@@ -25,7 +25,9 @@ PROMPT_TOKENS = 512
 BEHIND = 256
 
 
-Lease = Callable[[Sequence[Layer]], tuple[Path, Callable[[], None]]]  # slots and weights of layers, and what gives them back
+Lease = Callable[
+    [Sequence[Layer]], tuple[Path, Callable[[], None]]
+]  # slots and weights of layers, and what gives them back
 
 
 class Stream(Protocol):
@@ -161,7 +163,9 @@ class Sampler:
         try:
             work(group)
         except Exception as error:  # a fault of ours must reach those who wait, and spare the owner
-            failure = error if isinstance(error, DnaError) else Internal(f"sampling failed: {type(error).__name__}: {error}")
+            failure = (
+                error if isinstance(error, DnaError) else Internal(f"sampling failed: {type(error).__name__}: {error}")
+            )
             for sampling in group:
                 sampling.fail(failure)
 
@@ -185,7 +189,9 @@ class Sampler:
         columns: dict[int, Tensor] = {}
         for i, sampling in enumerate(group):
             for slot, weight in sampling.path:
-                column = columns.setdefault(slot, torch.zeros(WIDTH, 1, dtype=torch.float64, device=self._model.base.device))
+                column = columns.setdefault(
+                    slot, torch.zeros(WIDTH, 1, dtype=torch.float64, device=self._model.base.device)
+                )
                 column[i] += weight
         return tuple((slot, columns[slot]) for slot in sorted(columns))
 
@@ -198,7 +204,9 @@ def choose(logits: Tensor, request: SampleRequest, generator: torch.Generator) -
     """
     if request.temperature == 0:
         return int(logits.argmax())
-    probabilities, order = torch.softmax(logits.double().cpu() / request.temperature, 0).sort(descending=True, stable=True)
+    probabilities, order = torch.softmax(logits.double().cpu() / request.temperature, 0).sort(
+        descending=True, stable=True
+    )
     cumulative = probabilities.cumsum(0)
     kept = int((cumulative - probabilities < request.top_p).sum())
     point = torch.rand((), dtype=torch.float64, generator=generator) * cumulative[kept - 1]

@@ -1,4 +1,4 @@
-"""LoRA slots beside the base's linear modules: ``y = W x + sum_i w_i s_i B_i A_i x`` (Hu et al. 2021, eq. 3), one term for each slot of the token's part.
+"""LoRA slots beside the base's linear modules: ``y = W x + sum_i w_i s_i B_i A_i x`` (Hu et al. 2021, eq. 3), one term a slot.
 
 ``W`` is never written. Slots are integers; no name of an adapter ever becomes a key of a module. Each slot keeps its own ``A`` and
 ``B`` in fp32 at its own rank, so adding one touches neither the base nor its neighbours.

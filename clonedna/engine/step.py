@@ -1,4 +1,4 @@
-"""One forward pass of the base, described: which tokens belong to which sequence, which adapters each goes through, and whose keys and values are kept.
+"""One forward pass of the base, described: whose tokens these are, which slots they go through, whose keys and values are kept.
 
 Sequences stand one after the other in a single row, with no padding; ``attention.py`` and ``slots.py`` read the description from a
 context variable that only the owner's thread sets. There is no state of the model to be set and forgotten.
@@ -78,7 +78,10 @@ def running(step: Step) -> Generator[None]:
 
 
 def forward(
-    decoder: nn.Module, sequences: Sequence[Sequence[int]], parts: Sequence[Part], caches: Sequence[KeyValues | None] = ()
+    decoder: nn.Module,
+    sequences: Sequence[Sequence[int]],
+    parts: Sequence[Part],
+    caches: Sequence[KeyValues | None] = (),
 ) -> Tensor:
     """Last hidden states ``[tokens, hidden]`` of the sequences, packed in their order.
 

@@ -36,14 +36,20 @@ class Row:
 class Texts:
     """One base's tokenizer, safe to use from several threads. ``stops`` are the token ids that end a completion."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, context: int, *, begin: int | None, stops: Sequence[int]) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerFast, context: int, *, begin: int | None, stops: Sequence[int]
+    ) -> None:
         self._tokenizer = tokenizer
         self._lock = threading.Lock()
         self.context = context
         end = tokenizer.eos_token_id
         self._begin = next((t for t in (tokenizer.bos_token_id, begin, end) if isinstance(t, int)), None)
         self.end_of_turn = self._end_of_turn()
-        known = {*stops, *([end] if isinstance(end, int) else []), *([self.end_of_turn] if self.end_of_turn is not None else [])}
+        known = {
+            *stops,
+            *([end] if isinstance(end, int) else []),
+            *([self.end_of_turn] if self.end_of_turn is not None else []),
+        }
         self.stops = frozenset(known)
 
     def row(self, example: Example) -> Row:
@@ -62,6 +68,9 @@ class Texts:
             size = len(self.decode(completion).encode())
         prompt = prompt[-(self.context - len(completion)) :]
         return Row((*prompt, *completion), len(prompt), size)
+
+    def rows(self, examples: Sequence[Example]) -> list[Row]:
+        return [self.row(example) for example in examples]
 
     def prompt(self, request: SampleRequest) -> list[int]:
         """A request's prompt tokens: the first ``prompt_limit``, then as many of the last as leave room for the answer.
@@ -95,21 +104,30 @@ class Texts:
 
     def _rendered(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> list[int]:
         if self._tokenizer.chat_template is None:
-            raise InputError("this base has no chat template, so it cannot take messages", "give plain text, or use an instruct base")
+            raise InputError(
+                "this base has no chat template, so it cannot take messages", "give plain text, or use an instruct base"
+            )
         if not messages:
             raise InputError("an example needs messages or text", "give one of the two")
         try:
             with self._lock:
                 text = self._tokenizer.apply_chat_template(
-                    [message.model_dump() for message in messages], tools=list(tools) or None, tokenize=False, add_generation_prompt=True
+                    [message.model_dump() for message in messages],
+                    tools=list(tools) or None,
+                    tokenize=False,
+                    add_generation_prompt=True,
                 )
         except TemplateError as error:
-            raise InputError(f"the base's chat template refuses these messages: {error}", "check the roles and their order") from error
+            raise InputError(
+                f"the base's chat template refuses these messages: {error}", "check the roles and their order"
+            ) from error
         return self._encode(str(text))
 
     def _require_end(self) -> int:
         if self.end_of_turn is None:
-            raise InputError("this base's chat template closes no turn with a token", "use plain text examples on this base")
+            raise InputError(
+                "this base's chat template closes no turn with a token", "use plain text examples on this base"
+            )
         return self.end_of_turn
 
     def _end_of_turn(self) -> int | None:
@@ -122,7 +140,9 @@ class Texts:
         except TemplateError:
             return None
         after = self._encode(text.rpartition(_PROBE)[2].lstrip())
-        special = set(self._tokenizer.all_special_ids) | {i for i, t in self._tokenizer.added_tokens_decoder.items() if t.special}
+        special = set(self._tokenizer.all_special_ids) | {
+            i for i, t in self._tokenizer.added_tokens_decoder.items() if t.special
+        }
         return after[0] if after and after[0] in special else None
 
 

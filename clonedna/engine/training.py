@@ -18,7 +18,8 @@ from torch import Tensor
 from clonedna.core.errors import InputError
 from clonedna.core.model import LoraSpec, Score, StepLoss
 from clonedna.engine.adapters import lora_scale
-from clonedna.engine.model import STEP_TOKENS, LoadedModel, row_nlls, steps_of, total_scored
+from clonedna.engine.memory import require
+from clonedna.engine.model import STEP_TOKENS, LoadedModel, row_nlls, score_rows, steps_of, total_scored
 from clonedna.engine.slots import Pair
 from clonedna.engine.step import Part
 from clonedna.engine.texts import Row
@@ -39,7 +40,46 @@ class TrainedSlot:
         return [matrix for pair in self.matrices.values() for matrix in pair]
 
 
-def open_slot(model: LoadedModel, spec: LoraSpec) -> TrainedSlot:
+class Training:
+    """What the owner's thread does for trainers: each method takes the payloads of jobs done together and gives their results."""
+
+    def __init__(self, model: LoadedModel) -> None:
+        self._model = model
+        self.slots = 0
+
+    def open(self, specs: list[LoraSpec]) -> list[TrainedSlot]:
+        """Raises ``NoMemory`` when the estimate does not fit."""
+        opened: list[TrainedSlot] = []
+        for spec in specs:
+            require(training_bytes(self._model, spec), f"training rank {spec.rank} on base {self._model.base.id!r}")
+            opened.append(_open_slot(self._model, spec))
+            self.slots += 1
+        return opened
+
+    def gradients(self, jobs: list[tuple[TrainedSlot, list[Row]]]) -> Generator[None, None, list[StepLoss]]:
+        return _forward_backward(self._model, jobs)
+
+    def step(self, payloads: list[tuple[TrainedSlot, float]]) -> list[None]:
+        return [_optim_step(trained, rate) for trained, rate in payloads]
+
+    def score(self, payloads: list[tuple[TrainedSlot, list[Row]]]) -> Generator[None, None, list[tuple[Score, ...]]]:
+        results: list[tuple[Score, ...]] = []
+        for trained, rows in payloads:
+            results.append((yield from score_rows(self._model, rows, ((trained.slot, 1.0),))))
+        return results
+
+    def copies(self, slots: list[TrainedSlot]) -> list[dict[str, tuple[Tensor, Tensor]]]:
+        """Each slot's matrices as they are now."""
+        return [{name: (a.detach().clone(), b.detach().clone()) for name, (a, b) in s.matrices.items()} for s in slots]
+
+    def close(self, slots: list[TrainedSlot]) -> list[None]:
+        for trained in slots:
+            self._model.slots.remove(trained.slot)
+            self.slots -= 1
+        return [None] * len(slots)
+
+
+def _open_slot(model: LoadedModel, spec: LoraSpec) -> TrainedSlot:
     """A new slot as PEFT initialises it: ``A`` uniform in +-1/sqrt(in) (Kaiming with a = sqrt(5)), ``B`` zero.
 
     Each module's ``A`` is drawn from a generator of its own, seeded by the spec's seed and the module's name, so nothing else that
@@ -58,13 +98,17 @@ def open_slot(model: LoadedModel, spec: LoraSpec) -> TrainedSlot:
         matrices[name] = (a.to(device).requires_grad_(), b.to(device).requires_grad_())
     if not matrices:
         raise InputError("no module is targeted by this adapter", "name at least one target module")
-    slot = model.slots.add({name: Pair(a, b) for name, (a, b) in matrices.items()}, lora_scale(spec.alpha, spec.rank, rslora=spec.rslora))
+    slot = model.slots.add(
+        {name: Pair(a, b) for name, (a, b) in matrices.items()}, lora_scale(spec.alpha, spec.rank, rslora=spec.rslora)
+    )
     parameters = [matrix for pair in matrices.values() for matrix in pair]
-    optimiser = torch.optim.AdamW(parameters, betas=spec.betas, eps=spec.eps, weight_decay=spec.weight_decay, fused=True)
+    optimiser = torch.optim.AdamW(
+        parameters, betas=spec.betas, eps=spec.eps, weight_decay=spec.weight_decay, fused=True
+    )
     return TrainedSlot(spec, slot, matrices, optimiser)
 
 
-def forward_backward(
+def _forward_backward(
     model: LoadedModel, jobs: Sequence[tuple[TrainedSlot, Sequence[Row]]]
 ) -> Generator[None, None, list[StepLoss]]:
     """Add each job's gradient to its own slot; yields between steps. Jobs must be of different slots.
@@ -104,10 +148,12 @@ def _parts(rows: Sequence[Row], slots: Sequence[int]) -> list[Part]:
     return parts
 
 
-def optim_step(trained: TrainedSlot, learning_rate: float) -> None:
+def _optim_step(trained: TrainedSlot, learning_rate: float) -> None:
     """Clip this slot's gradient to the spec's norm (0 = not at all), one step of AdamW (Loshchilov & Hutter 2019), gradient to zero."""
     if not trained.ready:
-        raise InputError("there is no gradient to step on", "call forward_backward with at least one completion token first")
+        raise InputError(
+            "there is no gradient to step on", "call forward_backward with at least one completion token first"
+        )
     if trained.spec.clip > 0:
         torch.nn.utils.clip_grad_norm_(trained.parameters, trained.spec.clip)
     for group in trained.optimiser.param_groups:
@@ -122,7 +168,13 @@ def training_bytes(model: LoadedModel, spec: LoraSpec) -> int:
 
     For each token and layer a Llama-like block keeps about 12 vectors of the hidden width and 5 of the feed-forward width.
     """
-    own = sum(spec.rank * (i + o) for name, (i, o) in model.shapes.items() if name.rpartition(".")[2] in spec.target_modules)
+    own = sum(
+        spec.rank * (i + o) for name, (i, o) in model.shapes.items() if name.rpartition(".")[2] in spec.target_modules
+    )
     config = model.base.model.config.get_text_config()
-    kept = model.layers * (12 * int(config.hidden_size) + 5 * int(config.intermediate_size)) * max(STEP_TOKENS, model.base.context)
+    kept = (
+        model.layers
+        * (12 * int(config.hidden_size) + 5 * int(config.intermediate_size))
+        * max(STEP_TOKENS, model.base.context)
+    )
     return 4 * (4 * own + kept)

@@ -54,7 +54,9 @@ def test_trainers_at_once_do_not_touch_each_other(engine: Engine) -> None:
     anyio.run(both)
     for one, other in zip(alone, together, strict=True):
         assert [loss.tokens for loss in one] == [loss.tokens for loss in other]
-        assert [loss.loss_sum / loss.tokens for loss in one] == pytest.approx([loss.loss_sum / loss.tokens for loss in other], abs=1e-5)
+        assert [loss.loss_sum / loss.tokens for loss in one] == pytest.approx(
+            [loss.loss_sum / loss.tokens for loss in other], abs=1e-5
+        )
 
 
 def test_closing_twice_is_fine(engine: Engine) -> None:

@@ -34,7 +34,9 @@ def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def other_adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Another rank and other modules."""
     directory = tmp_path_factory.mktemp("adapters") / "two"
-    return small.make_adapter(base, directory, seed=2, r=8, lora_alpha=4, target_modules=["q_proj", "gate_proj", "o_proj"])
+    return small.make_adapter(
+        base, directory, seed=2, r=8, lora_alpha=4, target_modules=["q_proj", "gate_proj", "o_proj"]
+    )
 
 
 @pytest.fixture(scope="session")

@@ -42,7 +42,9 @@ def make_tokenizer(directory: Path, *, template: str | None = TEMPLATE) -> int:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
+    )
     tokenizer.train_from_iterator(SENTENCES * 3, trainer)
     tokenizer.save(str(directory / "tokenizer.json"))
     config = {
@@ -55,13 +57,19 @@ def make_tokenizer(directory: Path, *, template: str | None = TEMPLATE) -> int:
     return tokenizer.get_vocab_size()
 
 
-def make_base(directory: Path, *, kind: str = "qwen2", seed: int = 0, template: str | None = TEMPLATE, **shape: object) -> Path:
+def make_base(
+    directory: Path, *, kind: str = "qwen2", seed: int = 0, template: str | None = TEMPLATE, **shape: object
+) -> Path:
     """A base directory. Weights are wide enough that logits, and with them mistakes, are far from rounding."""
     directory.mkdir(parents=True, exist_ok=True)
     vocabulary = make_tokenizer(directory, template=template)
     torch.manual_seed(seed)
     config, model = {"qwen2": (Qwen2Config, Qwen2ForCausalLM), "llama": (LlamaConfig, LlamaForCausalLM)}[kind]
-    fields = SHAPE | {"vocab_size": vocabulary, "eos_token_id": 2, "bos_token_id": 0, "pad_token_id": 0, "initializer_range": 0.1} | shape
+    fields = (
+        SHAPE
+        | {"vocab_size": vocabulary, "eos_token_id": 2, "bos_token_id": 0, "pad_token_id": 0, "initializer_range": 0.1}
+        | shape
+    )
     made = model(config(**fields))
     made.generation_config.eos_token_id = [2, 0]
     with torch.no_grad():
@@ -94,7 +102,12 @@ def with_adapter(base: Path, adapter: Path):
 def make_adapter(base: Path, directory: Path, *, seed: int = 0, **options: object) -> Path:
     """An adapter that PEFT itself made and saved, with a B that is not zero."""
     torch.manual_seed(seed)
-    options = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj", "down_proj"], "task_type": "CAUSAL_LM"} | options
+    options = {
+        "r": 4,
+        "lora_alpha": 8,
+        "target_modules": ["q_proj", "v_proj", "down_proj"],
+        "task_type": "CAUSAL_LM",
+    } | options
     with peft_quiet():
         model = peft.get_peft_model(plain_model(base), peft.LoraConfig(**options))
     with torch.no_grad():

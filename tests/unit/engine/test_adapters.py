@@ -56,6 +56,11 @@ def only_pickle(directory: Path) -> None:
     (directory / WEIGHTS).unlink()
 
 
+def endless_alpha(directory: Path) -> None:
+    text = (directory / CONFIG).read_text()
+    (directory / CONFIG).write_text(text.replace('"lora_alpha": 8', '"lora_alpha": 1e999'))
+
+
 REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "dora": (config(use_dora=True), "use_dora"),
     "bias": (config(bias="lora_only"), "bias = 'lora_only'"),
@@ -75,7 +80,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "wrong rank": (config(r=8), r"need \[8, 64\]"),
     "untargeted tensors": (config(target_modules=["q_proj"]), "does not target"),
     "missing tensors": (config(target_modules=["q_proj", "v_proj", "down_proj", "up_proj"]), "lacks .*up_proj"),
-    "endless alpha": (lambda d: (d / CONFIG).write_text((d / CONFIG).read_text().replace('"lora_alpha": 8', '"lora_alpha": 1e999')), "alpha"),
+    "endless alpha": (endless_alpha, "alpha"),
     "flipped": (tensors(lambda h: h.update({Q0.format("A"): h[Q0.format("A")].T})), r"is \[64, 4\]"),
     "one missing": (tensors(lambda h: h.pop(Q0.format("B"))), "lacks .*lora_B"),
     "extra tensor": (tensors(lambda h: h.update({"base_model.model.lm_head.bias": torch.ones(2)})), "no LoRA matrix"),
@@ -95,7 +100,9 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_is_no_plain_lora_of_this_base_is_refused_with_the_reason(engine: LocalEngine, copy: Path, case: str) -> None:
+def test_what_is_no_plain_lora_of_this_base_is_refused_with_the_reason(
+    engine: LocalEngine, copy: Path, case: str
+) -> None:
     spoil, reason = REFUSED[case]
     anyio.run(engine.load, copy)  # it is fine before
     spoil(copy)
@@ -159,7 +166,9 @@ def saved(engine: LocalEngine, directory: Path, *, rslora: bool = False) -> Path
     return directory
 
 
-def test_what_is_saved_has_the_bytes_of_its_values_and_peft_s_names(engine: LocalEngine, base: Path, tmp_path: Path) -> None:
+def test_what_is_saved_has_the_bytes_of_its_values_and_peft_s_names(
+    engine: LocalEngine, base: Path, tmp_path: Path
+) -> None:
     one, two = saved(engine, tmp_path / "one"), saved(engine, tmp_path / "two")
     for name in (CONFIG, WEIGHTS):
         assert (one / name).read_bytes() == (two / name).read_bytes()
@@ -167,14 +176,21 @@ def test_what_is_saved_has_the_bytes_of_its_values_and_peft_s_names(engine: Loca
     fields = json.loads((one / CONFIG).read_text())
     assert fields["base_model_name_or_path"] == "small-qwen2"
     assert fields["target_modules"] == sorted(fields["target_modules"])
-    assert (fields["r"], fields["lora_alpha"], fields["task_type"], fields["inference_mode"]) == (8, 12, "CAUSAL_LM", True)
+    assert (fields["r"], fields["lora_alpha"], fields["task_type"], fields["inference_mode"]) == (
+        8,
+        12,
+        "CAUSAL_LM",
+        True,
+    )
     theirs = small.make_adapter(base, tmp_path / "peft", r=8, target_modules=fields["target_modules"])
     ours, peft_s = load_file(one / WEIGHTS), load_file(theirs / WEIGHTS)
     assert {n: (t.shape, t.dtype) for n, t in ours.items()} == {n: (t.shape, t.dtype) for n, t in peft_s.items()}
 
 
 @pytest.mark.parametrize("rslora", [False, True])
-def test_what_is_saved_gives_peft_the_same_logits_without_a_warning(engine: LocalEngine, base: Path, tmp_path: Path, rslora: bool) -> None:
+def test_what_is_saved_gives_peft_the_same_logits_without_a_warning(
+    engine: LocalEngine, base: Path, tmp_path: Path, rslora: bool
+) -> None:
     directory = saved(engine, tmp_path / "saved", rslora=rslora)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -8,14 +8,17 @@ import anyio
 import pytest
 from safetensors.torch import load_file, save_file
 
-from clonedna.core.model import Example, LoraSpec
+from clonedna.core.model import Example, Layer, LoraSpec
 from clonedna.engine import check
 from clonedna.engine.local import LocalEngine
+from tests.unit.engine import small
 
 pytestmark = pytest.mark.slow
 
 
-def test_a_trained_adapter_passes_in_a_fresh_process(engine: LocalEngine, base: Path, examples: list[Example], tmp_path: Path) -> None:
+def test_a_trained_adapter_passes_in_a_fresh_process(
+    engine: LocalEngine, base: Path, examples: list[Example], tmp_path: Path
+) -> None:
     async def run():
         trainer = await engine.train(LoraSpec(rank=4))
         await trainer.forward_backward(examples)
@@ -29,11 +32,10 @@ def test_a_trained_adapter_passes_in_a_fresh_process(engine: LocalEngine, base: 
     assert "peft 0." in verdict.how
 
 
-def test_what_differs_or_changes_nothing_is_found(engine: LocalEngine, base: Path, adapter: Path, examples: list[Example], tmp_path: Path) -> None:
+def test_what_differs_or_changes_nothing_is_found(
+    engine: LocalEngine, base: Path, adapter: Path, examples: list[Example], tmp_path: Path
+) -> None:
     """The comparison itself, in this process: against tampered logits, and for an adapter whose B is zero."""
-    from clonedna.core.model import Layer
-    from tests.unit.engine import small
-
     probe = tmp_path / "probe.safetensors"
 
     def verdict(directory: Path):
@@ -70,9 +72,13 @@ def test_what_cannot_run_is_none_with_the_reason(engine: LocalEngine, adapter: P
     assert "no/such-base-anywhere" in wrong.how
 
 
-def test_the_fresh_process_is_given_a_bounded_time(engine: LocalEngine, base: Path, adapter: Path, examples: list[Example]) -> None:
+def test_the_fresh_process_is_given_a_bounded_time(
+    engine: LocalEngine, base: Path, adapter: Path, examples: list[Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "TIMEOUT", 0.2)
+
     async def run():
-        return await check.check_peft(engine, adapter, examples[:1], str(base), timeout=0.2)
+        return await check.check_peft(engine, adapter, examples[:1], str(base))
 
     verdict = anyio.run(run)
     assert verdict.value is None

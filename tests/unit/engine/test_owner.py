@@ -22,7 +22,9 @@ async def text(engine: LocalEngine) -> str:
     return "".join([chunk.text async for chunk in engine.sample(REQUEST)])
 
 
-def test_several_event_loops_use_one_engine_after_and_beside_each_other(engine: LocalEngine, examples: list[Example]) -> None:
+def test_several_event_loops_use_one_engine_after_and_beside_each_other(
+    engine: LocalEngine, examples: list[Example]
+) -> None:
     expected = anyio.run(engine.nll, examples), anyio.run(text, engine)
     with ThreadPoolExecutor(3) as pool:
         scores = [pool.submit(anyio.run, engine.nll, examples) for _ in range(3)]
@@ -31,7 +33,9 @@ def test_several_event_loops_use_one_engine_after_and_beside_each_other(engine: 
         assert {future.result(60) for future in texts} == {expected[1]}
 
 
-def test_the_model_is_touched_by_one_thread(engine: LocalEngine, examples: list[Example], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_model_is_touched_by_one_thread(
+    engine: LocalEngine, examples: list[Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: set[str] = set()
     run = type(engine._model).run
 

@@ -17,7 +17,9 @@ from tests.unit.engine import small
 IDS = torch.arange(3, 43)[None]
 
 
-def engine_logits(engine: LocalEngine, layers: tuple[Layer, ...], tmp_path: Path) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def engine_logits(
+    engine: LocalEngine, layers: tuple[Layer, ...], tmp_path: Path
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """``(ids, logits of the last 64 positions)`` of a few plain texts, computed by the engine's owner."""
     texts = [Example(text=a, completion=b) for a, b in zip(small.SENTENCES, reversed(small.SENTENCES), strict=True)]
     anyio.run(engine.write_probe, texts, layers, tmp_path / "probe.safetensors")
@@ -27,7 +29,9 @@ def engine_logits(engine: LocalEngine, layers: tuple[Layer, ...], tmp_path: Path
 
 def difference(model: torch.nn.Module, probes: list[tuple[torch.Tensor, torch.Tensor]]) -> float:
     with torch.inference_mode():
-        return max(float((model(input_ids=ids[None]).logits[0, -len(want) :] - want).abs().max()) for ids, want in probes)
+        return max(
+            float((model(input_ids=ids[None]).logits[0, -len(want) :] - want).abs().max()) for ids, want in probes
+        )
 
 
 @pytest.mark.parametrize(
@@ -54,11 +58,16 @@ def test_logits_are_those_of_peft_on_a_llama(tmp_path: Path) -> None:
     directory = small.make_adapter(base, tmp_path / "adapter")
     engine = open_engine(str(base), threads=1)
     info = anyio.run(engine.load, directory)
-    assert difference(small.with_adapter(base, directory), engine_logits(engine, (Layer(adapter=info.id),), tmp_path)) <= 1e-5
+    assert (
+        difference(small.with_adapter(base, directory), engine_logits(engine, (Layer(adapter=info.id),), tmp_path))
+        <= 1e-5
+    )
     anyio.run(engine.close)
 
 
-def test_without_layers_it_is_the_unwrapped_model_bit_for_bit(engine: LocalEngine, base: Path, adapter: Path, tmp_path: Path) -> None:
+def test_without_layers_it_is_the_unwrapped_model_bit_for_bit(
+    engine: LocalEngine, base: Path, adapter: Path, tmp_path: Path
+) -> None:
     anyio.run(engine.load, adapter)  # a loaded adapter that no request names
     reference = small.plain_model(base)
     with torch.inference_mode():
@@ -71,7 +80,8 @@ def test_a_blend_is_the_exact_weighted_sum(
 ) -> None:
     """Against weights merged by hand in fp64: W + sum w_i s_i B_i A_i, with adapters of different rank on different modules."""
     layers = tuple(
-        Layer(adapter=anyio.run(engine.load, path).id, weight=weight) for path, weight in ((adapter, 0.7), (other_adapter, 0.3))
+        Layer(adapter=anyio.run(engine.load, path).id, weight=weight)
+        for path, weight in ((adapter, 0.7), (other_adapter, 0.3))
     )
     merged = small.plain_model(base).double()
     for path, weight in ((adapter, 0.7 * 8 / 4), (other_adapter, 0.3 * 4 / 8)):
@@ -91,7 +101,9 @@ def test_naming_an_adapter_twice_adds_its_weights(engine: LocalEngine, adapter: 
     assert halves == anyio.run(engine.nll, examples, (Layer(adapter=info.id),))
 
 
-def test_base_weights_are_never_written(engine: LocalEngine, base: Path, adapter: Path, examples: list[Example]) -> None:
+def test_base_weights_are_never_written(
+    engine: LocalEngine, base: Path, adapter: Path, examples: list[Example]
+) -> None:
     parameters = dict(engine._model.base.model.named_parameters())
     before = {name: (p.data_ptr(), p._version, p.detach().clone()) for name, p in parameters.items()}
 
@@ -107,7 +119,12 @@ def test_base_weights_are_never_written(engine: LocalEngine, base: Path, adapter
     anyio.run(use)
     for name, parameter in parameters.items():
         pointer, version, value = before[name]
-        assert (parameter.data_ptr(), parameter._version, parameter.requires_grad, parameter.grad) == (pointer, version, False, None)
+        assert (parameter.data_ptr(), parameter._version, parameter.requires_grad, parameter.grad) == (
+            pointer,
+            version,
+            False,
+            None,
+        )
         assert torch.equal(parameter, value)
 
 
@@ -120,7 +137,9 @@ def test_layers_that_cannot_be_used_are_refused(engine: LocalEngine, adapter: Pa
         anyio.run(engine.nll, examples, (Layer(adapter=info.id),))
 
 
-def test_an_example_does_not_depend_on_its_neighbours(engine: LocalEngine, adapter: Path, examples: list[Example]) -> None:
+def test_an_example_does_not_depend_on_its_neighbours(
+    engine: LocalEngine, adapter: Path, examples: list[Example]
+) -> None:
     layers = (Layer(adapter=anyio.run(engine.load, adapter).id),)
     long = Example(text="for name in names:\n" * 20, completion="x = 1\n" * 30)
     together = anyio.run(engine.nll, [long, *examples, long], layers)
@@ -133,7 +152,7 @@ def test_an_example_does_not_depend_on_its_neighbours(engine: LocalEngine, adapt
 def test_likelihood_is_the_plain_model_s(engine: LocalEngine, base: Path, examples: list[Example]) -> None:
     model = small.plain_model(base)
     for example, score in zip(examples, anyio.run(engine.nll, examples), strict=True):
-        (row,) = anyio.run(engine.rows, [example])
+        (row,) = engine._texts.rows([example])
         with torch.inference_mode():
             logits = model(input_ids=torch.tensor([row.ids])).logits[0, row.start - 1 : -1]
         wanted = torch.nn.functional.cross_entropy(logits, torch.tensor(row.ids[row.start :]), reduction="sum")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,7 +25,11 @@ SPEC = LoraSpec(rank=4, alpha=8, seed=5)
 
 
 async def trained(
-    engine: LocalEngine, spec: LoraSpec, batches: Sequence[Sequence[Example]], rate: float = 5e-3, save: Path | None = None
+    engine: LocalEngine,
+    spec: LoraSpec,
+    batches: Sequence[Sequence[Example]],
+    rate: float = 5e-3,
+    save: Path | None = None,
 ) -> list[StepLoss]:
     trainer = await engine.train(spec)
     losses: list[StepLoss] = []
@@ -39,7 +44,11 @@ async def trained(
 
 def gradients(trainer: LocalTrainer) -> dict[str, torch.Tensor]:
     assert trainer._trained is not None
-    return {f"{name}.{side}": m.grad.clone() for name, pair in trainer._trained.matrices.items() for side, m in zip("ab", pair, strict=True)}
+    return {
+        f"{name}.{side}": m.grad.clone()
+        for name, pair in trainer._trained.matrices.items()
+        for side, m in zip("ab", pair, strict=True)
+    }
 
 
 async def gradient_of(engine: LocalEngine, batch: Sequence[Example], spec: LoraSpec = SPEC) -> dict[str, torch.Tensor]:
@@ -56,10 +65,12 @@ async def gradient_of(engine: LocalEngine, batch: Sequence[Example], spec: LoraS
 def test_training_descends(engine: LocalEngine, examples: list[Example]) -> None:
     losses = [loss.loss_sum / loss.tokens for loss in anyio.run(trained, engine, SPEC, [examples] * 12, 1e-2)]
     assert losses[-1] < losses[0] - 1.0
-    assert all(b < a for a, b in zip(losses[:5], losses[1:6], strict=True))
+    assert all(b < a for a, b in itertools.pairwise(losses[:6]))
 
 
-@pytest.mark.parametrize("options", [{}, {"rslora": True, "weight_decay": 0.1, "clip": 0.05}], ids=["plain", "decay, tight clip, rslora"])
+@pytest.mark.parametrize(
+    "options", [{}, {"rslora": True, "weight_decay": 0.1, "clip": 0.05}], ids=["plain", "decay, tight clip, rslora"]
+)
 def test_each_step_is_that_of_peft_and_adamw(
     engine: LocalEngine, base: Path, examples: list[Example], options: dict[str, object], tmp_path: Path
 ) -> None:
@@ -76,7 +87,7 @@ def test_each_step_is_that_of_peft_and_adamw(
         model = peft.PeftModel.from_pretrained(small.plain_model(base), str(tmp_path / "start"), is_trainable=True)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, betas=spec.betas, eps=spec.eps, weight_decay=spec.weight_decay)
-    rows = anyio.run(engine.rows, examples)
+    rows = engine._texts.rows(examples)
     ids, labels = padded(rows, pad=7)
     wanted: list[float] = []
     for step in range(6):
@@ -119,7 +130,7 @@ def padded(rows: Sequence[Row], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_the_loss_terms_are_the_completion_s_tokens_and_no_others(engine: LocalEngine, base: Path) -> None:
     """Token by token against the plain model: prompt tokens condition the terms and are in none of them."""
-    (row,) = anyio.run(engine.rows, [Example(messages=(Message(role="user", content="abc"),), completion="return width")])
+    (row,) = engine._texts.rows([Example(messages=(Message(role="user", content="abc"),), completion="return width")])
     nlls = engine_model.row_nlls(engine._model, [row], [engine_model.Part(len(row.ids) - 1)])[0]
     with torch.inference_mode():
         logits = small.plain_model(base)(input_ids=torch.tensor([row.ids])).logits[0]
@@ -181,7 +192,9 @@ def test_gradients_of_two_batches_add_up_until_the_step(engine: LocalEngine, exa
     anyio.run(run)
 
 
-def test_the_same_seed_and_data_give_the_same_bytes(engine: LocalEngine, examples: list[Example], tmp_path: Path) -> None:
+def test_the_same_seed_and_data_give_the_same_bytes(
+    engine: LocalEngine, examples: list[Example], tmp_path: Path
+) -> None:
     for name in ("one", "two"):
         torch.rand(7)  # what else draws numbers does not matter
         anyio.run(trained, engine, SPEC, [examples[:3], examples[3:]] * 2, 5e-3, tmp_path / name)
@@ -201,19 +214,19 @@ def test_adapters_that_train_at_once_train_as_each_would_alone(engine: LocalEngi
     async def at_once() -> tuple[list[list[StepLoss]], list[int]]:
         results: list[list[StepLoss]] = [[] for _ in jobs]
         shared: list[int] = []
-        gradients_of = engine._gradients
+        gradients_of = engine._training.gradients
 
         def counting(payloads):
             shared.append(len(payloads))
             return gradients_of(payloads)
 
-        engine._gradients = counting  # type: ignore[method-assign]
+        engine._training.gradients = counting  # type: ignore[method-assign]
         barrier = anyio.Event()
 
         async def run(i: int) -> None:
             spec, batches, rate = jobs[i]
             trainer = await engine.train(spec)
-            if engine._owner.expected == len(jobs):
+            if engine._training.slots == len(jobs):
                 barrier.set()
             await barrier.wait()
             for batch in batches:
@@ -226,7 +239,7 @@ def test_adapters_that_train_at_once_train_as_each_would_alone(engine: LocalEngi
                 for i in range(len(jobs)):
                     group.start_soon(run, i)
         finally:
-            del engine._gradients
+            del engine._training.gradients
         return results, shared
 
     together, shared = anyio.run(at_once)
