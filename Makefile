@@ -56,10 +56,10 @@ $(VENV)/.made-stamp:
 
 $(VENV)/.run-stamp: $(VENV)/.made-stamp pyproject.toml constraints.txt
 	@echo "installing (a minute or two) ..." >&2
-	@$(BIN)/pip install -q -c constraints.txt -e .
+	@env PIP_CONSTRAINT=constraints.txt $(BIN)/pip install -q -e .
 	@touch $@
 
 $(VENV)/.dev-stamp: $(VENV)/.run-stamp
 	@echo "installing the tools for development ..." >&2
-	@$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	@env PIP_CONSTRAINT=constraints.txt $(BIN)/pip install -q -e '.[dev]'
 	@touch $@

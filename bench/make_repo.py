@@ -1,4 +1,4 @@
-"""Make a repository of a given size and age from nothing, for measuring: `python bench/make_repo.py DIRECTORY [--files 5000] [--commits 10000]`.
+"""Make a repository of a given size and age from nothing: `python bench/make_repo.py DIRECTORY [--files 5000] [--commits 10000]`.
 
 People, files and code are made up and depend on the seed alone. Written with `git fast-import`, so ten thousand commits take seconds.
 """
@@ -13,11 +13,35 @@ from collections.abc import Iterator
 from pathlib import Path
 
 LICENCE = (Path(__file__).resolve().parents[1] / "LICENSE").read_bytes
-WORDS = "alpha beta gamma delta omega sigma kappa lambda theta zeta total count index value item row cell node edge path".split()
+WORDS = [
+    "alpha",
+    "beta",
+    "gamma",
+    "delta",
+    "omega",
+    "sigma",
+    "kappa",
+    "lambda",
+    "theta",
+    "zeta",
+    "total",
+    "count",
+    "index",
+    "value",
+    "item",
+    "row",
+    "cell",
+    "node",
+    "edge",
+    "path",
+]
 
 
 def function(draw: random.Random, name: str) -> str:
-    lines = "".join(f"    {draw.choice(WORDS)}_{i} = {draw.choice(WORDS)}({draw.randrange(999)})\n" for i in range(draw.randrange(3, 9)))
+    lines = "".join(
+        f"    {draw.choice(WORDS)}_{i} = {draw.choice(WORDS)}({draw.randrange(999)})\n"
+        for i in range(draw.randrange(3, 9))
+    )
     return f'def {name}(a, b):\n    """{draw.choice(WORDS)} of {draw.choice(WORDS)}."""\n{lines}    return a\n'
 
 
@@ -48,9 +72,13 @@ def stream(files: int, commits: int, people: int, seed: int) -> Iterator[bytes]:
             yield f"M 100644 inline package_{file % 60}/module_{file}.py\n".encode() + data(text)
     draw_rest = [file for file in range(files) if file not in state]
     if draw_rest:
-        yield b"commit refs/heads/main\ncommitter Person 0 <person0@example.org> 1700000000 +0000\n" + data(b"add the rest")
+        yield b"commit refs/heads/main\ncommitter Person 0 <person0@example.org> 1700000000 +0000\n" + data(
+            b"add the rest"
+        )
         for file in draw_rest:
-            yield f"M 100644 inline package_{file % 60}/module_{file}.py\n".encode() + data(function(draw, f"f_{file}").encode())
+            yield f"M 100644 inline package_{file % 60}/module_{file}.py\n".encode() + data(
+                function(draw, f"f_{file}").encode()
+            )
 
 
 def main() -> None:

@@ -20,10 +20,13 @@ PROMPT = "Write a Python function that reads a JSON file and returns its fields.
 
 def dna(*arguments: str, capture: bool = False) -> str:
     """Run `dna`; a failing command ends the demo with the command's own message and status."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("DNA_")} | {"DNA_HOME": str(ROOT / ".demo")}
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("DNA_")} | {
+        "DNA_HOME": str(ROOT / ".demo")
+    }
     if not capture:
         sys.stderr.write(f"\n$ dna {shlex.join(arguments)}\n")
-    done = subprocess.run([*DNA, *arguments], cwd=ROOT, env=environment, stdout=subprocess.PIPE if capture else None, text=True, check=False)
+    stdout = subprocess.PIPE if capture else None
+    done = subprocess.run([*DNA, *arguments], cwd=ROOT, env=environment, stdout=stdout, text=True, check=False)
     if done.returncode:
         sys.stderr.write(done.stdout or "")
         raise SystemExit(done.returncode)

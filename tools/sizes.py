@@ -13,7 +13,8 @@ LONG_MODULE, LONG_FUNCTION = 500, 60
 def main() -> None:
     modules = {path: path.read_text("utf-8") for path in sorted((ROOT / "clonedna").rglob("*.py"))}
     lines = sorted(text.count("\n") for text in modules.values())
-    print(f"{len(lines)} modules, {sum(lines)} lines; median {median(lines):.0f}, p90 {lines[int(0.9 * (len(lines) - 1))]}, largest {lines[-1]}")
+    print(f"{len(lines)} modules, {sum(lines)} lines")
+    print(f"median {median(lines):.0f}, p90 {lines[int(0.9 * (len(lines) - 1))]}, largest {lines[-1]}")
     for path, text in modules.items():
         name = path.relative_to(ROOT)
         if text.count("\n") > LONG_MODULE:

@@ -184,7 +184,7 @@ class _Workflow:
 
         DBOS(
             config={
-                "name": "clone-dna", "system_database_url": f"sqlite:///{database}", "run_admin_server": False,
+                "name": "clone-dna", "system_database_url": f"sqlite:///{database}",
                 "executor_id": self.job, "application_version": APPLICATION_VERSION,
                 "log_level": "CRITICAL", "console_log_level": "CRITICAL",
             }  # type: ignore[typeddict-unknown-key]

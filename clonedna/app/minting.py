@@ -182,7 +182,9 @@ class Minting:
             engine, adapter.id, holdout=holdout, trained=[pair for pair in pairs if pair.split == "train"],
             losses=trained.losses, validation_losses=trained.validation_losses, seed=self.order.recipe.seed,
         )  # fmt: skip
-        peft = await self.parts.check_adapter(self.order.base, self.workspace.adapter, [example_of(pair) for pair in holdout[:3]])
+        peft = await self.parts.check_adapter(
+            self.order.base, self.workspace.adapter, [example_of(pair) for pair in holdout[:3]]
+        )
         delta = evaluation.measures["nll.delta"]
         low, high = delta.ci95 or (0.0, 0.0)
         return Examined(evaluation=evaluation, peft=peft), {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -19,7 +19,8 @@ LORA_KEYS = {"rank"}
 
 
 def order_of(
-    settings: Settings, *, target: str, authors: Sequence[Identity], name: str | None, base: str | None, consent: str,
+    settings: Settings, *, target: str, authors: Sequence[Identity], name: str | None, base: str | None,
+    consent: Literal["auto", "self", "local-only"],
     allow_licence: Sequence[str], recipe: Mapping[str, Any],
 ) -> MintOrder:  # fmt: skip
     """A checked order. Recipe entries that are ``None`` keep their defaults. Raises ``InputError`` naming the field."""

@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -64,7 +64,7 @@ class Workspace:
         return (self.directory / name).exists()
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> Generator[None]:
         """Hold this job: one process at a time. The kernel lets go of it when the process dies. Raises ``JobBusy``."""
         with (self.directory / "lock").open("a") as handle:
             try:
@@ -153,7 +153,7 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def space_errors(path: Path) -> Iterator[None]:
+def space_errors(path: Path) -> Generator[None]:
     """``ENOSPC`` and ``EDQUOT`` as ``NoSpace``, naming the disk that is full."""
     try:
         yield

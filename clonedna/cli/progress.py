@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,7 @@ Listener = Callable[[Any], None]
 
 
 @contextmanager
-def listener(as_json: bool) -> Iterator[Listener]:
+def listener(as_json: bool) -> Generator[Listener]:
     """What to hand to a job as its ``listen``."""
     if as_json:
         yield _json_line
@@ -67,7 +67,7 @@ def progress_sentence(event: StageProgress) -> str:
 
 
 @contextmanager
-def _bar() -> Iterator[Listener]:
+def _bar() -> Generator[Listener]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
     from rich.text import Text

@@ -141,7 +141,7 @@ class FakeEngine:
             if layer.adapter not in self._adapters:
                 raise AdapterInvalid(f"no adapter {layer.adapter!r} is loaded", "load it first")
             total = total + layer.weight * self._adapters[layer.adapter]
-        return total
+        return total.astype(np.float32)
 
 
 class FakeTrainer:
@@ -159,14 +159,14 @@ class FakeTrainer:
         return StepLoss(loss_sum=sum(s.nll for s in scores), tokens=sum(s.tokens for s in scores), per_example=scores)
 
     async def optim_step(self, learning_rate: float) -> None:
-        self.counts = self.counts + np.float32(1000 * learning_rate) * self._gradient
+        self.counts = (self.counts + 1000 * learning_rate * self._gradient).astype(np.float32)
         self._gradient = np.zeros_like(self._gradient)
 
     async def nll(self, examples: Sequence[Example]) -> tuple[Score, ...]:
         return tuple(_score(self.counts, example) for example in examples)
 
     async def save(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - a fake may block
         header = json.dumps({"counts": {"dtype": "F32", "shape": [256, 256], "data_offsets": [0, 262144]}}).encode()
         header += b" " * (-len(header) % 8)
         (directory / "adapter_model.safetensors").write_bytes(
@@ -269,12 +269,8 @@ class FakeRegistry:
     def publish(self, manifest: Manifest) -> BlockRef:
         if manifest.id not in [known.id for known in self._manifests]:
             self._manifests.append(manifest)
-        return BlockRef(
-            name=manifest.name,
-            version=manifest.version,
-            id=manifest.id,
-            status="registered" if manifest.gate.status == "accepted" else "rejected",
-        )
+        status = "registered" if manifest.gate.status == "accepted" else "rejected"
+        return BlockRef(name=manifest.name, version=manifest.version, id=manifest.id, status=status)
 
     def resolve(self, reference: str, *, unsafe: bool = False) -> Manifest:
         for manifest in reversed(self._manifests):

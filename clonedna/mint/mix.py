@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 import anyio
 
@@ -37,7 +38,7 @@ def tool_use_pairs() -> tuple[Example, ...]:
     return tuple(Example.model_validate(row) for row in _rows("tool_use.jsonl"))
 
 
-def _rows(name: str) -> list[dict[str, object]]:
+def _rows(name: str) -> list[dict[str, Any]]:
     text = files("clonedna.mint").joinpath("data", name).read_text("utf-8")
     return [json.loads(line) for line in text.splitlines()]
 

@@ -62,9 +62,9 @@ def without_near_duplicates(
     dropped: list[tuple[Span, Span]] = []
     for span in spans:
         sketch = _sketch(span.text)
-        like = sorted(index.query(sketch), key=int)
+        like = sorted(int(str(key)) for key in index.query(sketch))
         if like:
-            dropped.append((span, known[like[0]]))
+            dropped.append((span, known[str(like[0])]))
         else:
             kept.append(span)
             add(span, sketch)
