@@ -29,13 +29,12 @@ class _TokenNll(torch.autograd.Function):
         gradient = torch.empty_like(hidden) if wants else None
         for start in range(0, len(hidden), rows):
             part, wanted = hidden[start : start + rows], targets[start : start + rows, None]
-            logits = head(part).float()
-            total = torch.logsumexp(logits, dim=-1, keepdim=True)
-            nll[start : start + rows] = (total - logits.gather(1, wanted)).squeeze(1)
+            logs = torch.log_softmax(head(part).float(), dim=-1)
+            nll[start : start + rows] = -logs.gather(1, wanted).squeeze(1)
             if gradient is not None:
-                probabilities = (logits - total).exp_()
-                probabilities.scatter_add_(1, wanted, probabilities.new_full(wanted.shape, -1.0))
-                gradient[start : start + rows] = probabilities.to(head.weight.dtype) @ head.weight
+                difference = logs.exp_()
+                difference[torch.arange(len(part), device=part.device), wanted.squeeze(1)] -= 1.0
+                gradient[start : start + rows] = difference.to(head.weight.dtype) @ head.weight
         if gradient is not None:
             ctx.save_for_backward(gradient)
         return nll

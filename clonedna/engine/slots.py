@@ -26,9 +26,9 @@ class Pair:
 
 
 class SlotLinear(nn.Module):
-    """A linear module (any whose forward maps ``[..., in]`` to ``[..., out]``) with room for slots.
+    """A linear module (any whose forward maps ``[1, tokens, in]`` to ``[1, tokens, out]``) with room for slots.
 
-    With no slot in the step, its output *is* the wrapped module's.
+    With no slot of its own in the step, its output *is* the wrapped module's.
     """
 
     def __init__(self, base: nn.Module, scales: Mapping[int, float]) -> None:
@@ -40,35 +40,24 @@ class SlotLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out = self.base(x)
         step = current()
-        if step is None or not self.pairs:
+        if step is None or not any(slot in self.pairs for part in step.parts for slot, _ in part.slots):
             return out
-        parts = step.parts
-        if not any(slot in self.pairs for part in parts for slot, _ in part.slots):
-            return out
-        if len(parts) == 1:
-            delta = self._delta(x, parts[0])
-        else:
-            pieces = x.split([part.tokens for part in parts], dim=-2)
-            delta = torch.cat(
-                [
-                    found if (found := self._delta(piece, part)) is not None
-                    else out.new_zeros((*piece.shape[:-1], out.shape[-1]), dtype=torch.float32)
-                    for piece, part in zip(pieces, parts, strict=True)
-                ],
-                dim=-2,
-            )  # fmt: skip
-        return out if delta is None else (out + delta).to(out.dtype)
+        rows, sums = x.squeeze(0), out.squeeze(0)
+        if len(step.parts) == 1:
+            return self._added(rows, sums, step.parts[0]).unsqueeze(0)
+        lengths = [part.tokens for part in step.parts]
+        pieces = zip(rows.split(lengths), sums.split(lengths), step.parts, strict=True)
+        return torch.cat([self._added(own, base, part) for own, base, part in pieces]).unsqueeze(0)
 
-    def _delta(self, x: Tensor, part: Part) -> Tensor | None:
-        total: Tensor | None = None
+    def _added(self, x: Tensor, out: Tensor, part: Part) -> Tensor:
+        """``out`` ``[tokens, out]`` plus the slots' terms for ``x`` ``[tokens, in]``, summed in fp32. Scaling at rank width is cheapest."""
+        total = out.float()
         for slot, weight in part.slots:
             pair = self.pairs.get(slot)
-            if pair is None:
-                continue
-            term = functional.linear(functional.linear(x.to(pair.a.dtype), pair.a), pair.b)
-            term = term * (weight * self._scales[slot])
-            total = term if total is None else total + term
-        return total
+            if pair is not None:
+                low = functional.linear(x.float(), pair.a) * (weight * self._scales[slot])
+                total = torch.addmm(total, low.float(), pair.b.t())
+        return total.to(out.dtype)
 
 
 class Slots:

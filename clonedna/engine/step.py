@@ -103,4 +103,4 @@ def forward(
     for cache, length in zip(kept, lengths, strict=True):
         if cache is not None:
             cache.length += length
-    return out.last_hidden_state[0]
+    return out.last_hidden_state.squeeze(0)
