@@ -57,7 +57,9 @@ def pack(directory: Path, manifest: Manifest) -> None:
 
     Raises ``BlockCorrupt`` when the manifest's table or id is not that of the files, or the files are not those of a block; ``NoSpace``.
     """
-    _check_files(directory, manifest)
+    closed_world(directory, CONTENT, LIMITS)
+    _check_table(manifest)
+    _check_bytes(directory, manifest)
     remove(directory / SIGNATURE)
     data = canonical(manifest)
     if len(data) > LIMITS[MANIFEST]:
@@ -70,9 +72,11 @@ def sign_block(directory: Path, signer: Signer) -> Envelope:
 
     Raises ``BlockCorrupt`` (also when the manifest's ``created_by`` is not this signer's key), ``NoSpace``.
     """
+    closed_world(directory, (*CONTENT, MANIFEST), LIMITS)
     data = read_small(directory / MANIFEST, LIMITS[MANIFEST])
     manifest = _manifest(data)
-    _check_files(directory, manifest)
+    _check_table(manifest)
+    _check_bytes(directory, manifest)
     if manifest.created_by != signer.key_id:
         raise corrupt(MANIFEST, "created_by is not the key that is to sign it")
     envelope = signer.sign(data, PAYLOAD_TYPE)
@@ -88,7 +92,7 @@ def verify_block(directory: Path, signer: Signer, *, expect_id: str | None = Non
     ``BlockUntrusted``, each with ``facts["file"]``; ``Unavailable`` when a file cannot be read.
     """
     manifest = authenticate(directory, signer, expect_id=expect_id)
-    _check_files(directory, manifest)
+    _check_bytes(directory, manifest)
     check_contents(directory)
     return manifest
 
@@ -107,10 +111,7 @@ def authenticate(directory: Path, signer: Signer, *, expect_id: str | None = Non
     manifest = _manifest(payload)
     if manifest.created_by != envelope.signatures[0].keyid:
         raise corrupt(MANIFEST, "created_by is not the key that signed it")
-    if tuple(sorted(manifest.files)) != CONTENT:
-        raise corrupt(MANIFEST, "does not list the files of a block")
-    if manifest.id != block_id(manifest.files):
-        raise corrupt(MANIFEST, "its id is not the digest of its files")
+    _check_table(manifest)
     if expect_id is not None and manifest.id != expect_id:
         raise corrupt(MANIFEST, f"this is block {manifest.id[:12]}, not {expect_id[:12]}")
     return manifest
@@ -131,10 +132,14 @@ def check_contents(directory: Path) -> None:
     check_weights(directory / WEIGHTS, LIMITS[WEIGHTS])
 
 
-def _check_files(directory: Path, manifest: Manifest) -> None:
-    closed_world(directory, CONTENT, LIMITS)
-    if tuple(sorted(manifest.files)) != CONTENT or manifest.id != block_id(manifest.files):
-        raise corrupt(MANIFEST, "its files and its id do not belong together")
+def _check_table(manifest: Manifest) -> None:
+    if tuple(sorted(manifest.files)) != CONTENT:
+        raise corrupt(MANIFEST, "does not list the files of a block")
+    if manifest.id != block_id(manifest.files):
+        raise corrupt(MANIFEST, "its id is not the digest of its files")
+
+
+def _check_bytes(directory: Path, manifest: Manifest) -> None:
     for name in CONTENT:
         check_file(name, measure(directory / name, LIMITS[name]), manifest.files[name])
 

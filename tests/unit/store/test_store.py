@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from clonedna.core.canonical import canonical, strict_json
 from clonedna.core.errors import BlockCorrupt, BlockNotFound, BlockRevoked, BlockUntrusted, NoSpace, Unavailable
-from clonedna.store.blocks import LIMITS
+from clonedna.store.blocks import LIMITS, PAYLOAD_TYPE
 from clonedna.store.store import DirectoryStore
 from clonedna.trust.keys import KeyRing
 from tests.unit.store.making import write_block
@@ -70,6 +71,18 @@ def test_a_strangers_block_is_not_put(block: Path, tmp_path: Path) -> None:
     store = DirectoryStore(tmp_path / "store", KeyRing(tmp_path / "other"))
     with pytest.raises(BlockUntrusted):
         store.put(block)
+    assert kept(tmp_path) == []
+
+
+def test_a_signed_block_with_a_false_id_is_not_put(
+    block: Path, ring: KeyRing, store: DirectoryStore, tmp_path: Path
+) -> None:
+    fields = {**strict_json((block / "manifest.json").read_bytes()), "id": "0" * 64}
+    (block / "manifest.json").write_bytes(canonical(fields))
+    (block / "signature.json").write_bytes(canonical(ring.sign(canonical(fields), PAYLOAD_TYPE)))
+    with pytest.raises(BlockCorrupt) as caught:
+        store.put(block)
+    assert caught.value.facts["file"] == "manifest.json"
     assert kept(tmp_path) == []
 
 
