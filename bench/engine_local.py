@@ -1,8 +1,8 @@
-"""Local engine against the plain way (transformers + PEFT), in one run and by turns: `python bench/engine_local.py [--base nano] [--threads 1]`.
+"""Local engine against the plain way (transformers + PEFT), in one run and by turns: `python bench/engine_local.py`.
 
 Training: the same examples, rank 16 on all linears, 8 examples a step. Plain = PEFT, right padding to the longest with a mask, the
-head on every position, AdamW. Sampling: greedy, 64 tokens; plain = PEFT's model with ``generate``, one request at a time. Loading: from
-files to the first token's logits being possible. Figures are medians of process CPU time, so that other programs matter less; one JSON line.
+head on every position, AdamW. Sampling: greedy, 64 tokens; plain = PEFT's model with ``generate``, one request at a time. Loading:
+from files to usable. Figures are medians of process CPU time, so that other programs matter less; one JSON line.
 """
 
 from __future__ import annotations
@@ -150,7 +150,8 @@ def main() -> None:
         "bench": "engine_local", "base": engine.base.id, "threads": options.threads, "dtype": engine.base.dtype, "examples": len(examples),
         "tokens": tokens, "turns": options.turns, "unit": "tokens a second of CPU time; load: CPU seconds",
         **{name: round(value, 4) for name, value in medians.items()},
-        "train_ratio": round(medians["train"] / medians["train_plain"], 2), "sample_8_ratio": round(medians["sample_8"] / medians["sample_plain"], 2),
+        "train_ratio": round(medians["train"] / medians["train_plain"], 2),
+        "sample_8_ratio": round(medians["sample_8"] / medians["sample_plain"], 2),
         "load_ratio": round(medians["load_plain"] / medians["load"], 2),
     }  # fmt: skip
     print(json.dumps(result))

@@ -32,7 +32,7 @@ from clonedna.engine.adapters import Adapter, read_adapter
 from clonedna.engine.bases import Base, load_base
 from clonedna.engine.model import LoadedModel, score_rows
 from clonedna.engine.owner import Owner
-from clonedna.engine.sampling import Sampler, Sampling
+from clonedna.engine.sampling import WIDTH, Sampler, Sampling
 from clonedna.engine.shelf import Shelf
 from clonedna.engine.step import Part
 from clonedna.engine.texts import Row, Texts
@@ -42,19 +42,20 @@ from clonedna.engine.training import Training
 PROBE_TOKENS = 64
 
 
-def open_engine(base: str, *, threads: int = 0, dtype: str = "", device: str = "") -> LocalEngine:
+def open_engine(base: str, *, threads: int = 0, dtype: str = "", device: str = "", width: int = WIDTH) -> LocalEngine:
     """Load ``base`` and start its owner; takes seconds. ``threads``: CPU threads, 0 = all that this process may use.
+    ``width``: how many requests decode in one step; many together are fastest at 8, one at a time is fastest at 1.
 
     Raises ``UnknownBase``, ``NoMemory``.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return LocalEngine(load_base(base, dtype=dtype, device=device), threads=threads or cores)
+    return LocalEngine(load_base(base, dtype=dtype, device=device), threads=threads or cores, width=width)
 
 
 class LocalEngine:
     """``core.seams.Engine`` over a model in this process. Its methods may be called from several event loops (asyncio's)."""
 
-    def __init__(self, base: Base, *, threads: int) -> None:
+    def __init__(self, base: Base, *, threads: int, width: int = WIDTH) -> None:
         parameters = sum(parameter.numel() for parameter in base.model.parameters())
         generation, config = base.model.generation_config, base.model.config.get_text_config()
         stops = getattr(generation, "eos_token_id", None)
@@ -70,7 +71,7 @@ class LocalEngine:
         self._shelf = Shelf(self._model)
         self._training = Training(self._model)
         self._owner = Owner(
-            Sampler(self._model, self._shelf.lease),
+            Sampler(self._model, self._shelf.lease, width=width),
             lambda: self._training.slots,
             threads=threads,
             name=f"engine-{base.id}",

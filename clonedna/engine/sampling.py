@@ -1,7 +1,8 @@
 """Sampling: many requests decode together, and each gets the tokens it would get alone.
 
-Prompts are run one by one. Decoding always runs steps of ``WIDTH`` tokens, one for each request, filled up with idle ones: equal
-shapes take equal paths through the matrix library, so a request's logits do not depend, to the last bit, on who is beside it.
+Prompts are run one by one. Decoding always runs steps of one width, a token for each request, filled up with idle ones: equal
+shapes take equal paths through the matrix library, so a request's logits do not depend, to the last bit, on who is beside it. The
+price is that a lone request computes the idle tokens too; an engine for one reader at a time is opened with width 1.
 """
 
 from __future__ import annotations
@@ -105,9 +106,10 @@ def _nothing() -> None:
 class Sampler:
     """All requests of one engine; only the owner's thread calls it. At most ``ACTIVE`` decode at a time, the others wait in order."""
 
-    def __init__(self, model: LoadedModel, lease: Lease) -> None:
+    def __init__(self, model: LoadedModel, lease: Lease, *, width: int = WIDTH) -> None:
         self._model = model
         self._lease = lease
+        self._width = width
         self._waiting: deque[Sampling] = deque()
         self._active: list[Sampling] = []
 
@@ -146,8 +148,8 @@ class Sampler:
             self._guarded([sampling], self._start)
             started.append(sampling)
         turn = sorted((s for s in self._active if s.stream.behind < BEHIND), key=lambda s: s.path)
-        for first in range(0, len(turn), WIDTH):
-            self._guarded(turn[first : first + WIDTH], self._decode)
+        for first in range(0, len(turn), self._width):
+            self._guarded(turn[first : first + self._width], self._decode)
         self._active = [s for s in (*self._active, *started) if not s.finished]
 
     def stop(self, error: DnaError | None = None) -> None:
@@ -173,13 +175,13 @@ class Sampler:
         for sampling in group:
             sampling.cache = self._model.cache()
             hidden = self._model.run([sampling.prompt], [Part(len(sampling.prompt), sampling.path)], [sampling.cache])
-            sampling.advance(self._model.logits(hidden[-1:].expand(WIDTH, -1))[0])
+            sampling.advance(self._model.logits(hidden[-1:].expand(self._width, -1))[0])
 
     def _decode(self, group: list[Sampling]) -> None:
-        idle = WIDTH - len(group)
+        idle = self._width - len(group)
         sequences = [[s.last] for s in group] + ([[0] * idle] if idle else [])
         caches = [s.cache for s in group] + ([None] if idle else [])
-        hidden = self._model.run(sequences, [Part(WIDTH, self._columns(group))], caches)
+        hidden = self._model.run(sequences, [Part(self._width, self._columns(group))], caches)
         logits = self._model.logits(hidden)
         for sampling, own in zip(group, logits, strict=False):
             sampling.advance(own)
@@ -190,7 +192,7 @@ class Sampler:
         for i, sampling in enumerate(group):
             for slot, weight in sampling.path:
                 column = columns.setdefault(
-                    slot, torch.zeros(WIDTH, 1, dtype=torch.float64, device=self._model.base.device)
+                    slot, torch.zeros(self._width, 1, dtype=torch.float64, device=self._model.base.device)
                 )
                 column[i] += weight
         return tuple((slot, columns[slot]) for slot in sorted(columns))

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 
 from clonedna.core.errors import NoMemory, UnknownBase
 from clonedna.engine import memory
@@ -69,6 +70,13 @@ def test_fingerprint_tells_bases_apart(base: Path, copy: Path, what: str, tmp_pa
     else:
         copy = small.make_base(tmp_path / "wider", intermediate_size=128)
     assert load_base(str(copy)).fingerprint != load_base(str(base)).fingerprint
+
+
+def test_the_tokenizer_is_what_its_file_says(base: Path) -> None:
+    """Also where the model's type has a tokenizer class of its own, which would normalise U+F900 away."""
+    written = Tokenizer.from_file(str(base / "tokenizer.json"))
+    for text in ("\uf900 def\n  f(x)", "it's 12345 'käse'"):
+        assert load_base(str(base)).tokenizer(text)["input_ids"] == written.encode(text).ids
 
 
 @pytest.mark.parametrize("reference", ["no such thing", "nano2", "", "../../etc"])

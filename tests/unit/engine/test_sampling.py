@@ -11,7 +11,7 @@ import torch
 
 from clonedna.core.errors import InputError, Internal, NotFound
 from clonedna.core.model import Example, Layer, Message, SampleChunk, SampleRequest
-from clonedna.engine.local import LocalEngine
+from clonedna.engine.local import LocalEngine, open_engine
 from clonedna.engine.sampling import choose
 from tests.unit.engine import small
 
@@ -88,6 +88,19 @@ def test_each_request_gets_the_same_tokens_and_logprobs_alone_and_in_company(
     company = anyio.run(together, engine, requests)
     assert company == [anyio.run(chunks_of, engine, request) for request in requests]
     assert len({tuple(chunk.token for chunk in chunks) for chunks in company}) > 10
+
+
+def test_an_engine_of_another_width_gives_the_same_greedy_tokens(
+    engine: LocalEngine, base: Path, adapter: Path
+) -> None:
+    narrow = open_engine(str(base), threads=1, width=1)
+    for layered in (False, True):
+        info = [anyio.run(opened.load, adapter).id for opened in (engine, narrow)] if layered else []
+        layers = tuple(Layer(adapter=adapter) for adapter in info[:1])
+        requests = [asked(i, layers=layers) for i in range(3)]
+        wide, one = anyio.run(together, engine, requests), anyio.run(together, narrow, requests)
+        assert [[c.token for c in chunks] for chunks in wide] == [[c.token for c in chunks] for chunks in one]
+    anyio.run(narrow.close)
 
 
 def test_the_same_seed_gives_the_same_tokens_and_another_seed_others(engine: LocalEngine) -> None:
