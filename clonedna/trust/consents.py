@@ -169,7 +169,9 @@ class SelfConsents:
             raise ConsentMissing(f"its statement cannot be believed: {error.message}", error.hint) from error
         except (ValueError, RecursionError) as error:
             raise ConsentMissing("what was signed is not a consent statement", _ASK) from error
-        if canonical(statement) != payload or self._record(statement, record.signature) != record:
+        if (
+            self._record(statement, record.signature) != record
+        ):  # whose statement is the canonical text: also any other spelling
             raise ConsentMissing("the record says something else than its signed statement", _ASK)
         return statement
 
