@@ -48,7 +48,7 @@ class Blocks:
         return self.parts.registry.manifests()
 
     def show(self, reference: str) -> BlockDetail:
-        """A verified block's papers. Rejected ones can be shown by name too."""
+        """A verified block's papers. One that the gate rejected is shown by its id."""
         manifest, path = self.verified(reference, any_status=True)
         return BlockDetail(
             manifest=manifest, path=str(path),

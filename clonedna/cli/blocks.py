@@ -46,12 +46,12 @@ def list_blocks(context: typer.Context, as_json: Json = False) -> None:
         return
     rows = [
         [
-            f"{m.name}@{m.version}", m.id[:12], m.candidate.name, m.base_model, m.license, m.consent_mode,
-            _short(m.eval_summary.nll_delta), "rejected" if m.gate.status == "rejected" else "ok", m.created_at,
+            f"{m.name}@{m.version}", m.id[:12], _short(m.eval_summary.nll_delta), "no" if m.gate.status == "rejected" else "yes",
+            m.created_at[:10], m.consent_mode, m.base_model, m.candidate.name,
         ]
         for m in manifests
     ]  # fmt: skip
-    table("", ["block", "id", "person", "base", "licence", "consent", "gain, nats/token", "gate", "minted"], rows)
+    table("", ["block", "id", "gain", "passed", "minted", "consent", "base", "person"], rows, whole=6)
     if not rows:
         tell("no blocks yet; mint one: dna mint PATH --author 'Name <mail>'")
 

@@ -66,15 +66,15 @@ def tell(text: str) -> None:
     sys.stderr.flush()
 
 
-def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """A table on stdout; cells are data, never markup."""
+def table(title: str, columns: list[str], rows: list[list[str]], *, whole: int = 0) -> None:
+    """A table on stdout; cells are data, never markup. The first ``whole`` columns are never broken into lines."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     made = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        made.add_column(column, overflow="fold")
+    for i, column in enumerate(columns):
+        made.add_column(column, overflow="fold", no_wrap=i < whole)
     for row in rows:
         made.add_row(*(Text(printable(cell)) for cell in row))
     Console(soft_wrap=False).print(made)

@@ -22,11 +22,8 @@ def list_jobs(context: typer.Context, as_json: Json = False) -> None:
     if as_json:
         print_json(views)
         return
-    rows = [
-        [v.id, v.status, v.doing or (v.done[-1] if v.done else ""), v.block or "", ", ".join(v.authors), v.target]
-        for v in views
-    ]
-    table("", ["job", "status", "stage", "block", "author", "target"], rows)
+    rows = [[v.id, v.status, v.doing or (v.done[-1] if v.done else ""), v.block or v.target] for v in views]
+    table("", ["job", "status", "stage", "block, or what it is minted from"], rows, whole=3)
 
 
 @app.command()

@@ -140,7 +140,7 @@ class Registry(Protocol):
     def resolve(self, reference: str, *, unsafe: bool = False) -> Manifest:
         """``name`` (newest accepted version), ``name@version``, or at least 8 hex digits of the id.
 
-        Raises BlockNotFound, BadReference, BlockRevoked, and BlockRejected unless ``unsafe``.
+        Raises BlockNotFound, BadReference, BlockRevoked, BlockRejected. ``unsafe`` lets a rejected block pass, by digits only.
         """
         ...
 

@@ -19,7 +19,7 @@ from clonedna.core.value import Value
 from clonedna.core.work import Pair, Refusal, Repository
 
 MAX_REFUSALS = 2000
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~-])")
+_MARKDOWN = re.compile(r"([\\`*_\[\]<>#!|~&:@]|(?<=www)\.)")
 _SLUG = re.compile(r"[^a-z0-9]+")
 
 
@@ -51,7 +51,7 @@ def slug(text: str) -> str:
 
 
 def escape(text: str) -> str:
-    """Third-party text as inert Markdown: one line, every special character escaped."""
+    """Third-party text as inert Markdown: one line, everything escaped that could begin emphasis, code, a link, HTML or a table cell."""
     return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
 
 
