@@ -152,7 +152,7 @@ class Minting:
         return taught, {"pairs": len(taught.pairs), "teacher": taught.teacher}
 
     async def _mix(self) -> Outcome:
-        require_space(self.workspace.directory, MODELLED_BYTES)
+        require_space(self.workspace.directory, min(MODELLED_BYTES, self.parts.settings.min_free_bytes))
         pairs = [pair for pair in self._load("instruct", Taught).pairs if pair.split == "train"]
         mixed = await mix(self.parts.engine(self.order.base), self.order.recipe, len(pairs), emit=self.emit)
         return mixed, {"general": len(mixed.general), "tool_use": len(mixed.tool_use)}

@@ -13,6 +13,7 @@ from clonedna.core.block import Check
 from clonedna.core.errors import InputError
 from clonedna.core.model import Example
 from clonedna.core.seams import Consents, Engine, Registry, Signer, Source, Store, Teacher
+from clonedna.core.work import Refusal
 
 FACTORIES: dict[str, dict[str, str]] = {
     "source": {"git": "clonedna.sources.git:GitSource"},
@@ -82,6 +83,11 @@ class Parts:
         if base not in self._engines:
             self._engines[base] = factory("engine", "local")(base, threads=self.settings.threads)
         return self._engines[base]
+
+    def reindex(self) -> tuple[Refusal, ...]:
+        """Rebuild the catalogue from the store's files alone; gives the blocks that were left out, and why."""
+        catalogue: Any = self.registry
+        return catalogue.reindex()
 
     async def check_adapter(self, base: str, directory: Path, examples: Sequence[Example]) -> Check:
         """Whether a fresh process loads the files with PEFT and gets the engine's logits; ``None`` inside says that it could not run."""

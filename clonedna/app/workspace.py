@@ -172,5 +172,5 @@ def require_space(directory: Path, needed: int) -> None:
     if free < needed:
         raise NoSpace(
             f"{free // 1_000_000} MB are free on the disk of {directory}; {needed // 1_000_000} MB are needed",
-            "free some space, or choose another place with DNA_HOME", free=free, needed=needed,
+            "free some space, then: dna jobs resume (or choose another DNA_HOME)", free=free, needed=needed,
         )  # fmt: skip

@@ -33,7 +33,7 @@ SHOWN = (
 
 def add_to(app: typer.Typer) -> None:
     app.command("ls")(list_blocks)
-    for command in (show, verify, rm, run, chat):
+    for command in (show, verify, rm, reindex, run, chat):
         app.command()(command)
 
 
@@ -47,11 +47,11 @@ def list_blocks(context: typer.Context, as_json: Json = False) -> None:
     rows = [
         [
             f"{m.name}@{m.version}", m.id[:12], _short(m.eval_summary.nll_delta), "no" if m.gate.status == "rejected" else "yes",
-            m.created_at[:10], m.consent_mode, m.base_model, m.candidate.name,
+            m.created_at[:10], m.consent_mode, m.candidate.name,
         ]
         for m in manifests
     ]  # fmt: skip
-    table("", ["block", "id", "gain", "passed", "minted", "consent", "base", "person"], rows, whole=6)
+    table("", ["block", "id", "gain", "passed", "minted", "consent", "person"], rows, whole=6)
     if not rows:
         tell("no blocks yet; mint one: dna mint PATH --author 'Name <mail>'")
 
@@ -126,6 +126,18 @@ def rm(
         print_json(removed)
     else:
         tell(f"removed: {removed} {removed.id}")
+
+
+def reindex(context: typer.Context, as_json: Json = False) -> None:
+    """Rebuild the catalogue from the block directories alone."""
+    state: State = context.obj
+    left_out = state.parts.reindex()
+    if as_json:
+        print_json({"blocks": len(state.blocks.list()), "left_out": left_out})
+        return
+    for one in left_out:
+        tell(f"left out: {one.path}: {one.reason}: {printable(one.detail)}")
+    tell(f"{len(state.blocks.list())} blocks")
 
 
 def run(

@@ -32,8 +32,8 @@ def _json_line(event: Any) -> None:
 
 
 def plain_line(event: Any) -> None:
-    """One line for what is over; progress inside a stage is not printed."""
-    text = sentence(event)
+    """One line for what is over; progress inside a stage is not printed, and a failure is told once, where the command ends."""
+    text = None if isinstance(event, JobFailed) else sentence(event)
     if text:
         tell(text)
 
@@ -84,7 +84,7 @@ def _bar() -> Generator[Listener]:
                 progress.reset(task, description=event.stage, total=None, detail="")
             elif isinstance(event, StageProgress):
                 progress.update(task, completed=event.done, total=event.total, detail=progress_sentence(event))
-            text = sentence(event)
+            text = None if isinstance(event, JobFailed) else sentence(event)
             if text:
                 console.print(Text(text))
 

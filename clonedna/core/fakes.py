@@ -23,6 +23,7 @@ from clonedna.core.errors import (
     BlockNotFound,
     BlockRejected,
     ConsentMissing,
+    InputError,
     NoSuchAuthor,
     SignatureInvalid,
 )
@@ -216,7 +217,8 @@ class FakeStore:
 class FakeSigner:
     """Signs with a keyed hash; trusts itself only."""
 
-    key_id = sha256("fake key")
+    public_key = b"f" * 32
+    key_id = sha256(public_key)
 
     def sign(self, payload: bytes, payload_type: str) -> Envelope:
         return Envelope(
@@ -229,6 +231,18 @@ class FakeSigner:
         if envelope.payloadType != payload_type or envelope.signatures[0].sig != self._mark(payload, payload_type):
             raise SignatureInvalid("the fake signature does not fit", "sign it again")
         return payload
+
+    def trust(self, public_key: bytes) -> str:
+        if len(public_key) != 32:
+            raise InputError("a public key has 32 bytes", "give 64 hex digits")
+        return sha256(public_key)
+
+    def distrust(self, key_id: str) -> None:
+        if key_id == self.key_id:
+            raise InputError("this is this machine's own key", "keep it")
+
+    def trusted(self) -> tuple[str, ...]:
+        return (self.key_id,)
 
     def _mark(self, payload: bytes, payload_type: str) -> str:
         return sha256(self.key_id.encode() + payload_type.encode() + payload)
@@ -253,7 +267,8 @@ class FakeConsents:
     def _record(mode: str, authors: Sequence[Identity], repository: str) -> ConsentRecord:
         return ConsentRecord.model_validate(
             {
-                "mode": mode, "status": "granted" if mode == "self" else "none", "uses": ("mint", "serve"), "repositories": (repository,),
+                "mode": mode,
+                "status": "granted" if mode == "self" else "none", "uses": ("mint", "serve"), "repositories": (repository,),
                 "subject": authors[0].name, "identity_digest": sha256(authors[0].email), "evidence": "none", "verified": False, "how": "fake",
             }
         )  # fmt: skip

@@ -169,6 +169,23 @@ class Signer(Protocol):
 
     def sign(self, payload: bytes, payload_type: str) -> Envelope: ...
 
+    @property
+    def public_key(self) -> bytes:
+        """This machine's public key, 32 raw bytes: what another machine trusts."""
+        ...
+
+    def trust(self, public_key: bytes) -> str:
+        """Believe this key from now on; gives its id. Raises InputError for what is no sound key."""
+        ...
+
+    def distrust(self, key_id: str) -> None:
+        """Believe it no longer. Raises NotFound, and InputError for this machine's own."""
+        ...
+
+    def trusted(self) -> tuple[str, ...]:
+        """Ids of the keys that are believed, sorted."""
+        ...
+
     def verify(self, envelope: Envelope, payload_type: str) -> bytes:
         """The payload, when a trusted key signed it. Raises SignatureInvalid, BlockUntrusted."""
         ...
