@@ -11,11 +11,12 @@ from pydantic import ValidationError
 
 from clonedna.app.settings import Settings
 from clonedna.core.block import NAME_PATTERN, MintOrder, Recipe
-from clonedna.core.errors import InputError
+from clonedna.core.errors import InputError, UnknownBase
 from clonedna.core.work import Identity
 from clonedna.mint.papers import slug
 
 LORA_KEYS = {"rank"}
+HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 
 
 def order_of(
@@ -24,6 +25,7 @@ def order_of(
     allow_licence: Sequence[str], recipe: Mapping[str, Any],
 ) -> MintOrder:  # fmt: skip
     """A checked order. Recipe entries that are ``None`` keep their defaults. Raises ``InputError`` naming the field."""
+    _refuse_impossible(base or settings.base)
     given = {key: value for key, value in recipe.items() if value is not None}
     lora: dict[str, Any] = {key: given.pop(key) for key in sorted(LORA_KEYS & given.keys())}
     if "rank" in lora:
@@ -48,3 +50,12 @@ def order_of(
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise InputError(f"{where}: {first['msg']}", "see: dna mint --help") from None
+
+
+def _refuse_impossible(base: str) -> None:
+    """Refuse at once what cannot be a base, before any work is done for it: not bundled, no folder, no hub name."""
+    bundled = (Path(__file__).parents[1] / "bases" / base / "config.json").is_file() and base.isidentifier()
+    if not bundled and not Path(base).expanduser().is_dir() and not HUB_NAME.match(base):
+        raise UnknownBase(
+            f"no base is called {base!r}", "use nano, a folder with a model, or a hub name such as owner/model"
+        )

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections import Counter, defaultdict
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from clonedna.core.block import ConsentRecord, Evaluation, GateVerdict, Measure, MintOrder, SourceFile, SourceRecord
-from clonedna.core.canonical import canonical, plain
+from clonedna.core.canonical import canonical, plain, sha256
 from clonedna.core.model import BaseInfo
 from clonedna.core.value import Value
 from clonedna.core.work import Pair, Refusal, Repository
@@ -45,9 +46,13 @@ class Draft(Value):
 
 
 def slug(text: str) -> str:
-    """A block name made of a person's name: lower case, digits and single hyphens, at most 64 characters."""
-    made = _SLUG.sub("-", text.casefold()).strip("-")[:64].strip("-")
-    return made or "unnamed"
+    """A block name made of a person's name: lower-case letters, digits and single hyphens, at most 64 characters.
+
+    Accents are dropped; a name in another script becomes ``person-`` and eight digits of its SHA-256.
+    """
+    latin = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    made = _SLUG.sub("-", latin.casefold()).strip("-")[:64].strip("-")
+    return made or f"person-{sha256(text)[:8]}"
 
 
 def escape(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import clonedna.bases
 from clonedna.app.minting import STAGES
 from tests.people import ADA, BOB, two_people
 
@@ -182,6 +184,7 @@ def test_each_file_flipped_in_turn_is_refused_and_named(minted: tuple[Dna, list[
         (["mint", "{repo}"], 2, "author_needed"),
         (["mint", "{repo}", "--author", BOB], 4, "too_few_spans"),
         (["mint", "{repo}", "--author", ADA, "--base", "no/such-base"], 2, "unknown_base"),
+        (["mint", "{repo}", "--author", ADA, "--base", "nana"], 2, "unknown_base"),
         (["mint", "{repo}", "--author", ADA, "--rank", "7"], 2, "bad_input"),
         (["mint", "{repo}", "--author", ADA, "--name", "../x"], 2, "bad_input"),
         (["mint", "--nonsense"], 2, "bad_input"),
@@ -204,6 +207,16 @@ def test_bad_input_is_one_clear_line_with_code_and_next_step(
     _, err = dna(*given, status=status)
     assert f"error[{code}]: " in err
     assert "Traceback" not in err
+
+
+def test_another_base_is_refused_by_its_fingerprint(minted: tuple[Dna, list[dict[str, Any]]], tmp_path: Path) -> None:
+    dna, _ = minted
+    other = tmp_path / "other"
+    shutil.copytree(Path(clonedna.bases.__file__).parent / "nano", other)
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 0.001}))
+    out, _ = dna("run", "ada-example", "hello", "--on", str(other), "--json", status=4)
+    assert json.loads(out.splitlines()[-1])["error"]["code"] == "wrong_base"
 
 
 def test_an_unknown_licence_is_refused_with_what_to_do(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from clonedna.app.orders import order_of
 from clonedna.app.settings import Settings, load_settings
-from clonedna.core.errors import BadConfig, InputError
+from clonedna.core.errors import BadConfig, InputError, UnknownBase
 from tests.values import ADA
 
 
@@ -98,6 +98,22 @@ def test_an_order_keeps_defaults_adds_licences_and_says_custom() -> None:
 def test_an_impossible_recipe_names_the_field(bad: dict[str, object]) -> None:
     with pytest.raises(InputError, match=next(iter(bad))):
         make(**bad)
+
+
+@pytest.mark.parametrize("base", ["nana", "", "a/b/c", "/no/such/folder", "../x"])
+def test_an_impossible_base_is_refused_before_any_work(base: str) -> None:
+    with pytest.raises(UnknownBase) as error:
+        order_of(
+            Settings(),
+            target="x",
+            authors=[ADA],
+            name=None,
+            base=base or " ",
+            consent="auto",
+            allow_licence=[],
+            recipe={},
+        )
+    assert "nano" in error.value.hint
 
 
 @pytest.mark.parametrize("name", ["Ada", "../x", "", "a" * 65, "-a"])

@@ -22,6 +22,15 @@ def test_third_party_text_is_inert_markdown(text: str, inert: str) -> None:
     assert escape(text) == inert
 
 
-@pytest.mark.parametrize(("name", "made"), [("Ada Example", "ada-example"), ("  Żółć!! ", "unnamed"), ("x" * 99, "x" * 64), ("A--b", "a-b")])
+@pytest.mark.parametrize(
+    ("name", "made"),
+    [
+        ("Ada Example", "ada-example"),
+        ("Bjørn Ólafur", "bjrn-olafur"),
+        ("山田", "person-5f34cd83"),
+        ("x" * 99, "x" * 64),
+        ("A--b", "a-b"),
+    ],
+)
 def test_slugs_are_block_names(name: str, made: str) -> None:
     assert slug(name) == made
