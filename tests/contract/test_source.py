@@ -1,0 +1,68 @@
+"""What every ``Source`` must do: spans with their origin, in order, the same each time, and nothing of this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from clonedna.core.canonical import sha256
+from clonedna.core.errors import NoSuchAuthor
+from clonedna.core.events import silent
+from clonedna.core.fakes import FakeSource
+from clonedna.core.seams import Source
+from clonedna.core.work import Collection, Found, Identity
+from clonedna.sources.git import GitSource
+from tests.people import two_people
+from tests.values import ADA, FOUND, collection
+
+PARTS: dict[str, Callable[[Path], tuple[Source, str]]] = {
+    "git": lambda home: (GitSource(cache=home / "cache"), str(two_people(home / "abacus"))),
+    "fake": lambda home: (FakeSource(FOUND, collection(30)), "anything"),
+}
+
+
+@pytest.fixture(scope="module", params=list(PARTS))
+def part(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Source, str, Path]:
+    home = tmp_path_factory.mktemp("home")
+    return (*PARTS[request.param](home), home)
+
+
+def collected(source: Source, found: Found, who: Identity = ADA) -> Collection:
+    return source.collect(found, [who], licences=["MIT"], owned_share=0.8, max_files=1000, max_changes=100, emit=silent)
+
+
+def test_a_repository_is_found_without_a_word_of_this_machine(part: tuple[Source, str, Path]) -> None:
+    source, target, home = part
+    found = source.find(target)
+    assert len(found.repository.commit) == 40
+    assert found.repository.licence.spdx == "MIT"
+    assert found.repository.authors[0].identity == ADA
+    assert str(home) not in found.repository.model_dump_json()
+
+
+def test_spans_carry_their_origin_and_stand_in_order(part: tuple[Source, str, Path]) -> None:
+    source, target, _ = part
+    spans = collected(source, source.find(target)).spans
+    assert len(spans) >= 30
+    assert [(s.path, s.start, s.commit) for s in spans] == sorted((s.path, s.start, s.commit) for s in spans)
+    for span in spans:
+        assert span.sha256 == sha256(span.text)
+        assert span.licence == "MIT"
+        assert span.owned >= 0.8
+        assert span.end - span.start + 1 == len(span.text.rstrip("\n").split("\n"))
+
+
+def test_the_same_question_has_the_same_answer(part: tuple[Source, str, Path]) -> None:
+    source, target, _ = part
+    found = source.find(target)
+    assert source.find(target) == found
+    assert collected(source, found) == collected(source, found)
+
+
+def test_nobody_is_an_error_with_the_closest_names(part: tuple[Source, str, Path]) -> None:
+    source, target, _ = part
+    with pytest.raises(NoSuchAuthor) as error:
+        collected(source, source.find(target), Identity(name="Ada Exemple", email="someone@example.org"))
+    assert error.value.hint
