@@ -4,8 +4,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
+CODE := clonedna tests tools bench
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export TOKENIZERS_PARALLELISM = false
+
+# What is installed is named by what it was installed from, so a second run installs nothing, whatever the files' times are.
+# A folder that was moved gets a new environment: the old one's programs point to where it was.
+PINS := $(shell cat pyproject.toml constraints.txt | cksum | tr ' ' -)
+HERE := $(shell pwd | cksum | tr ' ' -)
+AT := $(VENV)/.at-$(HERE)
+RUN := $(VENV)/.run-$(PINS)-$(HERE)
+DEV := $(VENV)/.dev-$(PINS)-$(HERE)
+INSTALL := env PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install -q
 
 .DEFAULT_GOAL := help
 .PHONY: help demo setup test check fmt bench sizes constraints clean
@@ -13,53 +23,61 @@ export TOKENIZERS_PARALLELISM = false
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-demo: $(VENV)/.run-stamp ## mint a block from this repository's own history and show what it learned
+demo: $(RUN) ## mint a block from this repository's own history and show what it learned
 	@$(BIN)/python tools/demo.py
 
-setup: $(VENV)/.dev-stamp ## install everything for development
+setup: $(DEV) ## install everything for development
 
-test: $(VENV)/.dev-stamp ## run all tests
+test: $(DEV) ## run all tests
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q
 
-check: $(VENV)/.dev-stamp ## format, lint, types, import contracts, unit and contract tests
-	@$(BIN)/ruff format --check clonedna tests tools bench
-	@$(BIN)/ruff check clonedna tests tools bench
-	@$(BIN)/pyright
+check: $(DEV) ## format, lint, types, import contracts, unit and contract tests
+	@$(BIN)/ruff format --check $(CODE)
+	@$(BIN)/ruff check $(CODE)
+	@$(BIN)/basedpyright
 	@$(BIN)/lint-imports
-	@$(BIN)/python -m pytest -q tests/unit tests/contract
+	@$(BIN)/python -m pytest -n $(WORKERS) -q tests/unit tests/contract
 
-fmt: $(VENV)/.dev-stamp ## format and fix what can be fixed
-	@$(BIN)/ruff format clonedna tests tools bench
-	@$(BIN)/ruff check --fix clonedna tests tools bench
+fmt: $(DEV) ## format and fix what can be fixed
+	@$(BIN)/ruff format $(CODE)
+	@$(BIN)/ruff check --fix $(CODE)
 
-bench: $(VENV)/.dev-stamp ## measure; each line of JSON is kept in bench/history/
+bench: $(DEV) ## measure; each line of JSON is kept in bench/history/
 	@mkdir -p bench/history
 	@set -e; for script in bench/mint.py bench/engine_*.py; do \
-	  [ -f "$$script" ] || continue; name=$$(basename "$$script" .py); \
-	  $(BIN)/python "$$script" | tee -a "bench/history/$$name.jsonl"; done
+	  name=$$(basename "$$script" .py); echo "$$script" >&2; \
+	  lines=$$($(BIN)/python "$$script"); \
+	  printf '%s\n' "$$lines" | tee -a "bench/history/$$name.jsonl"; done
 
-sizes: $(VENV)/.run-stamp ## print sizes of modules and functions
+sizes: $(RUN) ## print sizes of modules and functions
 	@$(BIN)/python tools/sizes.py
 
-constraints: $(VENV)/.dev-stamp ## pin what is installed now
-	@{ echo "# Everything, pinned. Made by: make constraints"; \
-	  $(BIN)/pip freeze --all --exclude-editable | grep -v -i -e '^clone-dna' -e '^pip==' | sed 's/+cpu$$//' | LC_ALL=C sort -f; } > constraints.txt
+# hatchling and editables build the package, in an environment of pip's own: here only so that their versions are pinned too.
+constraints: $(DEV) ## pin what is installed now
+	@$(BIN)/python -m pip install -q hatchling editables
+	@{ sed -n '/^#/p' constraints.txt; \
+	  $(BIN)/python -m pip freeze --all --exclude-editable | grep -v -i -e '^clone-dna' -e '^pip==' | sed 's/+cpu$$//' | LC_ALL=C sort -f; \
+	  } > $(VENV)/constraints.txt
+	@mv $(VENV)/constraints.txt constraints.txt
 
 clean: ## remove what the targets above made
 	@rm -rf $(VENV) .demo .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# A stamp is as new as the install it stands for; a second run installs nothing.
-$(VENV)/.made-stamp:
-	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, this is %d.%d; say which with: make PYTHON=..." % sys.version_info[:2])'
-	@$(PYTHON) -m venv $(VENV)
+$(AT):
+	@"$(PYTHON)" -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, this is %d.%d; say which with: make PYTHON=..." % sys.version_info[:2])'
+	@if ls $(VENV)/.at-* >/dev/null 2>&1; then "$(PYTHON)" -m venv --clear $(VENV); else "$(PYTHON)" -m venv $(VENV); fi
 	@touch $@
 
-$(VENV)/.run-stamp: $(VENV)/.made-stamp pyproject.toml constraints.txt
+# The old stamps go first: an install that is cut short leaves none behind.
+$(RUN): $(AT)
 	@echo "installing (a minute or two) ..." >&2
-	@env PIP_CONSTRAINT=constraints.txt $(BIN)/pip install -q -e .
+	@rm -f $(VENV)/.run-* $(VENV)/.dev-*
+	@$(INSTALL) -e .
 	@touch $@
 
-$(VENV)/.dev-stamp: $(VENV)/.run-stamp
-	@echo "installing the tools for development ..." >&2
-	@env PIP_CONSTRAINT=constraints.txt $(BIN)/pip install -q -e '.[dev]'
-	@touch $@
+$(DEV): $(AT)
+	@echo "installing, with the tools for development (a minute or two) ..." >&2
+	@rm -f $(VENV)/.run-* $(VENV)/.dev-*
+	@$(INSTALL) -e '.[dev]'
+	@touch $(RUN) $@
