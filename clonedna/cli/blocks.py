@@ -185,7 +185,7 @@ def chat(
     unsafe: Unsafe = False,
     on: On = None,
 ) -> None:
-    """Talk with a block; an empty line or Ctrl-D ends, Ctrl-C stops an answer."""
+    """Talk with a block; an empty line, Ctrl-D or Ctrl-C ends."""
     import anyio
 
     from clonedna.core.model import Message
