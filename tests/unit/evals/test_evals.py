@@ -15,7 +15,7 @@ from clonedna.core.model import Example
 from clonedna.core.work import Instruction
 from clonedna.evals.bootstrap import paired_gain
 from clonedna.evals.forgetting import forgetting
-from clonedna.evals.likelihood import likelihood_measures
+from clonedna.evals.likelihood import example_of, likelihood_measures
 from clonedna.evals.memorisation import memorisation
 from clonedna.mint.gate import GateLimits, judge
 from clonedna.mint.instruct import make_pair
@@ -148,3 +148,17 @@ def test_the_gate_can_say_no(case: dict[str, object], reason: str) -> None:
     verdict = judge(**(given | case))  # type: ignore[arg-type]
     assert verdict.status == "rejected"
     assert reason in verdict.reasons[0]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", ""])
+def test_the_last_line_end_is_no_part_of_an_answer(end: str) -> None:
+    made = make_pair(
+        span(1, text=f"a\n\nb\n{end}", start=1, end=4),
+        Instruction(form="whole", text="t", completion_start=1),
+        "train",
+        REPOSITORY,
+        "Ada",
+        "t",
+    )
+    assert made.completion == f"a\n\nb\n{end}"
+    assert example_of(made).completion == ("a\n\nb\n" if end else "a\n\nb")
