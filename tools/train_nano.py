@@ -1326,7 +1326,12 @@ def notices(corpus: dict[str, Any]) -> str:
 def reduced_log(source: Path, target: Path, lines: int = 200) -> None:
     if not source.exists():
         return
-    rows = source.read_text().splitlines()
+    rows = []
+    for line in source.read_text().splitlines():
+        row = json.loads(line)
+        if "settings" in row:
+            row["settings"]["work"] = "DIR"
+        rows.append(json.dumps(row))
     events = [r for r in rows if '"event"' in r]
     steps = [r for r in rows if '"event"' not in r]
     room = max(1, lines - len(events))
