@@ -58,6 +58,6 @@ def span(number: int, *, path: str | None = None, **changes: object) -> Span:
 
 def collection(count: int, **changes: object) -> Collection:
     return Collection(
-        repository=REPOSITORY, spans=tuple(sorted((span(i, **changes) for i in range(count)), key=lambda s: (s.path, s.start))), refusals=(), files_seen=count, files_used=count,
-        lines_owned=10 * count,
+        repository=REPOSITORY, spans=tuple(sorted((span(i, **changes) for i in range(count)), key=lambda s: (s.path, s.start))),
+        refusals=(), files_seen=count, files_used=count, lines_owned=10 * count,
     )  # fmt: skip

@@ -269,7 +269,8 @@ class FakeConsents:
             {
                 "mode": mode,
                 "status": "granted" if mode == "self" else "none", "uses": ("mint", "serve"), "repositories": (repository,),
-                "subject": authors[0].name, "identity_digest": sha256(authors[0].email), "evidence": "none", "verified": False, "how": "fake",
+                "subject": authors[0].name, "identity_digest": sha256(authors[0].email), "evidence": "none", "verified": False,
+                "how": "fake",
             }
         )  # fmt: skip
 

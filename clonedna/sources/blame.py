@@ -1,67 +1,52 @@
-"""Whose line is it: `git blame` over many files at once, white-space changes looked through, reformatting commits named by the repository too."""
+"""Whose line is it: `git blame` of one file, white-space changes looked through, moves inside the file and from files that the same commit
+changed followed to whoever wrote the line, and reformatting commits that the repository itself names skipped.
+"""
 
 from __future__ import annotations
 
 import re
-import subprocess
 import tempfile
 from collections.abc import Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from clonedna.core.errors import DnaError, TimedOut
-from clonedna.sources.process import Git
+from clonedna.core.errors import GitFailed
+from clonedna.sources.process import Git, Objects
 
-WORKERS = 2
 FILE_SECONDS = 60.0
-_LINE = re.compile(rb"^([0-9a-f]{40}|[0-9a-f]{64}) \d+ (\d+)(?: \d+)?$")
+IGNORED = ".git-blame-ignore-revs"
+_ID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_GROUP = re.compile(rb"^([0-9a-f]{40,64}) \d+ (\d+) (\d+)$", re.MULTILINE)
 
 
 @contextmanager
-def ignored_revisions(git: Git, revision: str) -> Generator[list[str]]:
-    """Arguments for blame from the repository's own `.git-blame-ignore-revs` (only lines that name commits there are)."""
-    try:
-        text = git.text("cat-file", "blob", f"{revision}:.git-blame-ignore-revs")
-    except DnaError:
-        yield []
-        return
-    named = [line.split("#")[0].strip() for line in text.splitlines()]
-    wanted = [line for line in named if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", line)]
-    checked = (
-        git.run("cat-file", "--batch-check", stdin="".join(f"{one}\n" for one in wanted).encode()).decode().splitlines()
-    )
-    real = [line.split()[0] for line in checked if line.endswith(tuple("0123456789")) and " commit " in line]
+def ignored_revisions(git: Git, objects: Objects, revision: str) -> Generator[list[str]]:
+    """Arguments for blame from the repository's own `.git-blame-ignore-revs`; lines that name no commit there is are passed over."""
+    text = (objects.get(f"{revision}:{IGNORED}", 1_000_000) or b"").decode("utf-8", "replace")
+    named = [word for line in text.splitlines() if _ID.fullmatch(word := line.partition("#")[0].strip())]
+    answers = git.run("cat-file", "--batch-check", stdin="".join(f"{one}\n" for one in named).encode()).decode()
+    real = [answer.split()[0] for answer in answers.splitlines() if answer.split()[1] == "commit"]
     with tempfile.NamedTemporaryFile("w", suffix=".revs") as file:
         file.write("".join(f"{one}\n" for one in real))
         file.flush()
-        yield ["--ignore-revs-file", file.name] if real else []
+        yield [f"--ignore-revs-file={file.name}"] if real else []
 
 
-def blame_files(
-    git: Git, revision: str, paths: Sequence[str], extra: Sequence[str]
-) -> Generator[tuple[str, list[str] | None]]:
-    """``(path, commit id of each line)`` in the order of ``paths``; ``None`` for a file that took longer than its bound or failed."""
-
-    def one(path: str) -> list[str] | None:
-        try:
-            out = git.run("blame", "-w", "--porcelain", *extra, revision, "--", path, timeout=FILE_SECONDS)
-        except (TimedOut, DnaError, subprocess.SubprocessError):
-            return None
-        return parse(out)
-
-    with ThreadPoolExecutor(WORKERS) as pool:
-        try:
-            yield from zip(paths, pool.map(one, paths), strict=True)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+def blame(git: Git, revision: str, path: str, extra: Sequence[str]) -> list[str]:
+    """The id of the commit behind each line of ``path``. Raises ``TimedOut`` after a minute, ``GitFailed``."""
+    seconds = min(FILE_SECONDS, git.timeout)
+    out = git.run("blame", "-w", "-M", "-C", "--root", "--incremental", *extra, revision, "--", path, timeout=seconds)
+    return parse(out)
 
 
-def parse(porcelain: bytes) -> list[str]:
-    """Commit ids by line from blame's porcelain output. The line's own text follows a tab, so it cannot be taken for a header."""
+def parse(incremental: bytes) -> list[str]:
+    """Commit ids by line from blame's incremental output: groups ``id line-then line-now count`` in any order.
+
+    Raises ``GitFailed`` when a line is missing.
+    """
+    groups = [(int(match[2]), int(match[3]), match[1].decode()) for match in _GROUP.finditer(incremental)]
     owners: list[str] = []
-    for line in porcelain.split(b"\n"):
-        if not line.startswith(b"\t"):
-            match = _LINE.match(line)
-            if match and int(match[2]) == len(owners) + 1:
-                owners.append(match[1].decode())
+    for first, count, commit in sorted(groups):
+        if first != len(owners) + 1:
+            raise GitFailed("git blame left lines out", "check that the repository is whole: git fsck")
+        owners.extend([commit] * count)
     return owners

@@ -1,29 +1,41 @@
-"""From a history to one person's spans: which files, whose lines, which definitions and hunks, and why everything else was left out."""
+"""From a history to one person's spans: which files, whose lines, which definitions and hunks, and why everything else was left out.
+
+The result does not depend on the number of workers. No more than a few files are held in memory at once.
+"""
 
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections import Counter, deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from clonedna.core.canonical import sha256
-from clonedna.core.errors import LicenceNotAllowed, LicenceUnknown
-from clonedna.core.events import Emit, StageProgress
-from clonedna.core.work import Collection, Language, Refusal, Repository, Span
-from clonedna.sources.blame import blame_files, ignored_revisions
+from clonedna.core.errors import GitFailed, LicenceNotAllowed, LicenceUnknown, TimedOut
+from clonedna.core.events import Emit, Note, StageProgress
+from clonedna.core.work import Collection, Refusal, Repository, Span
+from clonedna.sources.blame import blame, ignored_revisions
 from clonedna.sources.changes import Change, find_changes
-from clonedna.sources.filters import email_in, path_refusal, secret_in, text_refusal
+from clonedna.sources.filters import email_in, path_refusal, text_refusal
 from clonedna.sources.history import Commit, clean_subject
-from clonedna.sources.licences import allowed, header_licence
-from clonedna.sources.process import Git
-from clonedna.sources.spans import Found, find_spans, language_of
+from clonedna.sources.languages import Entry, entry_of
+from clonedna.sources.licences import allowed, header_licence, licence_files, licence_of_files
+from clonedna.sources.process import Git, Objects
+from clonedna.sources.secrets import secret_in
+from clonedna.sources.spans import Definition, find_definitions, innermost
 
 MAX_FILE_BYTES = 512 * 1024
+WORKERS = 2
+AHEAD = 8
+SECONDS_BETWEEN_EVENTS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
+    """What was asked for: ``Source.collect``'s arguments."""
+
     repository: Repository
     licences: tuple[str, ...]
     owned_share: float
@@ -31,38 +43,112 @@ class Request:
     max_changes: int
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _File:
+    """A file of one commit that may be used, as far as can be said before its secrets are looked for."""
+
     path: str
     blob: str
-    language: Language
-    licence: str = ""
-    text: str = ""
-    found: list[Found] = field(default_factory=list)
+    entry: Entry
+    licence: str
+    text: str
+    definitions: list[Definition]
+
+
+def collect_spans(git: Git, request: Request, own: Sequence[Commit], emit: Emit) -> Collection:
+    """The spans of the person whose commits are ``own``, in order of path and line. Raises ``LicenceUnknown``, ``LicenceNotAllowed``."""
+    with Objects(git) as objects:
+        work = _Work(git, objects, request, own, emit)
+        definitions = list(work.definitions())
+        work.judge_licence()
+        spans = sorted([*definitions, *work.hunks()], key=lambda span: (span.path, span.start, span.commit, span.end))
+    return Collection(
+        repository=request.repository, spans=tuple(spans), refusals=tuple(sorted(set(work.refusals), key=_place)), files_seen=work.seen,
+        files_used=len({span.path for span in definitions}), lines_owned=work.lines_owned,
+    )  # fmt: skip
+
+
+def _place(refusal: Refusal) -> tuple[str, int, int, str, str]:
+    return refusal.path, refusal.start or 0, refusal.end or 0, refusal.reason, refusal.detail
 
 
 class _Work:
     """One collection in progress."""
 
-    def __init__(
-        self, git: Git, request: Request, commits: Sequence[Commit], own: Sequence[Commit], emit: Emit
-    ) -> None:
-        self.git, self.request, self.emit = git, request, emit
-        self.commits = {commit.id: commit for commit in commits}
-        self.own = {commit.id for commit in own}
+    def __init__(self, git: Git, objects: Objects, request: Request, own: Sequence[Commit], emit: Emit) -> None:
+        self.git, self.objects, self.request, self.emit = git, objects, request, emit
+        self.latest = list(own)
+        self.own = {commit.id: commit for commit in own if not commit.reverts}
         self.refusals: list[Refusal] = []
-        self.licence = request.repository.licence.spdx
-        self.checked: dict[str, str | None] = {}
+        self.seen = self.licensed = self.lines_owned = 0
+        self._licences: dict[tuple[tuple[str, str], ...], str | None] = {}
 
-    def refuse(
-        self, path: str, reason: str, detail: str = "", start: int | None = None, end: int | None = None
-    ) -> None:
-        self.refusals.append(Refusal(path=_printable(path), start=start, end=end, reason=reason, detail=detail))
+    def refuse(self, path: str, reason: str, detail: str = "", lines: tuple[int, int] | None = None) -> None:
+        start, end = lines or (None, None)
+        shown = (
+            path.encode("utf-8", "replace").decode().encode("unicode_escape").decode()
+            if not path.isprintable()
+            else path
+        )
+        self.refusals.append(Refusal(path=shown[:500], start=start, end=end, reason=reason, detail=detail[:100]))
 
-    def read(self, path: str, blob: str, language: Language, data: bytes | None) -> _File | None:
-        """A file that may be used, or nothing and a refusal."""
+    # Definitions, as they are today.
+
+    def definitions(self) -> Iterator[Span]:
+        """Functions, methods and classes at the commit that was found, file by file."""
+        candidates = self._candidates()
+        began = told = time.monotonic()
+        with (
+            ignored_revisions(self.git, self.objects, self.request.repository.commit) as ignored,
+            _workers(self.git) as pool,
+        ):
+            waiting: deque[tuple[_File, Future[list[str]]]] = deque()
+            for done, (path, blob, entry) in enumerate(candidates, 1):
+                file = self.usable(path, blob, entry, self.request.repository.licence.spdx)
+                if file and file.definitions:
+                    blamed = pool.submit(blame, self.git, self.request.repository.commit, path, ignored)
+                    waiting.append((file, blamed))
+                while waiting and (len(waiting) >= AHEAD or done == len(candidates)):
+                    yield from self._of_file(*waiting.popleft())
+                if (now := time.monotonic()) - told > SECONDS_BETWEEN_EVENTS or done == len(candidates):
+                    self._tell(done - len(waiting), len(candidates), now - began)
+                    told = now
+
+    def _candidates(self) -> list[tuple[str, str, Entry]]:
+        """``(path, blob, language)`` of today's files that the person touched, by path: the ``max_files`` with most of their commits."""
+        touched = Counter(path for commit in self.latest for path in commit.paths)
+        chosen: list[tuple[str, str, Entry]] = []
+        for record in self.git.fields("ls-tree", "-r", "-z", "--full-tree", self.request.repository.commit):
+            meta, _, path = record.partition("\t")
+            entry = entry_of(path)
+            if not meta.startswith("100") or entry is None:
+                continue
+            self.seen += 1
+            if path not in touched:
+                continue
+            reason = path_refusal(path)
+            if reason:
+                self.refuse(path, reason)
+            else:
+                chosen.append((path, meta.split()[2], entry))
+        chosen.sort(key=lambda one: (-touched[one[0]], one[0]))
+        most = self.request.max_files
+        for path, _, _ in chosen[most:]:
+            self.refuse(path, "over_max_files", f"more than {most} files")
+        if len(chosen) > most:
+            self.emit(
+                Note(
+                    level="warning",
+                    text=f"only the {most} files with most of the person's commits are read, of {len(chosen)}",
+                )
+            )
+        return sorted(chosen[:most], key=lambda one: one[0])
+
+    def usable(self, path: str, blob: str, entry: Entry, licence: str | None) -> _File | None:
+        """A file that may be used, or nothing and a refusal. ``licence``: the repository's; the file's own header wins."""
+        data = self.objects.get(blob, MAX_FILE_BYTES)
         if data is None:
-            return self.refuse(path, "too_large", f"over {MAX_FILE_BYTES} bytes")
+            return self.refuse(path, "too_large_or_missing", f"over {MAX_FILE_BYTES} bytes, or not in this clone")
         try:
             text = data.decode("utf-8")
         except UnicodeDecodeError:
@@ -70,176 +156,163 @@ class _Work:
         reason = text_refusal(text)
         if reason:
             return self.refuse(path, reason)
-        licence = header_licence(text) or self.licence
-        if licence is None:
+        stated = header_licence(text) or licence
+        if stated is None:
             return self.refuse(path, "licence_unknown")
-        if not allowed(licence, self.request.licences):
-            return self.refuse(path, "licence_not_allowed", licence[:60])
-        secret = secret_in(text)
-        if secret:
-            return self.refuse(path, "secret", secret)
-        return _File(path, blob, language, licence, text)
+        if not allowed(stated, self.request.licences):
+            return self.refuse(path, "licence_not_allowed", stated)
+        self.licensed += 1
+        return _File(path, blob, entry, stated, text, find_definitions(data, entry))
 
-
-def collect_spans(
-    git: Git, request: Request, commits: Sequence[Commit], own: Sequence[Commit], emit: Emit
-) -> Collection:
-    """The spans of the people whose commits are ``own``, in order of path and line. Raises ``LicenceUnknown``, ``LicenceNotAllowed``."""
-    work = _Work(git, request, commits, own, emit)
-    listed = _tree(git, request.repository.commit)
-    touched = Counter(path for commit in own for path in commit.paths)
-    candidates = _candidates(work, listed, touched)
-    files: list[_File] = []
-    for path, blob, data in _contents(git, candidates):
-        file = work.read(path, blob, candidates[path][1], data)
-        if file is not None:
-            file.found, long = find_spans(file.text.encode(), file.language, path)
-            for one in long:
-                work.refuse(path, "too_long", one.name, one.start, one.end)
-            files.append(file)
-    _judge_licence(work, files)
-    spans: list[Span] = []
-    used = lines = 0
-    began = time.monotonic()
-    with_spans = {file.path: file for file in files if file.found}
-    with ignored_revisions(git, request.repository.commit) as ignored:
-        blamed = blame_files(git, request.repository.commit, list(with_spans), ignored)
-        for done, (path, owners) in enumerate(blamed, 1):
-            if owners is None:
-                work.refuse(path, "blame_failed", "it took too long, or git could not")
-            else:
-                mine = [owner in work.own for owner in owners]
-                kept = _own_spans(work, with_spans[path], owners, mine)
-                spans.extend(kept)
-                lines += sum(mine)
-                used += bool(kept)
-            seconds = time.monotonic() - began
-            emit(
-                StageProgress(
-                    stage="collect", done=done, total=len(with_spans), unit="files", rate=round(done / seconds, 1) if seconds else None,
-                    eta_seconds=round(seconds / done * (len(with_spans) - done), 1),
-                )
-            )  # fmt: skip
-    spans.extend(_hunks(work, own))
-    spans.sort(key=lambda span: (span.path, span.start, span.commit))
-    return Collection(
-        repository=request.repository, spans=tuple(spans), refusals=tuple(sorted(work.refusals, key=lambda r: (r.path, r.start or 0, r.reason))),
-        files_seen=len(listed), files_used=used, lines_owned=lines,
-    )  # fmt: skip
-
-
-def _tree(git: Git, commit: str) -> dict[str, str]:
-    """Path -> blob id of the regular files at a commit: no symbolic links, no submodules."""
-    listed: dict[str, str] = {}
-    for record in git.run("ls-tree", "-r", "-z", "--full-tree", commit).decode("utf-8", "surrogateescape").split("\0"):
-        meta, _, path = record.partition("\t")
-        if meta.startswith("100"):
-            listed[path] = meta.split()[2]
-    return listed
-
-
-def _candidates(work: _Work, listed: dict[str, str], touched: Counter[str]) -> dict[str, tuple[str, Language]]:
-    """Path -> (blob, language) of files the person ever touched, those with most of their commits first, at most ``max_files``."""
-    chosen: list[tuple[str, str, Language]] = []
-    for path in sorted(touched, key=lambda p: (-touched[p], p)):
-        language = language_of(path)
-        if path not in listed or language is None:
-            continue
-        reason = path_refusal(path)
-        if reason or path != path.encode("utf-8", "replace").decode():
-            work.refuse(path, reason or "not_utf8")
-        else:
-            chosen.append((path, listed[path], language))
-    for path, _, _ in chosen[work.request.max_files :]:
-        work.refuse(path, "over_max_files", f"more than {work.request.max_files} files")
-    return {path: (blob, language) for path, blob, language in sorted(chosen[: work.request.max_files])}
-
-
-def _contents(git: Git, candidates: dict[str, tuple[str, Language]]):
-    paths = list(candidates)
-    blobs = [candidates[path][0] for path in paths]
-    for path, (blob, data) in zip(paths, git.blobs(blobs, MAX_FILE_BYTES), strict=True):
-        yield path, blob, data
-
-
-def _judge_licence(work: _Work, files: Sequence[_File]) -> None:
-    """The whole repository is refused only when no file of it may be used, and its licence is why."""
-    if files:
-        return
-    licence = work.request.repository.licence
-    reasons = {refusal.reason for refusal in work.refusals}
-    if licence.spdx is None and "licence_unknown" in reasons:
-        raise LicenceUnknown(
-            f"the licence of {work.request.repository.name} is unknown: {licence.how}",
-            "add a LICENSE file with a standard text, or SPDX-License-Identifier headers, and commit them",
-        )
-    if "licence_not_allowed" in reasons:
+    def judge_licence(self) -> None:
+        """The whole is refused when the repository's licence does not allow it and no file's own header does."""
+        repository, licences = self.request.repository, self.request.licences
+        licence = repository.licence
+        if self.licensed or (licence.spdx and allowed(licence.spdx, licences)):
+            return
+        if licence.spdx is None:
+            raise LicenceUnknown(
+                f"the licence of {repository.name} is unknown: {licence.how}",
+                "if the code is yours, commit a LICENSE file with a standard text, or SPDX-License-Identifier headers in the files",
+            )
         raise LicenceNotAllowed(
-            f"{work.request.repository.name} is under {licence.spdx}, which is not allowed here",
-            f"allow it with --allow-licence {licence.spdx}, or in the setting licences; allowed now: {', '.join(work.request.licences)}",
-            licence=licence.spdx,
-        )
+            f"{repository.name} is under {licence.spdx}, which is not allowed here (allowed: {', '.join(licences)})",
+            f"allow it with --allow-licence {licence.spdx}, or in the setting licences", licence=licence.spdx,
+        )  # fmt: skip
 
+    def _of_file(self, file: _File, blamed: Future[list[str]]) -> list[Span]:
+        """The spans of one file whose blame is there or on its way."""
+        try:
+            owners = blamed.result()
+        except TimedOut:
+            self.refuse(file.path, "blame_timeout")
+            return []
+        except GitFailed as error:
+            self.refuse(file.path, "blame_failed", error.message)
+            return []
+        source = file.text.split("\n")
+        mine = [self.own.get(owner) for owner in owners]
+        self.lines_owned += sum(one is not None for one in mine)
+        spans = [span for definition in file.definitions for span in self._own(file, definition, source, mine)]
+        secret = secret_in(file.text) if spans else None
+        if secret:
+            self.refuse(file.path, "secret", secret)
+            return []
+        return spans
 
-def _own_spans(work: _Work, file: _File, owners: list[str], mine: list[bool]) -> list[Span]:
-    source = file.text.split("\n")
-    spans: list[Span] = []
-    for one in file.found:
-        rows = [row for row in range(one.start - 1, one.end) if row < len(mine) and source[row].strip()]
-        own = [row for row in rows if mine[row]]
-        share = len(own) / len(rows) if rows else 0.0
-        if share < work.request.owned_share:
-            if own:
-                work.refuse(file.path, "not_owned", f"{100 * share:.0f} % of its lines", one.start, one.end)
-            continue
-        if email_in(one.text) or email_in(one.comment):
-            work.refuse(file.path, "email", "", one.start, one.end)
-            continue
-        latest = min((work.commits[owners[row]] for row in own), key=lambda commit: commit.order)
-        spans.append(
-            Span(
-                path=file.path, language=file.language, kind=one.kind, name=one.name, signature=one.signature, arguments=one.arguments,
-                start=one.start, end=one.end, text=one.text, sha256=sha256(one.text), blob=file.blob,
-                commit=work.request.repository.commit, subject=clean_subject(latest.subject), comment=one.comment, docstring=one.docstring,
-                body_start=one.body_start, owned=round(share, 4), licence=file.licence,
+    def _own(self, file: _File, top: Definition, source: list[str], mine: list[Commit | None]) -> Iterator[Span]:
+        """What of a definition is the person's: all of it, or of a class that is large or shared the methods. Not-theirs is no refusal."""
+        todo = [top]
+        while todo:
+            one = todo.pop()
+            if one.kind == "class" and not one.one_piece:
+                todo.extend(one.inside)
+                continue
+            filled = [row for row in range(one.start - 1, min(one.end, len(mine))) if source[row].strip()]
+            own = [commit for row in filled if (commit := mine[row])]
+            share = len(own) / len(filled) if filled else 0.0
+            lines = (one.start, one.end)
+            if not own:
+                continue
+            if one.inside and (share < self.request.owned_share or one.refusal()):
+                todo.extend(one.inside)
+            elif share < self.request.owned_share:
+                self.refuse(file.path, "not_owned", f"{100 * share:.0f} % of its lines", lines)
+            elif refusal := one.refusal():
+                self.refuse(file.path, *refusal, lines)
+            elif email_in(one.text) or email_in(one.comment):
+                self.refuse(file.path, "email", "", lines)
+            else:
+                yield self._span(file, one, share, min(own, key=lambda commit: commit.order))
+
+    def _span(self, file: _File, one: Definition, share: float, latest: Commit) -> Span:
+        return Span(
+            path=file.path, language=file.entry.language, kind=one.kind, name=one.name, signature=one.signature, arguments=one.arguments,
+            start=one.start, end=one.end, text=one.text, sha256=sha256(one.text), blob=file.blob, commit=self.request.repository.commit,
+            subject=self._subject(latest), comment=one.comment, docstring=one.docstring, body_start=one.body_start, owned=round(share, 4),
+            licence=file.licence,
+        )  # fmt: skip
+
+    @staticmethod
+    def _subject(commit: Commit) -> str:
+        subject = clean_subject(commit.subject)
+        return "" if secret_in(subject) else subject
+
+    def _tell(self, done: int, total: int, seconds: float) -> None:
+        rate = done / seconds if seconds else None
+        self.emit(
+            StageProgress(
+                stage="collect", done=done, total=total, unit="files", rate=round(rate, 1) if rate else None,
+                eta_seconds=round((total - done) / rate, 1) if rate else None,
             )
         )  # fmt: skip
-    return spans
 
+    # Hunks, as they were when they were committed.
 
-def _hunks(work: _Work, own: Sequence[Commit]) -> list[Span]:
-    """Before -> after of the person's latest commits; what a hunk leaves must be theirs to the same share as a definition."""
-    changes: list[Change] = []
-    for change in find_changes(work.git, own[: work.request.max_changes]):
-        if language_of(change.path) and not path_refusal(change.path) and change.added >= work.request.owned_share:
-            changes.append(change)
-    wanted = sorted({change.blob for change in changes})
-    blobs = dict(work.git.blobs(wanted, MAX_FILE_BYTES))
-    files: dict[str, _File | None] = {}
-    spans: list[Span] = []
-    for change in changes:
-        language = language_of(change.path)
-        assert language is not None
-        key = f"{change.path}\0{change.blob}"
-        if key not in files:
-            files[key] = work.read(change.path, change.blob, language, blobs.get(change.blob))
-        file = files[key]
-        if file is None:
-            continue
-        lines = file.text.split("\n")
-        text = "\n".join(lines[change.start - 1 : change.end]) + ("\n" if change.end < len(lines) else "")
-        if email_in(text) or email_in(change.before) or secret_in(change.before):
-            work.refuse(change.path, "email_or_secret", "in a change", change.start, change.end)
-            continue
-        spans.append(
-            Span(
-                path=change.path, language=language, kind="hunk", name=change.name, start=change.start, end=change.end, text=text,
-                sha256=sha256(text), blob=change.blob, commit=change.commit, subject=change.subject, before=change.before,
-                owned=round(change.added, 4), licence=file.licence,
-            )
+    def hunks(self) -> list[Span]:
+        """Before -> after of the person's latest commits, newest first, at most ``max_changes``.
+
+        What a hunk leaves must be the person's to the same share as a definition, and its repository's licence is that of its own commit.
+        """
+        spans: list[Span] = []
+        files: dict[tuple[str, str], _File | None] = {}
+        for change in find_changes(self.git, self.latest[: self.request.max_changes]):
+            if len(spans) >= self.request.max_changes:
+                break
+            entry = entry_of(change.path)
+            if entry is None or path_refusal(change.path) or change.added < self.request.owned_share:
+                continue
+            key = (change.path, change.blob)
+            if key not in files:
+                file = self.usable(change.path, change.blob, entry, self._licence_at(change.commit))
+                if file and (secret := secret_in(file.text)):
+                    self.refuse(change.path, "secret", secret)
+                    file = None
+                files = {key: file}
+            kept = files[key]
+            if kept and (span := self._hunk(kept, change)):
+                spans.append(span)
+        return spans
+
+    def _hunk(self, file: _File, change: Change) -> Span | None:
+        lines = (change.start, change.end)
+        source = file.text.split("\n")
+        text = "\n".join(source[change.start - 1 : change.end]) + ("\n" if change.end < len(source) else "")
+        old = self.objects.get(change.old_blob, MAX_FILE_BYTES)
+        if text.encode() != change.after or old is None or change.before not in old:
+            return self.refuse(change.path, "not_verbatim", "the diff is not what the file says", lines)
+        try:
+            before = change.before.decode("utf-8")
+        except UnicodeDecodeError:
+            return self.refuse(change.path, "not_utf8", "before the change", lines)
+        if email_in(text) or email_in(before):
+            return self.refuse(change.path, "email", "", lines)
+        secret = secret_in(old.decode("utf-8", "replace")) or secret_in(change.subject)
+        if secret:
+            return self.refuse(change.path, "secret", f"{secret}, before the change", lines)
+        around = innermost(file.definitions, change.start)
+        stem = change.path.rpartition("/")[2].partition(".")[0]
+        return Span(
+            path=change.path, language=file.entry.language, kind="hunk", name=around.name if around else stem, start=change.start,
+            end=change.end, text=text, sha256=sha256(text), blob=change.blob, commit=change.commit, subject=change.subject, before=before,
+            owned=round(change.added, 4), licence=file.licence,
         )  # fmt: skip
-    return spans
+
+    def _licence_at(self, commit: str) -> str | None:
+        """The repository's licence as of an older commit."""
+        files = licence_files(self.git, commit)
+        if files not in self._licences:
+            self._licences[files] = licence_of_files(self.objects, files).spdx
+        return self._licences[files]
 
 
-def _printable(path: str) -> str:
-    return path.encode("utf-8", "replace").decode()
+@contextmanager
+def _workers(git: Git) -> Generator[ThreadPoolExecutor]:
+    """Threads that wait for git; when something goes wrong its processes are stopped, not waited for."""
+    with ThreadPoolExecutor(WORKERS) as pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            git.stop()
+            raise

@@ -1,128 +1,158 @@
-"""Who did what in a repository's history: commits with their files, authors by share, and which of today's files a person ever touched."""
+"""Who did what in a repository's history: its people by share, and one person's commits with the files they touched.
+
+The mailmap is honoured. Merges and bots are left out. Subjects and names are data: records are told apart by a mark that is new each time.
+"""
 
 from __future__ import annotations
 
 import re
+import secrets
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from clonedna.core.work import AuthorShare, Identity
 from clonedna.sources.process import Git
 
 _BOT = re.compile(
-    r"\[bot\]|^(dependabot|renovate|github-actions?|pre-commit-ci|greenkeeper|snyk-bot|codecov|web-flow|semantic-release-bot)\b",
+    r"\[bot\]|[-_]bot$|^(dependabot|renovate|github[- ]actions?|pre-commit-ci|greenkeeper|snyk|codecov|web-flow|allcontributors)\b",
     re.IGNORECASE,
 )
+_REVERT = re.compile(r'revert(ed|s)?\b(:| ")', re.IGNORECASE)
 _NOISE = (
-    (re.compile(r"\S+@\S+\.\w+|https?://\S+"), ""),
-    (re.compile(r"\s*\(?\b(?:(?:fix(?:es|ed)?|close[sd]?|resolve[sd]?|refs?|see)\s+)?(?:[\w.-]+/[\w.-]+)?#\d+\)?", re.IGNORECASE), ""),
-    (re.compile(r"\s*\(?\b(?:gh|bpo|issue|pr)-?\s?\d+\)?", re.IGNORECASE), ""),
+    re.compile(r"\S+@\S+\.\w+|(https?|ftp|git|ssh)://\S+"),
+    re.compile(r"\s*\(?(?:\b[\w.-]+/[\w.-]+)?#\d+\)?"),
+    re.compile(r"\s*\(?\b(?:gh|bpo|issue|pr)-?\s?\d+\)?", re.IGNORECASE),
+    re.compile(r"\b(?:co-authored-by|signed-off-by|reviewed-by|change-id):.*$", re.IGNORECASE),
 )  # fmt: skip
 _TRIVIAL = re.compile(
-    r"(wip|fix(es|ed)?|typos?|fix(ed)? typos?|updates?|updated|cleanup|clean up|refactor(ing)?|merge\b.*|initial commit|first commit|tests?|lint|linting|"
-    r"format(ting)?|black|ruff|style|misc|tweaks?|changes|minor|oops|temp|tmp|more|bump\b.*|release\b.*|v?\d[\d.]*\w*|\W*)",
+    r"(wip|fix(es|ed)?|(fix(ed)? )?typos?|updates?|updated|cleanup|clean up|refactor(ing)?|merge\b.*|initial commit|first commit|tests?|"
+    r"lint|linting|format(ting)?|black|ruff|prettier|style|misc|tweaks?|changes|minor|oops|temp|tmp|more|bump\b.*|release\b.*|revert\b.*|v?\d[\d.]*\w*|\W*)",
     re.IGNORECASE,
 )
+_PREFIX = re.compile(r"^\w+(\([\w ./-]*\))?!?:\s*")
 MAX_SUBJECT = 100
+Person = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """``order``: 0 is the newest. ``paths``: what it touched, under the names these files have at HEAD as far as renames tell."""
+    """A person's commit. ``order``: 0 is the newest of all. ``paths``: what it touched, under today's names as far as renames tell."""
 
     id: str
-    name: str
-    email: str
     subject: str
     order: int
     paths: tuple[str, ...]
 
-    def by(self, people: Sequence[Identity]) -> bool:
-        return any(person.matches(self.name, self.email) for person in people)
+    @property
+    def reverts(self) -> bool:
+        """It brings back what somebody else may have written, so its lines are not the reverter's."""
+        return bool(_REVERT.match(self.subject))
 
 
-def is_bot(name: str, email: str) -> bool:
-    return bool(_BOT.search(name) or "[bot]" in email.casefold())
+@dataclass(frozen=True, slots=True)
+class Author:
+    """An author as the mailmap has them (``name``, ``email``) and as the commits say (``raw_name``, ``raw_email``)."""
+
+    name: str
+    email: str
+    raw_name: str
+    raw_email: str
+
+    @property
+    def bot(self) -> bool:
+        return any(_BOT.search(name) for name in (self.name, self.raw_name)) or "[bot]" in self.email + self.raw_email
 
 
-def author_shares(git: Git, revision: str) -> tuple[int, tuple[AuthorShare, ...]]:
-    """Number of commits without merges, and the people behind them (mailmap honoured, bots left out), most commits first."""
-    log = git.text("log", "--no-merges", "--use-mailmap", "--format=%aN%x1f%aE", revision, "--")
-    names: dict[str, Counter[str]] = defaultdict(Counter)
-    spelling: dict[str, str] = {}
-    total = 0
-    for line in log.splitlines():
-        name, _, email = line.partition("\x1f")
-        total += 1
-        if is_bot(name, email):
-            continue
-        key = email.casefold() or f"\x1f{name.casefold()}"
-        names[key][name] += 1
-        spelling.setdefault(key, email)
+def identities(git: Git, revision: str) -> Counter[Author]:
+    """How many commits (no merges) each author has in the history of ``revision``."""
+    fields = git.fields("log", "-z", "--no-merges", "--format=%aN%x00%aE%x00%an%x00%ae", revision, "--")
+    return Counter(Author(*four) for four in zip(fields, fields, fields, fields, strict=False))
+
+
+def author_shares(authors: Counter[Author]) -> tuple[int, tuple[AuthorShare, ...]]:
+    """Number of commits, and the people behind them (one for each e-mail, bots left out), most commits first."""
+    total = authors.total()
+    names: dict[str, Counter[Person]] = defaultdict(Counter)
+    for author, count in authors.items():
+        if not author.bot:
+            names[author.email.casefold() or f"\0{author.name.casefold()}"][author.name, author.email] += count
     shares = [
         AuthorShare(
-            identity=Identity(name=_clean(count.most_common(1)[0][0]), email=spelling[key]),
-            commits=count.total(),
-            share=count.total() / total,
+            identity=Identity(name=_printable(name), email=_printable(email)), commits=each.total(), share=each.total() / total
         )
-        for key, count in names.items()
-    ]
+        for each in names.values()
+        for name, email in [max(sorted(each), key=lambda person: each[person])]
+    ]  # fmt: skip
     return total, tuple(sorted(shares, key=lambda one: (-one.commits, one.identity.email, one.identity.name)))
 
 
-def _clean(name: str) -> str:
-    return " ".join("".join(c for c in name if c.isprintable() and c not in "<>").split())[:120]
+def own_identities(authors: Iterable[Author], people: Sequence[Identity]) -> frozenset[Person]:
+    """The mailmap's ``(name, email)`` of ``people``. Who is known only under an older address is found by that one."""
+    known = [author for author in authors if not author.bot]
+    mine = {(a.name, a.email) for a in known for p in people if p.matches(a.name, a.email)}
+    old = {(a.name, a.email) for a in known for p in people if p.email and p.matches(a.raw_name, a.raw_email)}
+    return frozenset(mine | old)
 
 
-def read_history(git: Git, revision: str) -> list[Commit]:
-    """All commits without merges, newest first; paths follow renames forward to the names at ``revision``."""
-    log = git.run(
-        "log", "--no-merges", "--use-mailmap", "--name-status", "-M", "-z", "--no-ext-diff", "--no-textconv",
-        "--format=%x01%H%x1f%aN%x1f%aE%x1f%s", revision, "--",
-    ).decode("utf-8", "surrogateescape")  # fmt: skip
+def own_commits(git: Git, revision: str, who: frozenset[Person]) -> list[Commit]:
+    """Their commits without merges, newest first."""
+    mark = secrets.token_hex(16)
+    fields = git.fields(
+        "log", "-z", "--no-merges", "--name-status", "-M", "-l1000", "--no-ext-diff", "--no-textconv",
+        f"--format={mark}%x00%H%x00%aN%x00%aE%x00%s", revision, "--",
+    )  # fmt: skip
     today: dict[str, str] = {}
-    commits: list[Commit] = []
-    for order, record in enumerate(log.split("\x01")[1:]):
-        head, _, rest = record.partition("\0")
-        fields = head.split("\x1f", 3)
-        if len(fields) != 4:
-            continue
-        commits.append(Commit(fields[0], fields[1], fields[2], fields[3].rstrip("\n"), order, _paths(rest, today)))
-    return commits
+    own: list[Commit] = []
+    order = -1
+    field = next(fields, None)
+    while field is not None:
+        head = [next(fields, "") for _ in range(4)]
+        order += 1
+        paths, field = _paths(fields, mark, today)
+        if (head[1], head[2]) in who:
+            own.append(Commit(head[0], head[3], order, paths))
+    return own
 
 
-def _paths(rest: str, today: dict[str, str]) -> tuple[str, ...]:
-    tokens = [token.lstrip("\n") for token in rest.split("\0")]
+def _paths(fields: Iterable[str], mark: str, today: dict[str, str]) -> tuple[tuple[str, ...], str | None]:
+    """One commit's paths, and the field behind them. ``today``: older name -> the name that a newer commit gave it, updated here."""
     paths: list[str] = []
     renames: list[tuple[str, str]] = []
-    i = 0
-    while i < len(tokens):
-        status = tokens[i]
-        if not status:
-            i += 1
-        elif status[0] in "RC" and i + 2 < len(tokens):
-            old, new = tokens[i + 1], tokens[i + 2]
+    following = iter(fields)
+    behind: str | None = None
+    for field in following:
+        status = field.lstrip("\n")
+        if status == mark:
+            behind = status
+            break
+        if status[:1] in ("R", "C"):
+            old, new = next(following, ""), next(following, "")
             paths.append(today.get(new, new))
             if status[0] == "R":
                 renames.append((old, today.get(new, new)))
-            i += 3
-        elif i + 1 < len(tokens):
-            paths.append(today.get(tokens[i + 1], tokens[i + 1]))
-            i += 2
-        else:
-            break
+        elif status:
+            path = next(following, "")
+            paths.append(today.get(path, path))
     for old, new in renames:
         today.setdefault(old, new)
-    return tuple(paths)
+    return tuple(paths), behind
+
+
+def _printable(text: str) -> str:
+    return " ".join("".join(c for c in text if (c.isprintable() or c.isspace()) and c not in "<>").split())[:120]
 
 
 def clean_subject(subject: str) -> str:
-    """A commit's subject without issue numbers, addresses and links, at most 100 characters; empty when it says nothing."""
-    text = subject
-    for pattern, replacement in _NOISE:
-        text = pattern.sub(replacement, text)
+    """A commit's subject without issue numbers, trailers, addresses and links, at most 100 characters; empty when it says nothing.
+
+    A conventional-commit prefix stays, when something is said behind it.
+    """
+    text = _printable(subject)
+    for pattern in _NOISE:
+        text = pattern.sub("", text)
     text = " ".join(text.split()).rstrip(" .,;:-")
-    if _TRIVIAL.fullmatch(text) or len(text) < 5:
+    said = _PREFIX.sub("", text)
+    if _TRIVIAL.fullmatch(said) or _TRIVIAL.fullmatch(text) or len(said) < 5:
         return ""
     return text if len(text) <= MAX_SUBJECT else text[:MAX_SUBJECT].rsplit(" ", 1)[0]

@@ -1,7 +1,8 @@
 """Which licence a repository or a file is under, and whether it is allowed. Unknown is refused.
 
-Order of truth: the text of LICENSE files at the root (`pyaskalono`, score >= 0.9), then SPDX headers in the files themselves; a file's own
-header wins for that file.
+Order of truth: the text of licence files at the root (`pyaskalono`, score >= 0.9), then SPDX headers in the files themselves; a file's
+own header wins for that file. Several licence files mean a choice (OR) only where their names or a note beside them say so; else all
+of them hold (AND).
 """
 
 from __future__ import annotations
@@ -9,65 +10,117 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-import askalono
-from license_expression import ExpressionError, LicenseSymbol, get_spdx_licensing
+import askalono  # type: ignore[import-untyped]
+from license_expression import AND, OR, ExpressionError, LicenseSymbol, get_spdx_licensing
 
 from clonedna.core.work import Licence
+from clonedna.sources.process import Git, Objects
 
 ENOUGH = 0.9
-LICENCE_FILE = re.compile(r"^(licen[cs]e|copying|unlicense)([-_.].*)?$", re.IGNORECASE)
-_HEADER = re.compile(r"SPDX-License-Identifier:\s*([A-Za-z0-9.+\-() ]+?)\s*(?:\*/|-->|$)", re.MULTILINE)
-_NOT_A_TEXT = re.compile(r"\.(py|js|ts|json|toml|html?)$", re.IGNORECASE)
-# Riders that take back what the text around them grants; a matcher of whole texts may overlook them.
+MAX_LICENCE_BYTES = 200_000
+HEADER_LINES = 40
+_FILE = re.compile(r"^(licen[cs]es?|copying|unlicense)([-_.].*)?$", re.IGNORECASE)
+_NOT_A_TEXT = re.compile(r"\.(py|js|ts|json|toml|html?|tmpl|in|header|spdx)$", re.IGNORECASE)
+_OTHERS_CODE = re.compile(r"third|3rd|vendor|bundled|dependenc", re.IGNORECASE)
+_ONE_OF_SEVERAL = re.compile(r"^(licen[cs]e|copying)[-_.](?!txt$|md$|rst$)[a-z0-9]|^unlicense", re.IGNORECASE)
+_CHOICE = re.compile(r"\beither\b|\bdual\b|\bdual-licen[cs]ed\b|\bat your option\b", re.IGNORECASE)
+MAX_POINTER = 1200
+_HEADER = re.compile(
+    r"^\W{0,8}SPDX-License-Identifier:[ \t]*([A-Za-z0-9.+\-() ]+?)[ \t]*(?:\*/|-->)?[ \t]*\r?$", re.MULTILINE
+)
+# Riders that take back what the text around them grants: beside a long licence they hardly lower a matcher's score.
 _RIDERS = re.compile(
-    r"commons clause|elastic license|business source license|server side public license", re.IGNORECASE
+    r"commons clause|elastic license|business source license|server side public license|non-?commercial (use|purposes?)? ?only|"
+    r"good, not evil|(may|shall|must) not be used (by|for|in|to)\b|right to sell the software",
+    re.IGNORECASE,
 )
 _SPDX = get_spdx_licensing()
 
 
+def licence_files(git: Git, revision: str) -> tuple[tuple[str, str], ...]:
+    """``(name, blob)`` of the regular files at the root whose name is a licence's, sorted."""
+    found: list[tuple[str, str]] = []
+    for record in git.fields("ls-tree", "-z", revision):
+        meta, _, name = record.partition("\t")
+        if meta.startswith("100") and _FILE.match(name) and not _NOT_A_TEXT.search(name):
+            found.append((name, meta.split()[2]))
+    return tuple(sorted(found))
+
+
+def repository_licence(git: Git, objects: Objects, revision: str) -> Licence:
+    """The licence that the root of ``revision`` states; ``spdx`` is ``None`` when it states none that is known."""
+    return licence_of_files(objects, licence_files(git, revision))
+
+
+def licence_of_files(objects: Objects, files: Sequence[tuple[str, str]]) -> Licence:
+    """The licence that these ``(name, blob)`` state together."""
+    texts = [(name, (objects.get(blob, MAX_LICENCE_BYTES) or b"").decode("utf-8", "replace")) for name, blob in files]
+    return licence_of_texts(texts)
+
+
 def licence_of_texts(files: Sequence[tuple[str, str]]) -> Licence:
-    """The licence of a repository from its licence files ``(path, text)``. Several allowed at choice (``LICENSE-MIT``, ``LICENSE-APACHE``) join by OR."""
+    """The licence that licence files ``(name, text)`` state together."""
+    own = [(name, text) for name, text in files if not _OTHERS_CODE.search(name)]
+    named = [name for name, _ in own if _ONE_OF_SEVERAL.match(name)]
+    pointers = {
+        name for name, text in own if name not in named and len(named) > 1 and len(text) < MAX_POINTER and _CHOICE.search(text)
+    }  # fmt: skip
     found: list[tuple[str, str, float]] = []
-    for path, text in files:
-        if _NOT_A_TEXT.search(path):
+    for name, text in own:
+        if name in pointers:
             continue
-        if _RIDERS.search(text):
-            return Licence(spdx=None, how=f"file:{path} carries a rider that restricts the licence")
-        match = askalono.identify(text)
-        if match is None or match.score < ENOUGH:
-            return Licence(
-                spdx=None,
-                how=f"file:{path} is no known licence text",
-                score=round(float(match.score), 4) if match else None,
-            )
-        found.append((path, str(match.name), float(match.score)))
+        if _RIDERS.search(" ".join(text.split())):
+            return Licence(spdx=None, how=f"file:{name} carries a rider that restricts it")
+        stated = header_licence(text)
+        match = askalono.identify(text)  # pyright: ignore[reportAttributeAccessIssue]
+        score = round(float(match.score), 4)
+        if score >= ENOUGH:
+            found.append((name, str(match.name), score))
+        elif stated and len(text) < MAX_POINTER and _parsed(stated):
+            found.append((name, stated, 1.0))
+        else:
+            return Licence(spdx=None, how=f"file:{name} is no licence text that is known", score=score)
     if not found:
         return Licence(spdx=None, how="no licence file at the root")
-    names = list(dict.fromkeys(name for _, name, _ in found))
-    where = ", ".join(path for path, _, _ in found)
-    return Licence(spdx=" OR ".join(names), how=f"file:{where}", score=round(min(score for _, _, score in found), 4))
+    each = list(dict.fromkeys(spdx for _, spdx, _ in found))
+    choice = len(named) == len(found) and (len(named) > 1 or bool(pointers))
+    together = (" OR " if choice else " AND ").join(f"({one})" if " " in one and len(each) > 1 else one for one in each)
+    return Licence(
+        spdx=together, how=f"file:{', '.join(name for name, _, _ in found)}", score=min(score for _, _, score in found)
+    )
 
 
 def header_licence(text: str) -> str | None:
-    """The SPDX expression that a file states in its first 4,000 characters, if it does."""
-    match = _HEADER.search(text[:4000])
-    return match[1].strip() if match else None
+    """The SPDX expression of a line in the first 40 that begins with ``SPDX-License-Identifier:`` (behind comment marks), if there is one.
+
+    Several such lines all hold.
+    """
+    head = "\n".join(text.split("\n", HEADER_LINES)[:HEADER_LINES])
+    stated = list(dict.fromkeys(match.strip() for match in _HEADER.findall(head)))
+    return (
+        " AND ".join(f"({one})" if " " in one else one for one in stated)
+        if len(stated) > 1
+        else next(iter(stated), None)
+    )
 
 
 def allowed(expression: str, licences: Sequence[str]) -> bool:
-    """Whether an SPDX expression is allowed: every part of an AND, any part of an OR. What cannot be parsed is not. Exceptions (WITH) are not."""
-    try:
-        parsed = _SPDX.parse(expression, validate=True)
-    except ExpressionError:
-        return False
+    """Whether an SPDX expression is allowed: every part of an AND, any part of an OR. Not what cannot be parsed, nor exceptions (WITH)."""
     names = {name.casefold() for name in licences}
 
     def fits(node: object) -> bool:
         if isinstance(node, LicenseSymbol):
-            return node.key.casefold() in names
-        parts = [fits(part) for part in getattr(node, "args", ())]
-        if not parts:
-            return False
-        return any(parts) if type(node).__name__ == "OR" else all(parts)
+            return str(node.key).casefold() in names
+        if isinstance(node, OR):
+            return any(fits(part) for part in node.args)
+        return isinstance(node, AND) and all(fits(part) for part in node.args)
 
-    return parsed is not None and fits(parsed)
+    return fits(_parsed(expression))
+
+
+def _parsed(expression: str) -> object:
+    """The expression, or ``None`` when it is none or names a licence that SPDX does not know."""
+    try:
+        return _SPDX.parse(expression, validate=True)
+    except (ExpressionError, RecursionError):
+        return None

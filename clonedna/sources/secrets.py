@@ -1,0 +1,94 @@
+"""Whether a text holds a secret, and of which kind. The secret itself is never kept, returned or logged.
+
+Used from `detect-secrets` are the detectors that match one vendor's fixed format; they are called directly on the text, so none of them
+can ask a network whether what it found is valid. Left out are its entropy detectors (hashes, test vectors and identifiers in code set
+them off), its keyword detector (any ``password = "..."`` in a test does) and its address detector (public IP addresses are no secrets).
+Ours below know formats that it does not, and literals with high entropy only where they are bound to a name that says secret.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from functools import cache
+
+from detect_secrets.plugins.artifactory import ArtifactoryDetector
+from detect_secrets.plugins.aws import AWSKeyDetector
+from detect_secrets.plugins.azure_storage_key import AzureStorageKeyDetector
+from detect_secrets.plugins.base import RegexBasedDetector
+from detect_secrets.plugins.discord import DiscordBotTokenDetector
+from detect_secrets.plugins.github_token import GitHubTokenDetector
+from detect_secrets.plugins.gitlab_token import GitLabTokenDetector
+from detect_secrets.plugins.jwt import JwtTokenDetector
+from detect_secrets.plugins.mailchimp import MailchimpDetector
+from detect_secrets.plugins.npm import NpmDetector
+from detect_secrets.plugins.private_key import PrivateKeyDetector
+from detect_secrets.plugins.pypi_token import PypiTokenDetector
+from detect_secrets.plugins.sendgrid import SendGridDetector
+from detect_secrets.plugins.slack import SlackDetector
+from detect_secrets.plugins.square_oauth import SquareOAuthDetector
+from detect_secrets.plugins.stripe import StripeDetector
+from detect_secrets.plugins.telegram_token import TelegramBotTokenDetector
+from detect_secrets.plugins.twilio import TwilioKeyDetector
+
+KNOWN = (
+    ArtifactoryDetector, AWSKeyDetector, AzureStorageKeyDetector, DiscordBotTokenDetector, GitHubTokenDetector, GitLabTokenDetector,
+    JwtTokenDetector, MailchimpDetector, NpmDetector, PrivateKeyDetector, PypiTokenDetector, SendGridDetector, SlackDetector,
+    SquareOAuthDetector, StripeDetector, TelegramBotTokenDetector, TwilioKeyDetector,
+)  # fmt: skip
+FORMATS = {
+    "Anthropic key": r"\bsk-ant-[A-Za-z0-9_-]{20,}",
+    "OpenAI key": r"\bsk-(?:(?:proj|svcacct|admin|None)-[A-Za-z0-9_-]{20,}|[A-Za-z0-9]{32,})",
+    "xAI key": r"\bxai-[A-Za-z0-9]{20,}",
+    "GitHub token": r"\bgh[opusr]_[A-Za-z0-9]{36}",
+    "GitHub fine-grained token": r"\bgithub_pat_[A-Za-z0-9_]{22,}",
+    "Google API key": r"\bAIza[0-9A-Za-z_-]{35}",
+    "Google OAuth secret": r"\bGOCSPX-[A-Za-z0-9_-]{20,}",
+    "Hugging Face token": r"\bhf_[A-Za-z0-9]{30,}",
+    "npm token": r"\bnpm_[A-Za-z0-9]{36}",
+    "Slack token": r"\bxox[abceoprs]-[A-Za-z0-9-]{10,}|\bxapp-\d-[A-Za-z0-9-]{10,}",
+    "DigitalOcean token": r"\bdo[opr]_v1_[a-f0-9]{64}",
+    "Private key": r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----|\bAGE-SECRET-KEY-1[A-Z0-9]{20,}",
+    "Password in a URL": r"\b[a-z][a-z0-9+]*://[^\s:/@'\"{}<>$%]+:(?![^\s@]*(?:pass|secret|pw|xxx|\*))[^\s:/@'\"{}<>$%]{6,}@(?!localhost|127\.|example|[\w.]*\.example)[\w-]+\.[\w.-]+",
+}  # fmt: skip
+_ASSIGNED = re.compile(
+    r"""[\w.-]*(?:secret|token|passw(?:or)?d|api_?key|access_?key|private_?key|auth_?key)["']?\]?\s*[:=]{1,2}\s*["']([^\s"']{16,200})["']""",
+    re.IGNORECASE,
+)
+_ENOUGH_BITS = 3.7
+_PLACEHOLDER = re.compile(
+    r"example|sample|test|dummy|fake|placeholder|change|your|x{4}|[{}<>$%()/:]|\.\.", re.IGNORECASE
+)
+
+
+@cache
+def _detectors() -> tuple[RegexBasedDetector, ...]:
+    return tuple(kind() for kind in KNOWN)
+
+
+@cache
+def _formats() -> dict[str, re.Pattern[str]]:
+    return {kind: re.compile(pattern) for kind, pattern in FORMATS.items()}
+
+
+def secret_in(text: str) -> str | None:
+    """The kind of a secret in the text, or ``None``."""
+    for kind, pattern in _formats().items():
+        if pattern.search(text):
+            return kind
+    for detector in _detectors():
+        if next(iter(detector.analyze_string(text)), None) is not None:
+            return str(detector.secret_type)
+    return "Secret in a literal" if any(_looks_secret(value) for value in _ASSIGNED.findall(text)) else None
+
+
+def _looks_secret(value: str) -> bool:
+    """A literal of letters and digits with at least 3.7 bits a character that does not say it is a placeholder."""
+    mixed = any(c.isdigit() for c in value) and any(c.isalpha() for c in value)
+    return mixed and not _PLACEHOLDER.search(value) and bits(value) >= _ENOUGH_BITS
+
+
+def bits(text: str) -> float:
+    """Shannon entropy of the characters of ``text``, in bits a character."""
+    return -sum(n / len(text) * math.log2(n / len(text)) for n in Counter(text).values())
