@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 DNA = [sys.executable, "-m", "clonedna.cli.main"]
-PROMPT = "Write a Python function that reads a JSON file and returns its fields."
+PROMPT = "Write the Python function `count_lines(path)` for `tools/count.py`."
 
 
 def dna(*arguments: str, capture: bool = False) -> str:

@@ -64,8 +64,8 @@ class Recipe(Value):
     epochs: int = Field(default=3, ge=1, le=100)
     batch_tokens: int = Field(default=2048, ge=64)
     max_tokens: int = Field(default=512, ge=64)
-    max_train_pairs: int = Field(default=256, ge=1)
-    max_holdout_pairs: int = Field(default=120, ge=1)
+    max_train_pairs: int = Field(default=192, ge=1)
+    max_holdout_pairs: int = Field(default=96, ge=1)
     base_instruct_ratio: float = Field(default=0.5, ge=0, le=4)
     tool_use_pairs: int = Field(default=24, ge=0)
     general_source: str = ""
