@@ -21,7 +21,6 @@ WORDS = [
     "omega",
     "sigma",
     "kappa",
-    "lambda",
     "theta",
     "zeta",
     "total",

@@ -22,7 +22,6 @@ WORDS = [
     "omega",
     "sigma",
     "kappa",
-    "lambda",
     "theta",
     "zeta",
     "total",

@@ -81,6 +81,7 @@ class _Work:
         self.own = {commit.id: commit for commit in own if not commit.reverts}
         self.refusals: list[Refusal] = []
         self.seen = self.licensed = self.lines_owned = 0
+        self._secrets: dict[str, str | None] = {}
         self._licences: dict[tuple[tuple[str, str], ...], str | None] = {}
 
     def refuse(self, path: str, reason: str, detail: str = "", lines: tuple[int, int] | None = None) -> None:
@@ -194,7 +195,7 @@ class _Work:
         mine = [self.own.get(owner) for owner in owners]
         self.lines_owned += sum(one is not None for one in mine)
         spans = [span for definition in file.definitions for span in self._own(file, definition, source, mine)]
-        secret = secret_in(file.text) if spans else None
+        secret = self._secret(file.blob, file.text) if spans else None
         if secret:
             self.refuse(file.path, "secret", secret)
             return []
@@ -265,10 +266,10 @@ class _Work:
             key = (change.path, change.blob)
             if key not in files:
                 file = self.usable(change.path, change.blob, entry, self._licence_at(change.commit))
-                if file and (secret := secret_in(file.text)):
+                if file and (secret := self._secret(change.blob, file.text)):
                     self.refuse(change.path, "secret", secret)
                     file = None
-                files = {key: file}
+                files = {key: file}  # hunks of one file come one after the other
             kept = files[key]
             if kept and (span := self._hunk(kept, change)):
                 spans.append(span)
@@ -287,7 +288,7 @@ class _Work:
             return self.refuse(change.path, "not_utf8", "before the change", lines)
         if email_in(text) or email_in(before):
             return self.refuse(change.path, "email", "", lines)
-        secret = secret_in(old.decode("utf-8", "replace")) or secret_in(change.subject)
+        secret = self._secret(change.old_blob, old.decode("utf-8", "replace")) or secret_in(change.subject)
         if secret:
             return self.refuse(change.path, "secret", f"{secret}, before the change", lines)
         around = innermost(file.definitions, change.start)
@@ -297,6 +298,12 @@ class _Work:
             end=change.end, text=text, sha256=sha256(text), blob=change.blob, commit=change.commit, subject=change.subject, before=before,
             owned=round(change.added, 4), licence=file.licence,
         )  # fmt: skip
+
+    def _secret(self, blob: str, text: str) -> str | None:
+        """``secret_in``, asked once for each blob."""
+        if blob not in self._secrets:
+            self._secrets[blob] = secret_in(text)
+        return self._secrets[blob]
 
     def _licence_at(self, commit: str) -> str | None:
         """The repository's licence as of an older commit."""

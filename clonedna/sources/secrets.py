@@ -37,23 +37,31 @@ KNOWN = (
     JwtTokenDetector, MailchimpDetector, NpmDetector, PrivateKeyDetector, PypiTokenDetector, SendGridDetector, SlackDetector,
     SquareOAuthDetector, StripeDetector, TelegramBotTokenDetector, TwilioKeyDetector,
 )  # fmt: skip
-FORMATS = {
-    "Anthropic key": r"\bsk-ant-[A-Za-z0-9_-]{20,}",
-    "OpenAI key": r"\bsk-(?:(?:proj|svcacct|admin|None)-[A-Za-z0-9_-]{20,}|[A-Za-z0-9]{32,})",
-    "xAI key": r"\bxai-[A-Za-z0-9]{20,}",
-    "GitHub token": r"\bgh[opusr]_[A-Za-z0-9]{36}",
-    "GitHub fine-grained token": r"\bgithub_pat_[A-Za-z0-9_]{22,}",
-    "Google API key": r"\bAIza[0-9A-Za-z_-]{35}",
-    "Google OAuth secret": r"\bGOCSPX-[A-Za-z0-9_-]{20,}",
-    "Hugging Face token": r"\bhf_[A-Za-z0-9]{30,}",
-    "npm token": r"\bnpm_[A-Za-z0-9]{36}",
-    "Slack token": r"\bxox[abceoprs]-[A-Za-z0-9-]{10,}|\bxapp-\d-[A-Za-z0-9-]{10,}",
-    "DigitalOcean token": r"\bdo[opr]_v1_[a-f0-9]{64}",
-    "Private key": r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----|\bAGE-SECRET-KEY-1[A-Z0-9]{20,}",
-    "Password in a URL": r"\b[a-z][a-z0-9+]*://[^\s:/@'\"{}<>$%]+:(?![^\s@]*(?:pass|secret|pw|xxx|\*))[^\s:/@'\"{}<>$%]{6,}@(?!localhost|127\.|example|[\w.]*\.example)[\w-]+\.[\w.-]+",
-}  # fmt: skip
+# Kind -> what must stand in the text for the pattern to match (quick to look for), and the pattern.
+FORMATS: dict[str, tuple[tuple[str, ...], str]] = {
+    "Anthropic key": (("sk-ant-",), r"\bsk-ant-[A-Za-z0-9_-]{20,}"),
+    "OpenAI key": (("sk-",), r"\bsk-(?:(?:proj|svcacct|admin|None)-[A-Za-z0-9_-]{20,}|[A-Za-z0-9]{32,})"),
+    "xAI key": (("xai-",), r"\bxai-[A-Za-z0-9]{20,}"),
+    "GitHub token": (("ghp_", "gho_", "ghu_", "ghs_", "ghr_"), r"\bgh[opusr]_[A-Za-z0-9]{36}"),
+    "GitHub fine-grained token": (("github_pat_",), r"\bgithub_pat_[A-Za-z0-9_]{22,}"),
+    "Google API key": (("AIza",), r"\bAIza[0-9A-Za-z_-]{35}"),
+    "Google OAuth secret": (("GOCSPX-",), r"\bGOCSPX-[A-Za-z0-9_-]{20,}"),
+    "Hugging Face token": (("hf_",), r"\bhf_[A-Za-z0-9]{30,}"),
+    "npm token": (("npm_",), r"\bnpm_[A-Za-z0-9]{36}"),
+    "Slack token": (("xox", "xapp-"), r"\bxox[abceoprs]-[A-Za-z0-9-]{10,}|\bxapp-\d-[A-Za-z0-9-]{10,}"),
+    "DigitalOcean token": (("_v1_",), r"\bdo[opr]_v1_[a-f0-9]{64}"),
+    "Private key": (
+        ("PRIVATE KEY", "AGE-SECRET-KEY-1"),
+        r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----|\bAGE-SECRET-KEY-1[A-Z0-9]{20,}",
+    ),
+    "Password in a URL": (
+        ("://",),
+        r"\b[a-z][a-z0-9+]{1,20}://[^\s:/@'\"{}<>$%]{1,100}:(?![^\s@]{0,100}(?:pass|secret|pw|xxx|\*))[^\s:/@'\"{}<>$%]{6,100}"
+        r"@(?!localhost|127\.|example|[\w.]{0,100}\.example)[\w-]+\.[\w.-]+",
+    ),
+}
 _ASSIGNED = re.compile(
-    r"""[\w.-]*(?:secret|token|passw(?:or)?d|api_?key|access_?key|private_?key|auth_?key)["']?\]?\s*[:=]{1,2}\s*["']([^\s"']{16,200})["']""",
+    r"""(?:secret|token|passw(?:or)?d|api_?key|access_?key|private_?key|auth_?key)["']?\]?\s*[:=]{1,2}\s*["']([^\s"']{16,200})["']""",
     re.IGNORECASE,
 )
 _ENOUGH_BITS = 3.7
@@ -69,13 +77,13 @@ def _detectors() -> tuple[RegexBasedDetector, ...]:
 
 @cache
 def _formats() -> dict[str, re.Pattern[str]]:
-    return {kind: re.compile(pattern) for kind, pattern in FORMATS.items()}
+    return {kind: re.compile(pattern) for kind, (_, pattern) in FORMATS.items()}
 
 
 def secret_in(text: str) -> str | None:
     """The kind of a secret in the text, or ``None``."""
-    for kind, pattern in _formats().items():
-        if pattern.search(text):
+    for kind, (needed, _) in FORMATS.items():
+        if any(word in text for word in needed) and _formats()[kind].search(text):
             return kind
     for detector in _detectors():
         if next(iter(detector.analyze_string(text)), None) is not None:

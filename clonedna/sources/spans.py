@@ -21,6 +21,7 @@ CLASS_LINES, CLASS_BYTES = 80, 3000
 MAX_HEAD, MAX_COMMENT = 500, 1000
 _BEHIND = re.compile(rb"^[;,]?\s*((//|#).*|/\*.*\*/\s*)?$")
 _BOUND_NAME = re.compile(r"[\w$.#'\"\[\]-]{1,80}")
+_MARKS = re.compile(r"^\s*(#+|//+!?|/\*+!?|\*+(?!/))?\s?|\s*\*+/\s*$")
 _DIRECTIVE = re.compile(
     r"^(type:|noqa|pylint|eslint|jshint|ts-|@ts-|prettier|biome|istanbul|c8 |v8 |pragma|region|endregion|fmt:|isort|mypy|-\*-|!|"
     r"copyright|spdx-|licen[cs]ed? under|@licen[cs]e|@preserve)",
@@ -313,6 +314,9 @@ def _comment(file: _File, first: int) -> str:
     """The comment that ends on the line above line ``first`` (0-based) and stands alone on its lines, without its marks."""
     taken: list[str] = []
     row = first - 1
+    # One blank line may follow a documentation comment: many put it there.
+    if row > 0 and not file.lines[row].strip() and file.lines[row - 1].rstrip().endswith(b"*/"):
+        row -= 1
     while row >= 0 and len(taken) < 40 and (line := file.lines[row]).strip():
         column = len(line) - len(line.lstrip())
         node = file.root.named_descendant_for_point_range((row, column), (row, column + 1))
@@ -324,7 +328,6 @@ def _comment(file: _File, first: int) -> str:
             break
         taken.append(file.text(node))
         row = node.start_point.row - 1
-    marks = re.compile(r"^\s*(#+|//+!?|/\*+!?|\*+(?!/))?\s?|\s*\*+/\s*$")
-    lines = [marks.sub("", line).strip() for text in reversed(taken) for line in text.splitlines()]
+    lines = [_MARKS.sub("", line).strip() for text in reversed(taken) for line in text.splitlines()]
     said = " ".join(" ".join(line for line in lines if not _DIRECTIVE.match(line)).split())
     return re.sub(r"<?\S+@[\w-]+\.\w+>?", "", said)[:MAX_COMMENT].strip()

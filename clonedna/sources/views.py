@@ -6,10 +6,12 @@ nothing there can make git run something, and no byte is written there. A view o
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
 import shutil
+import stat
 import subprocess
 import tempfile
 import threading
@@ -26,6 +28,7 @@ from clonedna.core.work import Identity
 from clonedna.sources.process import Git, failure
 
 HEAD = "refs/heads/dna"
+MAX_SHALLOW = 16_000_000
 _SCHEME = re.compile(r"^(https|ssh|git|file)://[^/\s-]?[^\s]*$", re.IGNORECASE)
 _SCP = re.compile(r"^(?:[\w.-]+@)?(?P<host>[A-Za-z0-9][\w.-]*):(?P<path>(?!//)[^:\s-][^\s]*)$")
 _HINT = "give the path of a repository, or a git URL (https, ssh, git, file)"
@@ -86,10 +89,7 @@ class Views:
                     Git(fresh, timeout=60).run("init", "-q", "--bare", f"--object-format={form}", "--template=", ".")
                     (fresh / "objects/info").mkdir(exist_ok=True)
             (directory / "objects/info/alternates").write_bytes(os.fsencode(f"{_quoted(objects.resolve())}\n"))
-            if (common / "shallow").exists():
-                shutil.copyfile(common / "shallow", directory / "shallow")
-            else:
-                (directory / "shallow").unlink(missing_ok=True)
+            _copy_shallow(common / "shallow", directory / "shallow")
             _set_head(directory, commit)
         origin = _origin(outside)
         here = top.parent.name if top.name == ".git" else top.name
@@ -166,13 +166,35 @@ class Views:
         """One process at a time makes or updates a view."""
         try:
             self.cache.mkdir(parents=True, exist_ok=True)
-            with (self.cache / f"{directory.name}.lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                yield
+            lock = (self.cache / f"{directory.name}.lock").open("w")
         except OSError as error:
             raise NoSpace(
                 f"the cache cannot be written: {error}", "free some space, or choose another DNA_HOME"
             ) from error
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                yield
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise GitFailed(
+                        f"the repository cannot be read: {error}", "check its files and permissions"
+                    ) from error
+                raise NoSpace(
+                    f"the cache cannot be written: {error}", "free some space, or choose another DNA_HOME"
+                ) from error
+
+
+def _copy_shallow(theirs: Path, ours: Path) -> None:
+    """Where a shallow history ends, as the repository says; only a plain file of ids, since a link could name any file here."""
+    ours.unlink(missing_ok=True)
+    try:
+        status = theirs.lstat()
+    except OSError:
+        return
+    if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_SHALLOW:
+        raise NotARepository(f"{theirs.name} of the repository is no plain list of commits", "check it with: git fsck")
+    ours.write_bytes(theirs.read_bytes())
 
 
 def _set_head(directory: Path, commit: str | None) -> None:

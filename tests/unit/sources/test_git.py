@@ -261,6 +261,16 @@ def test_a_hostile_repository_runs_nothing_and_breaks_nothing(repo: Repo, tmp_pa
     assert "link.py" not in {s.path for s in found.spans}
 
 
+def test_a_list_of_shallow_commits_that_is_a_link_is_refused(repo: Repo, tmp_path: Path) -> None:
+    repo.commit(ADA, "add one", {"a.py": FUNCTION.format(name="one")})
+    secret = tmp_path / "secret"
+    secret.write_text("something of this machine\n")
+    (repo.path / ".git/shallow").symlink_to(secret)
+    with pytest.raises(DnaError):
+        GitSource(cache=tmp_path / "cache").find(str(repo.path))
+    assert not [p for p in (tmp_path / "cache").rglob("*") if p.is_file() and b"of this machine" in p.read_bytes()]
+
+
 def test_a_damaged_repository_is_an_error_with_a_code(repo: Repo) -> None:
     repo.commit(ADA, "add one", {"a.py": FUNCTION.format(name="one")})
     blob = repo.git("rev-parse", "HEAD:a.py").strip()
