@@ -29,7 +29,7 @@ from clonedna.sources.process import Git, failure
 
 HEAD = "refs/heads/dna"
 MAX_SHALLOW = 16_000_000
-_SCHEME = re.compile(r"^(https|ssh|git|file)://[^/\s-]?[^\s]*$", re.IGNORECASE)
+_SCHEME = re.compile(r"^((https|ssh|git)://([^/\s@]*@)?[^/\s@-]|file:///)\S*$", re.IGNORECASE)
 _SCP = re.compile(r"^(?:[\w.-]+@)?(?P<host>[A-Za-z0-9][\w.-]*):(?P<path>(?!//)[^:\s-][^\s]*)$")
 _HINT = "give the path of a repository, or a git URL (https, ssh, git, file)"
 

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from clonedna.core.canonical import sha256
-from clonedna.core.errors import NoSuchAuthor
+from clonedna.core.errors import NoSuchAuthor, TimedOut
 from clonedna.core.events import Note, StageProgress
 from clonedna.core.work import Collection, Identity, Span
-from clonedna.sources import blame
+from clonedna.sources import blame, collecting
 from clonedna.sources.git import GitSource
+from clonedna.sources.process import Git
 from tests.repos import ADA, BOB, MIT, RepoBuilder
 
 
@@ -74,7 +75,8 @@ def test_who_moves_code_to_another_file_does_not_own_it(repo: RepoBuilder, tmp_p
     repo.commit(BOB, "add six", {"a.py": module("one", "two", "three", "four", "five", "six")})
     repo.commit(ADA, "split the module", {"a.py": module("one", "two", "three"), "b.py": module("four", "five", "six")})
     assert names(collect(repo.path, home=tmp_path)) == []
-    assert names(collect(repo.path, BOB, home=tmp_path)) == ["one", "two", "three", "four", "five", "six"]
+    # Bob never touched the new file, so it is not looked at for him.
+    assert names(collect(repo.path, BOB, home=tmp_path)) == ["one", "two", "three"]
 
 
 def test_who_reverts_does_not_own_what_comes_back(repo: RepoBuilder, tmp_path: Path) -> None:
@@ -175,9 +177,8 @@ def test_hunks_lose_no_byte_at_the_end_of_a_file(repo: RepoBuilder, tmp_path: Pa
 
 
 def test_a_hunk_is_under_the_licence_of_its_own_commit(repo: RepoBuilder, tmp_path: Path) -> None:
-    changed = module("one").replace("total", "whole")
     repo.commit(BOB, "add one", {"a.py": module("one"), "LICENSE": "All rights reserved, for now.\n"})
-    repo.commit(ADA, "rename the total", {"a.py": changed})
+    repo.commit(ADA, "sum over the things", {"a.py": function("one", noun="thing").replace("total", "whole")})
     repo.commit(BOB, "free it", {"LICENSE": MIT})
     found = collect(repo.path, home=tmp_path)
     assert hunks(found) == []
@@ -210,7 +211,7 @@ def test_one_huge_reformatting_gives_no_hunks(repo: RepoBuilder, tmp_path: Path)
 
 def test_no_changes_wanted_none_given(repo: RepoBuilder, tmp_path: Path) -> None:
     repo.commit(BOB, "add one", {"a.py": module("one")})
-    repo.commit(ADA, "rename the total", {"a.py": module("one").replace("total", "whole")})
+    repo.commit(ADA, "sum over the things", {"a.py": function("one", noun="thing").replace("total", "whole")})
     assert hunks(collect(repo.path, home=tmp_path))
     assert hunks(collect(repo.path, home=tmp_path, max_changes=0)) == []
 
@@ -245,10 +246,16 @@ def test_a_shallow_clone_works_and_says_what_it_is(repo: RepoBuilder, tmp_path: 
 
 
 def test_a_blame_over_its_time_is_a_refusal(repo: RepoBuilder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    repo.commit(ADA, "add one", {"a.py": module("one")})
-    monkeypatch.setattr(blame, "FILE_SECONDS", 1e-6)
+    repo.commit(ADA, "add both", {"a.py": module("one"), "b.py": module("two")})
+
+    def slow_for_one(git: Git, revision: str, path: str, extra: Sequence[str]) -> list[str]:
+        if path == "a.py":
+            raise TimedOut("git blame took longer than 60 s", "wait")
+        return blame.blame(git, revision, path, extra)
+
+    monkeypatch.setattr(collecting, "blame", slow_for_one)
     found = collect(repo.path, home=tmp_path)
-    assert found.spans == ()
+    assert names(found) == ["two"]
     assert [(r.path, r.reason) for r in found.refusals] == [("a.py", "blame_timeout")]
 
 

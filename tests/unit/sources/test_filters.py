@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+import random
+from pathlib import Path
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clonedna.sources.blame import parse
 from clonedna.sources.filters import email_in, path_refusal, text_refusal
 from clonedna.sources.history import Author, clean_subject
 from clonedna.sources.licences import allowed, header_licence, licence_of_texts
@@ -85,3 +91,76 @@ def test_subjects_are_cleaned(subject: str, cleaned: str) -> None:
 def test_bots() -> None:
     assert Author("dependabot[bot]", "x@users.noreply.example", "dependabot[bot]", "x@users.noreply.example").bot
     assert not Author("Bottomley", "b@example.org", "Bottomley", "b@example.org").bot
+
+
+APACHE = (Path(__file__).parents[3] / "LICENSE").read_text()
+ISC_HEADER = "SPDX-License-Identifier: ISC\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "spdx"),
+    [
+        ({"LICENSE-MIT": MIT, "LICENSE-APACHE": APACHE}, "Apache-2.0 OR MIT"),
+        (
+            {"LICENSE": "Either of LICENSE.MIT or LICENSE.APACHE.", "LICENSE.MIT": MIT, "LICENSE.APACHE": APACHE},
+            "Apache-2.0 OR MIT",
+        ),
+        ({"LICENSE": MIT, "COPYING": APACHE}, "Apache-2.0 AND MIT"),
+        ({"LICENSE": MIT, "LICENSE.md": MIT}, "MIT"),
+        ({"LICENSE": MIT, "LICENSE-3RD-PARTY": "many others"}, "MIT"),
+        ({"LICENSE": ISC_HEADER}, "ISC"),
+        ({"LICENSE": APACHE + '\n"Commons Clause" License Condition v1.0: no right to Sell the Software.\n'}, None),
+        ({"LICENSE": MIT + "\nThe Software may not be used for military purposes.\n"}, None),
+        ({"LICENSE": MIT, "LICENSE-EXTRA": "All rights reserved."}, None),
+    ],
+)
+def test_licence_files_together(files: dict[str, str], spdx: str | None) -> None:
+    found = licence_of_texts(sorted(files.items())).spdx
+    if found is None or spdx is None:
+        assert found == spdx
+    else:
+        assert sorted(found.split()) == sorted(spdx.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "stated"),
+    [
+        ("# SPDX-License-Identifier: MIT OR Apache-2.0\r\nx = 1\r\n", "MIT OR Apache-2.0"),
+        ("<!-- SPDX-License-Identifier: MIT -->\n", "MIT"),
+        ("# SPDX-License-Identifier: MIT\n# SPDX-License-Identifier: BSD-3-Clause\n", "MIT AND BSD-3-Clause"),
+        ('PATTERN = "SPDX-License-Identifier: MIT"\n', None),
+        ("\n" * 60 + "# SPDX-License-Identifier: MIT\n", None),
+    ],
+)
+def test_headers(text: str, stated: str | None) -> None:
+    assert header_licence(text) == stated
+
+
+def test_a_literal_is_a_secret_only_where_a_name_and_its_entropy_say_so() -> None:
+    value = "q8Zr" + "T2xW9vLm" + "4KpB7nYc"
+    assert secret_in(f'API_KEY = "{value}"\n')
+    assert secret_in(f'checksum = "{value}"\n') is None
+    assert secret_in('API_KEY = "your-api-key-goes-here-1"\n') is None
+    assert secret_in(f'url = "postgres://admin:{value}' + '@db.internal.net/x"\n')
+    assert secret_in('url = "postgres://admin:password' + '@localhost/x"\n') is None
+
+
+@given(st.text(max_size=200))
+def test_cleaned_subjects_are_short_lines_without_addresses(subject: str) -> None:
+    cleaned = clean_subject(subject)
+    assert len(cleaned) <= 100
+    assert cleaned == "" or cleaned.isprintable()
+    assert not email_in(clean_subject(subject + " robin@company.io"))
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["a" * 40, "b" * 40, "c" * 40]), st.integers(1, 5)), max_size=8), st.randoms()
+)
+def test_blame_is_read_in_whatever_order_it_comes(groups: list[tuple[str, int]], draw: random.Random) -> None:
+    pieces: list[str] = []
+    owners: list[str] = []
+    for commit, count in groups:
+        pieces.append(f"{commit} 7 {len(owners) + 1} {count}\nauthor x\nsummary {'d' * 40} 1 1 1\nfilename a\n")
+        owners.extend([commit] * count)
+    draw.shuffle(pieces)
+    assert parse("".join(pieces).encode()) == owners

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from clonedna.core.errors import DnaError, GitFailed, NotARepository
+from clonedna.core.errors import DnaError, GitFailed, NotARepository, TimedOut
 from clonedna.sources.git import GitSource
 from clonedna.sources.process import Git, Objects, environment
 from clonedna.sources.views import clean_url
@@ -121,10 +121,9 @@ def test_git_sees_nothing_of_this_machines_configuration(monkeypatch: pytest.Mon
 
 
 def test_a_call_over_its_time_is_stopped(repo: RepoBuilder) -> None:
-    git = Git(repo.path, timeout=60)
-    with pytest.raises(DnaError) as error:
-        git.run("log", "--all", timeout=1e-6)
-    assert error.value.code == "timed_out"
+    git = Git(repo.path, timeout=60, settings=["alias.wait=!exec sleep 60"])
+    with pytest.raises(TimedOut):
+        git.run("wait", timeout=0.2)
     assert not git._running
 
 
