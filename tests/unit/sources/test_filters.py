@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clonedna.sources.blame import parse
@@ -145,6 +145,7 @@ def test_a_literal_is_a_secret_only_where_a_name_and_its_entropy_say_so() -> Non
     assert secret_in('url = "postgres://admin:password' + '@localhost/x"\n') is None
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200))
 def test_cleaned_subjects_are_short_lines_without_addresses(subject: str) -> None:
     cleaned = clean_subject(subject)
@@ -153,6 +154,7 @@ def test_cleaned_subjects_are_short_lines_without_addresses(subject: str) -> Non
     assert not email_in(clean_subject(subject + " robin@company.io"))
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(["a" * 40, "b" * 40, "c" * 40]), st.integers(1, 5)), max_size=8), st.randoms()
 )
