@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from clonedna.core.canonical import sha256
-from clonedna.core.errors import NoSuchAuthor, TimedOut
+from clonedna.core.errors import Cancelled, NoSuchAuthor, TimedOut
 from clonedna.core.events import Note, StageProgress
 from clonedna.core.work import Collection, Identity, Span
 from clonedna.sources import blame, collecting
@@ -198,6 +198,28 @@ def test_a_change_that_removes_a_secret_is_refused(repo: RepoBuilder, tmp_path: 
     assert found.spans == ()
     assert [r.reason for r in found.refusals] == ["secret"]
     assert secret not in found.model_dump_json()
+
+
+def test_a_hunk_with_much_of_others_inside_is_none(repo: RepoBuilder, tmp_path: Path) -> None:
+    lines = [f"a{i} = {i}\n" for i in range(8)]
+    repo.commit(BOB, "add numbers", {"a.py": "".join(lines)})
+    lines[1], lines[3], lines[5] = "first = 1\n", "second = 2\n", "third = 3\n"
+    repo.commit(ADA, "name some of the numbers", {"a.py": "".join(lines)})
+    assert hunks(collect(repo.path, home=tmp_path)) == []
+    (hunk,) = hunks(collect(repo.path, home=tmp_path, owned_share=0.6))
+    assert (hunk.text, hunk.owned) == ("".join(lines[1:6]), 0.6)
+
+
+def test_who_listens_can_stop_it(repo: RepoBuilder, tmp_path: Path) -> None:
+    repo.commit(ADA, "add some", {f"m{i}.py": module(f"f{i}") for i in range(3)})
+
+    class Stopping(Heard):
+        def __call__(self, event: object) -> None:
+            raise Cancelled("stopped", "go on later")
+
+    with pytest.raises(Cancelled):
+        collect(repo.path, home=tmp_path, heard=Stopping())
+    assert len(names(collect(repo.path, home=tmp_path))) == 3
 
 
 def test_one_huge_reformatting_gives_no_hunks(repo: RepoBuilder, tmp_path: Path) -> None:
