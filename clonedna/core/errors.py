@@ -13,7 +13,7 @@ the next step. Faces map the class to an exit status (``exit_code``) or an HTTP 
     ├── Corrupt               5 / 422   what was read is not what was written
     │   └── BlockCorrupt, SignatureInvalid, AdapterInvalid
     ├── Unavailable           6 / 503   something this needs is missing or full
-    │   └── NoSpace, NoMemory, GitFailed, TimedOut, JobBusy
+    │   └── NoSpace, NoMemory, GitFailed, TimedOut, JobBusy, Overloaded (429)
     ├── Interrupted         130 / 499   somebody stopped it; nothing is half-written
     │   └── Cancelled
     └── Internal             70 / 500   a fault of ours
@@ -169,6 +169,12 @@ class JobBusy(Unavailable):
     """The job is being worked on by another process."""
 
     code = "job_busy"
+
+
+class Overloaded(Unavailable):
+    """More was asked for than may wait; ``facts["retry_after"]`` says after how many seconds it is worth asking again."""
+
+    code, http_status = "overloaded", 429
 
 
 class Interrupted(DnaError):

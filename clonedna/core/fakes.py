@@ -31,13 +31,16 @@ from clonedna.core.events import Emit
 from clonedna.core.model import (
     AdapterInfo,
     BaseInfo,
+    EngineStatus,
     Example,
     Layer,
     LoraSpec,
+    Residency,
     SampleChunk,
     SampleRequest,
     Score,
     StepLoss,
+    TokenLogprob,
 )  # fmt: skip
 from clonedna.core.seams import Trainer
 from clonedna.core.work import Collection, Found, Identity, Instruction, Span
@@ -89,8 +92,20 @@ class FakeEngine:
             threads=1,
         )
         self._adapters: dict[str, Counts] = {}
+        self._held: dict[str, tuple[str, float]] = {}
 
-    async def load(self, directory: Path) -> AdapterInfo:
+    @property
+    def status(self) -> EngineStatus:
+        adapters = tuple(
+            Residency(
+                id=name, digest=name, state="slot", rank=16, bytes=262144, owner=owner, priority=priority, pinned=priority > 0.9,
+                uses=0, hits=0, loads=1, evictions=0, idle=0.0,
+            )
+            for name, (owner, priority) in self._held.items()
+        )  # fmt: skip
+        return EngineStatus(base=self.base, adapters=adapters, adapter_bytes=262144 * len(adapters))
+
+    async def load(self, directory: Path, *, owner: str = "", priority: float = 0.5) -> AdapterInfo:
         try:
             data = (directory / "adapter_model.safetensors").read_bytes()
             start = 8 + int.from_bytes(data[:8], "little")
@@ -101,16 +116,19 @@ class FakeEngine:
             ) from error
         digest = sha256(data)
         self._adapters[digest[:16]] = counts
+        self._held[digest[:16]] = owner, priority
         return AdapterInfo(
             id=digest[:16], digest=digest, rank=16, alpha=32, target_modules=("q_proj",), bytes=len(data)
         )
 
     async def unload(self, adapter: str) -> None:
         self._adapters.pop(adapter, None)
+        self._held.pop(adapter, None)
 
     async def sample(self, request: SampleRequest) -> AsyncIterator[SampleChunk]:
         counts = self._counts(request.layers)
-        prompt = (request.prompt or "".join(m.content for m in request.messages)).encode()[: request.prompt_limit]
+        given = request.prompt or "".join(m.content for m in request.messages)
+        prompt = (given.encode() if isinstance(given, str) else bytes(given))[: request.prompt_limit]
         draw = random.Random(request.seed)  # noqa: S311 - seeded sampling, no secret
         last, made = prompt[-1] if prompt else END, 0
         while made < request.max_tokens:
@@ -118,20 +136,30 @@ class FakeEngine:
             last = (
                 int(np.argmax(weights)) if request.temperature == 0 else draw.choices(range(256), weights.tolist())[0]
             )
-            if last == END:
+            if last == END and not request.ignore_eos:
                 break
             made += 1
-            yield SampleChunk(text=chr(last) if 31 < last < 127 or last == 10 else " ", token=last)
+            text = chr(last) if 31 < last < 127 or last == 10 else " "
+            logprob = TokenLogprob(
+                token=last, text=text, bytes=(last,), logprob=math.log(float(weights[last] / weights.sum()))
+            )
+            yield SampleChunk(text=text, token=last, logprob=logprob if request.logprobs else None)
         yield SampleChunk(
-            finish="length" if made == request.max_tokens else "stop", prompt_tokens=len(prompt), completion_tokens=made
-        )
+            finish="length" if made == request.max_tokens else "stop",
+            prompt_tokens=len(prompt), completion_tokens=made, cached_tokens=0,
+        )  # fmt: skip
 
     async def nll(self, examples: Sequence[Example], layers: Sequence[Layer] = ()) -> tuple[Score, ...]:
         counts = self._counts(layers)
         return tuple(_score(counts, example) for example in examples)
 
-    async def train(self, spec: LoraSpec) -> Trainer:
-        return FakeTrainer()
+    async def train(self, spec: LoraSpec, *, resume: Path | None = None) -> Trainer:
+        trainer = FakeTrainer()
+        if resume is not None:
+            info = await self.load(resume)
+            trainer.counts = self._adapters[info.id].copy()
+            await self.unload(info.id)
+        return trainer
 
     async def close(self) -> None:
         self._adapters.clear()
@@ -166,7 +194,7 @@ class FakeTrainer:
     async def nll(self, examples: Sequence[Example]) -> tuple[Score, ...]:
         return tuple(_score(self.counts, example) for example in examples)
 
-    async def save(self, directory: Path) -> None:
+    async def save(self, directory: Path, *, resumable: bool = False) -> None:
         directory.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - a fake may block
         header = json.dumps({"counts": {"dtype": "F32", "shape": [256, 256], "data_offsets": [0, 262144]}}).encode()
         header += b" " * (-len(header) % 8)

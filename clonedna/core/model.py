@@ -25,9 +25,21 @@ class BaseInfo(Value):
     threads: int
 
 
+class ToolCall(Value):
+    """A call that an assistant made: ``arguments`` is a JSON object as text."""
+
+    id: str
+    name: str
+    arguments: str
+
+
 class Message(Value):
+    """One turn. ``tool_calls`` belong to an assistant's turn, ``tool_call_id`` to a tool's answer."""
+
     role: Literal["system", "user", "assistant", "tool"]
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
 
 
 class Example(Value):
@@ -68,34 +80,136 @@ class AdapterInfo(Value):
     bytes: int
 
 
+class Guide(Value):
+    """What a completion must be, from its first token to its last: kept by a grammar while sampling, not asked for in words.
+
+    ``json_object``: any JSON object (``text`` is empty); ``json_schema``: JSON that fits the schema in ``text``; ``regex``;
+    ``choice``: one of a JSON list of strings; ``lark``: a context-free grammar in Lark's syntax.
+    """
+
+    kind: Literal["json_object", "json_schema", "regex", "choice", "lark"]
+    text: str = ""
+
+
 class SampleRequest(Value):
     """A completion to sample. No layers = the base. Greedy when ``temperature`` is 0; the same seed gives the same tokens.
 
-    ``messages`` are rendered by the chat template; ``prompt`` is plain text. ``prompt_limit`` keeps only the prompt's first N tokens.
+    ``messages`` are rendered by the chat template; ``prompt`` is plain text, or tokens. ``prompt_limit`` keeps only the prompt's
+    first N tokens. With ``tools``, a call is always well-formed: ``auto`` leaves the choice between words and calls to the model,
+    ``required`` makes it call, and ``tool`` names the one that it must call. ``top_logprobs`` counts the likeliest other tokens.
+    Penalties as in OpenAI's API (presence, frequency) and Keskar et al. 2019 (repetition, 1 = none); ``min_p``: Nguyen et al. 2024.
     """
 
     messages: tuple[Message, ...] = ()
-    prompt: str | None = None
+    prompt: str | tuple[int, ...] | None = None
     prompt_limit: int | None = Field(default=None, ge=1)
     layers: tuple[Layer, ...] = ()
     max_tokens: int = Field(default=256, ge=1, le=1_000_000)
     temperature: float = Field(default=0.0, ge=0.0, le=10.0)
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    top_k: int = Field(default=0, ge=0)
+    min_p: float = Field(default=0.0, ge=0.0, le=1.0)
+    presence_penalty: float = Field(default=0.0, ge=-2.0, le=2.0)
+    frequency_penalty: float = Field(default=0.0, ge=-2.0, le=2.0)
+    repetition_penalty: float = Field(default=1.0, gt=0.0, le=10.0)
+    logit_bias: tuple[tuple[int, float], ...] = ()
     seed: int = 0
     stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
     logprobs: bool = False
+    top_logprobs: int = Field(default=0, ge=0, le=20)
     tools: tuple[dict[str, Any], ...] = ()
+    tool_choice: Literal["none", "auto", "required"] = "auto"
+    tool: str | None = None
+    guide: Guide | None = None
+
+
+class TokenLogprob(Value):
+    """A token, its text and bytes, and the natural logarithm of its probability before temperature and truncation."""
+
+    token: int
+    text: str
+    bytes: tuple[int, ...]
+    logprob: float
+    top: tuple[TokenLogprob, ...] = ()
 
 
 class SampleChunk(Value):
-    """A piece of a sampled completion. ``finish`` is set on the last one, with the usage."""
+    """A piece of a sampled completion. ``finish`` is set on the last one, with the usage.
+
+    ``cached_tokens``: prompt tokens whose keys and values were kept from an earlier request and not computed again.
+    """
 
     text: str = ""
     token: int | None = None
-    logprob: float | None = None
+    logprob: TokenLogprob | None = None
     finish: Literal["stop", "length", "cancelled"] | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    cached_tokens: int | None = None
+
+
+class Residency(Value):
+    """Where a known adapter is (``disk``: only its files; ``memory``; ``slot``: ready for the next step) and how it was used.
+
+    ``uses``: requests that hold it now; ``hits``: requests that found it in memory; ``loads``, ``evictions``: counts so far;
+    ``idle``: seconds since it was last asked for.
+    """
+
+    id: str
+    digest: str
+    state: Literal["disk", "memory", "slot"]
+    rank: int
+    bytes: int
+    owner: str
+    priority: float
+    pinned: bool
+    uses: int
+    hits: int
+    loads: int
+    evictions: int
+    idle: float
+
+
+class Spread(Value):
+    """Of recent measurements: how many, their median and 95th percentile (``None``: none yet)."""
+
+    n: int
+    p50: float | None = None
+    p95: float | None = None
+
+
+class EngineStatus(Value):
+    """An engine at one moment. Counts are since it was opened; times in milliseconds; ``*_bytes`` of ``*_budget`` are in use.
+
+    ``gap``: time between two tokens of a stream; ``gap_training``: the same while an adapter trains. ``running``, ``waiting``:
+    requests; ``training``: trainers that are open.
+    """
+
+    base: BaseInfo
+    adapters: tuple[Residency, ...] = ()
+    adapter_bytes: int = 0
+    adapter_budget: int = 0
+    slots: int = 0
+    slots_used: int = 0
+    hits: int = 0
+    loads: int = 0
+    evictions: int = 0
+    thrashing: bool = False
+    swap: Spread = Spread(n=0)
+    running: int = 0
+    waiting: int = 0
+    training: int = 0
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    prefix_hits: int = 0
+    prefix_queries: int = 0
+    cache_bytes: int = 0
+    cache_budget: int = 0
+    gap: Spread = Spread(n=0)
+    gap_training: Spread = Spread(n=0)
+    first_token: Spread = Spread(n=0)
 
 
 class LoraSpec(Value):

@@ -16,6 +16,7 @@ from clonedna.core.events import Emit
 from clonedna.core.model import (
     AdapterInfo,
     BaseInfo,
+    EngineStatus,
     Example,
     Layer,
     LoraSpec,
@@ -74,8 +75,11 @@ class Trainer(Protocol):
         """Likelihoods under the adapter as it is now (for validation)."""
         ...
 
-    async def save(self, directory: Path) -> None:
-        """Write ``adapter_config.json`` and ``adapter_model.safetensors`` (PEFT format, fp32) into ``directory``, atomically each."""
+    async def save(self, directory: Path, *, resumable: bool = False) -> None:
+        """Write ``adapter_config.json`` and ``adapter_model.safetensors`` (PEFT format, fp32) into ``directory``, atomically each.
+
+        ``resumable`` writes the optimiser's state beside them, so that ``Engine.train(spec, resume=directory)`` goes on from here.
+        """
         ...
 
     async def close(self) -> None:
@@ -88,8 +92,17 @@ class Engine(Protocol):
 
     base: BaseInfo
 
-    async def load(self, directory: Path) -> AdapterInfo:
-        """Load PEFT files. Loading the same files twice gives the same id. Raises AdapterInvalid, WrongBase, NoMemory."""
+    @property
+    def status(self) -> EngineStatus:
+        """What is loaded, waiting, running and cached at this moment."""
+        ...
+
+    async def load(self, directory: Path, *, owner: str = "", priority: float = 0.5) -> AdapterInfo:
+        """Load PEFT files. Loading the same files twice gives the same id. Raises AdapterInvalid, WrongBase, NoMemory.
+
+        The files must stay where they are: an adapter that had to make room is read again when it is next asked for. ``owner``
+        (whose quota it counts on) and ``priority`` (0 to 1; above 0.9 it is never evicted) of the last load hold.
+        """
         ...
 
     async def unload(self, adapter: str) -> None:
@@ -97,15 +110,15 @@ class Engine(Protocol):
         ...
 
     def sample(self, request: SampleRequest) -> AsyncIterator[SampleChunk]:
-        """Stream a completion; closing the iterator cancels it."""
+        """Stream a completion; closing the iterator cancels it. Raises Overloaded when too many wait, NotFound for a layer not loaded."""
         ...
 
     async def nll(self, examples: Sequence[Example], layers: Sequence[Layer] = ()) -> tuple[Score, ...]:
         """Likelihood of each completion through these layers (none = the base); examples longer than the context are cut at its end."""
         ...
 
-    async def train(self, spec: LoraSpec) -> Trainer:
-        """A new adapter to train, with its own optimiser state."""
+    async def train(self, spec: LoraSpec, *, resume: Path | None = None) -> Trainer:
+        """A new adapter to train, with its own optimiser state; or one that goes on from what ``save(resumable=True)`` wrote."""
         ...
 
     async def close(self) -> None: ...

@@ -78,7 +78,7 @@ class LocalEngine:
         )
         atexit.register(self._owner.close, 5.0)
 
-    async def load(self, directory: Path) -> AdapterInfo:
+    async def load(self, directory: Path, *, owner: str = "", priority: float = 0.5) -> AdapterInfo:
         """Raises ``AdapterInvalid`` with the reason, ``WrongBase``, ``NoMemory``."""
         adapter = await anyio.to_thread.run_sync(read_adapter, directory, self._model.shapes, self.base.fingerprint)
         return await self._owner.call(self._put, adapter)
