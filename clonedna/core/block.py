@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from clonedna.core.merge import MergeRecord
 from clonedna.core.model import LoraSpec
 from clonedna.core.value import Value
 from clonedna.core.work import Identity, Refusal, Repository
@@ -118,8 +119,11 @@ class Capability(Value):
 
 
 class Lineage(Value):
+    """Where a block comes from. ``parents`` are ids; ``merge`` is set when, and only when, the relation is ``merged``."""
+
     parents: tuple[str, ...] = ()
     relation: Literal["minted", "continued", "forked", "merged", "distilled"] = "minted"
+    merge: MergeRecord | None = None
 
 
 class FileEntry(Value):
@@ -158,7 +162,7 @@ class Check(Value):
 
 
 class GateVerdict(Value):
-    """``accepted`` only when every reason list is empty."""
+    """``reasons``: why it was rejected. An accepted mint has none; an accepted merge says there what nobody has examined."""
 
     status: Literal["accepted", "rejected"]
     reasons: tuple[str, ...] = ()
@@ -182,6 +186,20 @@ class SourceRecord(Value):
     refused_counts: dict[str, int]
 
 
+class MergedSource(Value):
+    """The public record behind one minted ancestor of a merge; files and lines stand in that block's own ``sources.json``."""
+
+    block: str = Field(pattern=DIGEST_PATTERN)
+    repository: Repository
+    author: str
+
+
+class MergedSources(Value):
+    """``sources.json`` of a merged block: it has no sources of its own, only its ancestors' (merges of merges are unfolded)."""
+
+    merged: tuple[MergedSource, ...]
+
+
 class Manifest(Value):
     format: Literal["dna/1"] = FORMAT
     id: str = Field(pattern=DIGEST_PATTERN)
@@ -200,7 +218,7 @@ class Manifest(Value):
     rank: int
     alpha: float
     target_modules: tuple[str, ...]
-    recipe: Recipe
+    recipe: Recipe | None
     lineage: Lineage
     gate: GateVerdict
     files: dict[str, FileEntry]
