@@ -13,21 +13,46 @@ from clonedna.app.parts import Parts, factory
 from clonedna.core.block import BlockRef, ConsentRecord, Evaluation, Manifest
 from clonedna.core.canonical import strict_json
 from clonedna.core.errors import WrongBase
-from clonedna.core.model import Layer, Message, SampleChunk, SampleRequest
+from clonedna.core.model import BaseInfo, Layer, Message, SampleChunk, SampleRequest
 from clonedna.core.value import Value
 from clonedna.core.work import Pair
 
 
+class ServedLayer(Value):
+    """A block that took part, and the weight on its B·A."""
+
+    block: str
+    block_id: str
+    weight: float
+
+
 class Served(Value):
-    """What answered: base, block and whether its weights were in the computation; retrieval and remote are not there yet."""
+    """What answered: base, block and whether its weights were in the computation; retrieval and remote are not there yet.
+
+    ``block`` is set when it was one block; ``layers`` names all, in a blend too.
+    """
 
     base: str
     base_fingerprint: str
     block: str | None
     block_id: str | None
     weights_loaded: bool
+    layers: tuple[ServedLayer, ...] = ()
     retrieval: tuple[str, ...] = ()
     remote: bool = False
+
+
+def served_layer(manifest: Manifest, weight: float = 1.0) -> ServedLayer:
+    return ServedLayer(block=f"{manifest.name}@{manifest.version}", block_id=manifest.id, weight=weight)
+
+
+def served_by(base: BaseInfo, layers: tuple[ServedLayer, ...]) -> Served:
+    """The record of an answer by ``base`` through ``layers``, whose weights are loaded."""
+    (one,) = layers if len(layers) == 1 else (None,)
+    return Served(
+        base=base.id, base_fingerprint=base.fingerprint, block=one.block if one else None,
+        block_id=one.block_id if one else None, weights_loaded=bool(layers), layers=layers,
+    )  # fmt: skip
 
 
 class BlockDetail(Value):
@@ -104,12 +129,8 @@ class Conversation:
         self.manifest, self.adapter = manifest, adapter
 
     def served(self, *, bare: bool = False) -> Served:
-        with_block = not bare and self.manifest is not None and self.adapter is not None
-        return Served(
-            base=self.engine.base.id, base_fingerprint=self.engine.base.fingerprint,
-            block=f"{self.manifest.name}@{self.manifest.version}" if with_block and self.manifest else None,
-            block_id=self.manifest.id if with_block and self.manifest else None, weights_loaded=with_block,
-        )  # fmt: skip
+        layers = () if bare or self.manifest is None or self.adapter is None else (served_layer(self.manifest),)
+        return served_by(self.engine.base, layers)
 
     def answer(
         self,

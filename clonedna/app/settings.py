@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from platformdirs import user_config_path, user_data_path
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from clonedna.core.errors import BadConfig
@@ -20,7 +20,12 @@ PREFIX = "DNA_"
 
 
 class Settings(BaseSettings):
-    """``home``: where blocks, keys and jobs are kept. ``threads``: CPU threads of the engine, 0 = all cores."""
+    """``home``: where blocks, keys and jobs are kept. ``threads``: CPU threads of the engine, 0 = all cores.
+
+    The server's: ``api_key`` lets a client use it, ``admin_key`` (where set, and then only this one) also change what it serves;
+    ``max_body_bytes`` of one request, ``max_requests`` at one time, ``max_choices`` = prompts x n of one request,
+    ``request_timeout`` and ``drain_seconds`` in seconds.
+    """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
 
@@ -34,6 +39,15 @@ class Settings(BaseSettings):
     min_free_bytes: int = Field(default=500_000_000, ge=0)
     git_timeout: float = Field(default=600.0, gt=0)
     max_clone_bytes: int = Field(default=2_000_000_000, ge=1)
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    api_key: SecretStr | None = Field(default=None, min_length=16)
+    admin_key: SecretStr | None = Field(default=None, min_length=16)
+    max_body_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
+    max_requests: int = Field(default=256, ge=1)
+    max_choices: int = Field(default=64, ge=1)
+    request_timeout: float = Field(default=600.0, gt=0)
+    drain_seconds: float = Field(default=30.0, ge=0)
 
     @classmethod
     def settings_customise_sources(
@@ -97,4 +111,5 @@ def _refuse_unknown_environment() -> None:
 def _explain(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=True)[0]
     where = ".".join(str(part) for part in first["loc"])
-    return f"setting {where!r} = {first['input']!r}: {first['msg']}"
+    given = "..." if where.endswith("_key") else repr(first["input"])  # a secret is never shown
+    return f"setting {where!r} = {given}: {first['msg']}"

@@ -9,6 +9,7 @@ the next step. Faces map the class to an exit status (``exit_code``) or an HTTP 
     ├── NotFound              3 / 404   it does not exist here
     │   └── BlockNotFound, JobNotFound
     ├── Refused               4 / 403   it could be done, but may not
+    │   ├── Unauthorised (401)
     │   ├── LicenceUnknown, LicenceNotAllowed, ConsentMissing, TooFewSpans, BlockRejected, BlockUntrusted, BlockRevoked, WrongBase
     ├── Corrupt               5 / 422   what was read is not what was written
     │   └── BlockCorrupt, SignatureInvalid, AdapterInvalid
@@ -87,6 +88,12 @@ class JobNotFound(NotFound):
 
 class Refused(DnaError):
     code, exit_code, http_status = "refused", 4, 403
+
+
+class Unauthorised(Refused):
+    """No key was given, or not the server's."""
+
+    code, http_status = "unauthorised", 401
 
 
 class LicenceUnknown(Refused):

@@ -1,0 +1,123 @@
+"""Who may speak to the server, and how many at a time; before any route or body is looked at.
+
+With a key set, every request but health checks carries ``Authorization: Bearer KEY``; keys are compared in constant time and never
+logged. Without one the server listens on loopback only, and a request must name a loopback host, and come from no other web origin:
+so a page in a browser on this machine cannot reach it by rebinding a name (DNS rebinding) or by posting a form. There is no CORS.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+from urllib.parse import urlsplit
+
+from fastapi import Request
+from pydantic import SecretStr
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from clonedna.core.errors import DnaError, Overloaded, Refused, Unauthorised, Unavailable
+from clonedna.server.errors import response
+
+OPEN = frozenset({"/healthz", "/readyz"})
+COUNTED = ("/v1/", "/api/")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address means this machine alone."""
+    name = host.strip("[]").rstrip(".").casefold()
+    if name == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+class Traffic:
+    """Requests in flight to the API (``COUNTED``). ``draining``: no new ones are taken."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.now, self.refused = most, 0, 0
+        self.draining = False
+
+    def check(self) -> None:
+        """Raises ``Unavailable`` while draining, ``Overloaded`` when too many are in flight."""
+        if self.draining:
+            raise Unavailable("the server is stopping", "ask another one, or again in a moment")
+        if self.now >= self.most:
+            self.refused += 1
+            raise Overloaded(f"{self.now} requests are in flight", "ask again in a moment", retry_after=1)
+
+
+class Access:
+    """ASGI middleware: key or loopback, then traffic. Puts ``admin`` (bool) into the request's state."""
+
+    def __init__(
+        self, app: ASGIApp, *, traffic: Traffic, key: SecretStr | None = None, admin_key: SecretStr | None = None
+    ) -> None:
+        self.app, self.traffic = app, traffic
+        self._key = key.get_secret_value().encode() if key else None
+        self._admin = admin_key.get_secret_value().encode() if admin_key else self._key
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in OPEN:
+            return await self.app(scope, receive, send)
+        counted = scope["path"].startswith(COUNTED)
+        try:
+            scope.setdefault("state", {})["admin"] = self._admitted(Headers(scope=scope))
+            if counted:
+                self.traffic.check()
+        except DnaError as error:
+            refusal = response(scope["path"], error)
+            if isinstance(error, Unavailable):
+                refusal.headers["Connection"] = "close"
+            return await refusal(scope, receive, send)
+        self.traffic.now += counted
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self.traffic.now -= counted
+
+    def _admitted(self, headers: Headers) -> bool:
+        """Whether the request may also change what is served. Raises ``Unauthorised``, ``Refused``."""
+        if self._key is None and self._admin is None:
+            _from_here(headers)
+            return True
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        offered = given.strip().encode("latin-1", "replace") if scheme.casefold() == "bearer" else b""
+        # Both are compared each time: the time taken does not tell which one was close.
+        admin = self._admin is not None and secrets.compare_digest(offered, self._admin)
+        user = self._key is not None and secrets.compare_digest(offered, self._key)
+        if not (admin or user):
+            raise Unauthorised("a key is needed, and this is none of this server's", "send Authorization: Bearer KEY")
+        return admin
+
+
+def admin(request: Request) -> None:
+    """A dependency of routes that change what is served. Raises ``Refused``."""
+    if not request.state.admin:
+        raise Refused("this key may not change what is served", "use the admin key")
+
+
+def _from_here(headers: Headers) -> None:
+    host = _name(f"//{headers.get('host', '')}")
+    if host is None or not is_loopback(host):
+        raise Refused("the Host header names another machine", "use http://127.0.0.1 or localhost, or set a key")
+    origin = headers.get("origin")
+    if origin is not None and (_netloc(origin) != headers.get("host", "").casefold()):
+        raise Refused("a page of another origin may not use this server", "set a key, and send it")
+
+
+def _name(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
+
+
+def _netloc(url: str) -> str:
+    try:
+        return urlsplit(url).netloc.casefold()
+    except ValueError:
+        return ""

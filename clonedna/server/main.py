@@ -1,0 +1,129 @@
+"""The web application, and the process that serves it.
+
+``create_app`` puts routes, access and errors together over one ``Serving``. ``listen`` takes the port before anything heavy is
+loaded; ``serve`` runs until it is told to stop: the first TERM or INT lets running answers end (at most ``drain_seconds``) and takes
+no new ones, the second one ends it at once. Nothing of a request's content is logged.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import FrameType
+
+import uvicorn
+from fastapi import APIRouter, FastAPI
+
+from clonedna import __version__
+from clonedna.app.serving import Serving
+from clonedna.app.settings import Settings
+from clonedna.core.errors import BadConfig, InputError, Refused, Unavailable
+from clonedna.server import errors, ops, v1
+from clonedna.server.access import Access, Traffic, is_loopback
+from clonedna.server.metrics import Metrics
+
+Background = Callable[[], AbstractAsyncContextManager[None]]
+
+
+def create_app(
+    serving: Serving, settings: Settings, *, background: Background | None = None, routers: Sequence[APIRouter] = ()
+) -> FastAPI:
+    """The ASGI application. ``background`` is entered when it starts and left when it stops; ``routers`` are further routes.
+
+    ``app.state.traffic`` counts requests and says whether the server is stopping.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+        if background is None:
+            yield
+            return
+        async with background():
+            yield
+
+    traffic = Traffic(settings.max_requests)
+    metrics = Metrics(serving, traffic)
+    app = FastAPI(
+        title="Clone.dna", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False,
+        max_body_size=settings.max_body_bytes,
+    )  # fmt: skip
+    app.state.traffic = traffic
+    errors.install(app)
+    for router in (v1.router(serving, settings, metrics), ops.router(serving, traffic, metrics), *routers):
+        app.include_router(router)
+    app.add_middleware(Access, traffic=traffic, key=settings.api_key, admin_key=settings.admin_key)
+    return app
+
+
+def listen(settings: Settings) -> socket.socket:
+    """A socket at the settings' host and port (0: a free one), not yet taking connections.
+
+    Raises ``Refused`` for a host beyond this machine without a key, ``Unavailable`` when the port is taken, ``InputError``.
+    """
+    host, port = settings.host, settings.port
+    if not is_loopback(host) and settings.api_key is None:
+        raise Refused(
+            f"{host} can be reached from other machines, and no key is set",
+            "set DNA_API_KEY or give --api-key-file, or listen on 127.0.0.1",
+        )
+    if settings.admin_key is not None and settings.api_key is None:
+        raise BadConfig("an admin key without a key for clients", "set DNA_API_KEY too")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except socket.gaierror as error:
+        raise InputError(f"no address {host!r}: {error.strerror}", "give an address of this machine") from None
+    made = socket.socket(family, kind, protocol)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind(address)
+    except OSError as error:
+        made.close()
+        if error.errno == errno.EADDRINUSE:
+            raise Unavailable(
+                f"port {port} of {host} is taken by another program",
+                "choose another one, or --port 0 for any",
+                port=port,
+            ) from None
+        raise InputError(f"cannot listen on {host}:{port}: {error.strerror}", "give another --host or --port") from None
+    return made
+
+
+def address(made: socket.socket) -> str:
+    """The URL that a client on this machine uses."""
+    host, port = made.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+async def serve(app: FastAPI, made: socket.socket, settings: Settings, *, ready: Callable[[], None]) -> None:
+    """Serve until told to stop; ``ready`` is called once connections are taken. In the main thread it heeds TERM and INT."""
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, server_header=False, ws="none", lifespan="on",
+        timeout_graceful_shutdown=max(1, round(settings.drain_seconds)), timeout_keep_alive=30, h11_max_incomplete_event_size=65536,
+    )  # fmt: skip
+    await Server(config, app.state.traffic, ready).serve(sockets=[made])
+
+
+class Server(uvicorn.Server):
+    """uvicorn with our way of stopping: told once it drains, told twice it ends, and either way it returns."""
+
+    def __init__(self, config: uvicorn.Config, traffic: Traffic, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._traffic, self._ready = traffic, ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
+
+    def stop(self) -> None:
+        """Once: drain. Again: end now."""
+        if self.should_exit:
+            self.force_exit = True
+            for task in self.server_state.tasks:
+                task.cancel()
+        self.should_exit = self._traffic.draining = True
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """uvicorn would raise the signal again after stopping; for us a stop that was asked for is a success."""
+        self.stop()
