@@ -30,6 +30,7 @@ FACTORIES: dict[str, dict[str, str]] = {
         "verify": "clonedna.store.blocks:verify_block",
     },
     "peft_check": {"fresh-process": "clonedna.engine.check:check_peft"},
+    "merge": {"peft": "clonedna.engine.merging:merge_adapters"},
     "registry": {"sql": "clonedna.store.registry:SqlRegistry"},
 }
 

@@ -13,6 +13,7 @@ from clonedna.cli.context import Json, State, print_json, printable, table, tell
 if TYPE_CHECKING:
     from clonedna.app.blocks import Conversation, Served
     from clonedna.core.block import Evaluation, Measure
+    from clonedna.core.merge import MergeRecord, MergeSpec
     from clonedna.core.model import Message
 
 Reference = Annotated[str, typer.Argument(help="name, name@version, or the beginning of the id.", show_default=False)]
@@ -27,7 +28,7 @@ Unsafe = Annotated[bool, typer.Option("--unsafe", help="Also load a block that t
 On = Annotated[str | None, typer.Option("--on", help="Where the base is, if not under the name the block gives.")]
 SHOWN = (
     "nll.base", "nll.adapter", "nll.delta", "perplexity_reduction_ratio", "bits_per_byte.base", "bits_per_byte.adapter",
-    "forgetting", "memorisation.rate", "memorisation.excess",
+    "forgetting", "memorisation.rate", "memorisation.excess", "merge.relative_error",
 )  # fmt: skip
 
 
@@ -69,6 +70,7 @@ def show(context: typer.Context, reference: Reference, as_json: Json = False) ->
         ["specialization", m.specialization], ["licence", m.license],
         ["consent", f"{detail.consent.mode}: {detail.consent.how}"], ["gate", m.gate.status],
         ["adapter", f"rank {m.rank}, alpha {m.alpha:g}, {', '.join(m.target_modules)}"],
+        *merge_facts(m.lineage.merge),
         ["pairs", f"{m.training_pairs} trained = {m.candidate_pairs} own + {m.base_instruct_pairs} general + {m.tool_use_pairs} tool use"],
         ["loads in PEFT", f"{m.peft_compatible.value} ({m.peft_compatible.how})"],
         ["loads in vLLM", f"{m.vllm_compatible.value} ({m.vllm_compatible.how})"],
@@ -76,9 +78,10 @@ def show(context: typer.Context, reference: Reference, as_json: Json = False) ->
     ]  # fmt: skip
     table(f"{m.name}@{m.version}", ["", ""], facts)
     print()
-    table("measured on held-out code", ["measure", "value", "95 % interval", "n"], measure_rows(detail.evaluation))
+    title = "measured on held-out code" if m.lineage.merge is None else "measured"
+    table(title, ["measure", "value", "95 % interval", "n"], measure_rows(detail.evaluation))
     for reason in m.gate.reasons:
-        tell(f"rejected: {printable(reason)}")
+        tell(f"{m.gate.status}: {printable(reason)}")
 
 
 def verify(
@@ -262,6 +265,20 @@ def measure_rows(evaluation: Evaluation) -> list[list[str]]:
         value = f"{measure.value:.4f}" if measure.value is not None else f"not available: {measure.how}"
         rows.append([name, value, interval, str(measure.n or "")])
     return rows
+
+
+def merge_facts(record: MergeRecord | None) -> list[list[str]]:
+    """Rows about a merge: parents with weights, method with its options. None for other blocks."""
+    if record is None:
+        return []
+    parents = ", ".join(f"{p.name}@{p.version} ({p.id[:12]}) x {p.weight:g}" for p in record.parents)
+    return [["merged from", parents], ["method", spec_line(record.spec)]]
+
+
+def spec_line(spec: MergeSpec) -> str:
+    """A merge's method with the options that it used."""
+    options = spec.model_dump(exclude={"method"}, exclude_none=True)
+    return ", ".join((spec.method, *(f"{name} {value}" for name, value in options.items())))
 
 
 def _short(measure: Measure) -> str:

@@ -187,11 +187,10 @@ class SourceRecord(Value):
 
 
 class MergedSource(Value):
-    """The public record behind one minted ancestor of a merge; files and lines stand in that block's own ``sources.json``."""
+    """The ``sources.json`` of one minted ancestor of a merge, but for the list of what was refused (its counts stay)."""
 
     block: str = Field(pattern=DIGEST_PATTERN)
-    repository: Repository
-    author: str
+    record: SourceRecord
 
 
 class MergedSources(Value):

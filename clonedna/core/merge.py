@@ -36,6 +36,23 @@ class MergeSpec(Value):
     seed: int | None = Field(default=None, ge=0, lt=2**53)
 
 
+class Weighted(Value):
+    """A block by its reference, and its weight in a merge."""
+
+    reference: str
+    weight: float = Field(default=1.0, ge=-MAX_WEIGHT, le=MAX_WEIGHT, allow_inf_nan=False)
+
+
+class MergeOrder(Value):
+    """A merge as it was asked for. ``on``: where the base is, if not under the name that the blocks give; ``check``: load the result."""
+
+    parts: tuple[Weighted, ...] = Field(min_length=1, max_length=MAX_PARENTS)
+    name: str
+    spec: MergeSpec
+    on: str | None = None
+    check: bool = True
+
+
 @dataclass(frozen=True, slots=True)
 class MergePart:
     """One adapter of a merge: the directory with its files, and its weight."""
