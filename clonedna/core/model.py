@@ -45,11 +45,12 @@ class Message(Value):
 class Example(Value):
     """A prompt and its completion; the loss is on the completion's tokens (and the end-of-turn token) only.
 
-    With ``messages`` the prompt is rendered by the base's chat template. With ``text`` the prompt is that text as it is, and
+    With ``messages`` the prompt is rendered by the base's chat template, which also tells of ``tools`` that may be called. With ``text`` the prompt is that text as it is, and
     the completion follows it directly with no end token: plain code, as the raw likelihood of a file needs.
     """
 
     messages: tuple[Message, ...] = ()
+    tools: tuple[dict[str, Any], ...] = ()
     text: str | None = None
     completion: str
 
@@ -183,10 +184,12 @@ class EngineStatus(Value):
     """An engine at one moment. Counts are since it was opened; times in milliseconds; ``*_bytes`` of ``*_budget`` are in use.
 
     ``gap``: time between two tokens of a stream; ``gap_training``: the same while an adapter trains. ``running``, ``waiting``:
-    requests; ``training``: trainers that are open.
+    requests; ``training``: trainers that are open. ``exact``: whether it was seen at loading that a request's tokens do not depend on
+    its company to the last bit (``None``: not looked at).
     """
 
     base: BaseInfo
+    exact: bool | None = None
     adapters: tuple[Residency, ...] = ()
     adapter_bytes: int = 0
     adapter_budget: int = 0

@@ -238,8 +238,8 @@ def write_adapter(
     weights = safetensors.torch.save(tensors, {"format": "pt", "base_model_fingerprint": fingerprint})
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        _write_atomic(directory / WEIGHTS, _ordered_metadata(weights))
-        _write_atomic(directory / CONFIG, (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
+        write_atomic(directory / WEIGHTS, _ordered_metadata(weights))
+        write_atomic(directory / CONFIG, (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
     except OSError as error:
         raise NoSpace(
             f"cannot write the adapter to {directory}: {error.strerror}", "free some space, or check the permissions"
@@ -255,7 +255,7 @@ def _ordered_metadata(data: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text + data[8 + size :]
 
 
-def _write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes) -> None:
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:

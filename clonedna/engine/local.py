@@ -11,16 +11,19 @@ import asyncio
 import atexit
 import os
 from collections.abc import AsyncIterator, Generator, Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio.to_thread
 import safetensors.torch
 import torch
 
-from clonedna.core.errors import DnaError, NoSpace
+from clonedna.core.errors import DnaError, InputError, NoSpace, Overloaded
 from clonedna.core.model import (
     AdapterInfo,
     BaseInfo,
+    EngineStatus,
     Example,
     Layer,
     LoraSpec,
@@ -30,32 +33,62 @@ from clonedna.core.model import (
 )
 from clonedna.engine.adapters import Adapter, read_adapter
 from clonedna.engine.bases import Base, load_base
+from clonedna.engine.checkpoints import read_state
+from clonedna.engine.lanes import Lanes
+from clonedna.engine.memory import available
 from clonedna.engine.model import LoadedModel, score_rows
 from clonedna.engine.owner import Owner
-from clonedna.engine.sampling import WIDTH, Sampler, Sampling
-from clonedna.engine.shelf import Shelf
-from clonedna.engine.step import Part
+from clonedna.engine.packed import Part
+from clonedna.engine.prefixes import Prefixes
+from clonedna.engine.requests import Sampling
+from clonedna.engine.sampling import Sampler
+from clonedna.engine.shelf import Lease, Shelf
+from clonedna.engine.stacks import Stacks
+from clonedna.engine.statistics import Statistics, spread
 from clonedna.engine.texts import Row, Texts
 from clonedna.engine.trainer import LocalTrainer
 from clonedna.engine.training import Training
 
+if TYPE_CHECKING:
+    from clonedna.engine.grammar import Grammars
+
 PROBE_TOKENS = 64
+MAX_WAITING = 512
 
 
-def open_engine(base: str, *, threads: int = 0, dtype: str = "", device: str = "", width: int = WIDTH) -> LocalEngine:
-    """Load ``base`` and start its owner; takes seconds. ``threads``: CPU threads, 0 = all that this process may use.
-    ``width``: how many requests decode in one step; many together are fastest at 8, one at a time is fastest at 1.
+def open_engine(
+    base: str, *, threads: int = 0, dtype: str = "", device: str = "", quantize: str = "", adapter_bytes: int = 0,
+    cache_bytes: int = 0, prefix_bytes: int = -1, max_waiting: int = MAX_WAITING, duty: float = 0.5,
+) -> LocalEngine:  # fmt: skip
+    """Load ``base`` and start its owner; takes seconds.
 
-    Raises ``UnknownBase``, ``NoMemory``.
+    ``threads``: CPU threads, 0 = all that this process may use. ``adapter_bytes``: for adapters in memory, and as much again for those
+    in slots; ``cache_bytes``: for keys and values of running requests; both 0 = an eighth of the memory that is free now.
+    ``prefix_bytes``: for keys and values of prompts' beginnings, -1 = a quarter of ``cache_bytes``, 0 = none. ``max_waiting``: requests
+    that may wait beyond those that run. ``duty``: share of the time for training and measuring while requests run, over 0 to 1.
+    Raises ``UnknownBase``, ``NoMemory``, ``InputError``.
     """
+    if not 0 < duty <= 1:
+        raise InputError(f"duty {duty} is not a share of time", "give a number over 0, at most 1")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return LocalEngine(load_base(base, dtype=dtype, device=device), threads=threads or cores, width=width)
+    loaded = load_base(base, dtype=dtype, device=device)
+    cache = cache_bytes or _free(loaded.device) // 8
+    return LocalEngine(
+        loaded, threads=threads or cores, adapter_bytes=adapter_bytes or _free(loaded.device) // 8, cache_bytes=cache,
+        prefix_bytes=cache // 4 if prefix_bytes < 0 else prefix_bytes, max_waiting=max_waiting, duty=duty,
+    )  # fmt: skip
+
+
+def _free(device: str) -> int:
+    return available() if device == "cpu" else int(torch.cuda.mem_get_info()[0])
 
 
 class LocalEngine:
     """``core.seams.Engine`` over a model in this process. Its methods may be called from several event loops (asyncio's)."""
 
-    def __init__(self, base: Base, *, threads: int, width: int = WIDTH) -> None:
+    def __init__(
+        self, base: Base, *, threads: int, adapter_bytes: int, cache_bytes: int, prefix_bytes: int, max_waiting: int, duty: float
+    ) -> None:  # fmt: skip
         parameters = sum(parameter.numel() for parameter in base.model.parameters())
         generation, config = base.model.generation_config, base.model.config.get_text_config()
         stops = getattr(generation, "eos_token_id", None)
@@ -67,30 +100,70 @@ class LocalEngine:
             id=base.id, fingerprint=base.fingerprint, parameters=parameters, context=base.context,
             vocabulary=int(config.vocab_size), dtype=base.dtype, device=base.device, threads=threads,
         )  # fmt: skip
+        torch.set_num_threads(threads)
         self._model = LoadedModel(base)
-        self._shelf = Shelf(self._model)
+        self._max_waiting = max_waiting
+        self._statistics = Statistics()
+        self._stacks = Stacks(self._model.shapes, base.device, adapter_bytes)
+        self._lanes = Lanes(self._model.kept, base.context, cache_bytes)
+        self._prefixes = Prefixes(prefix_bytes)
+        self._sampler = Sampler(self._model, self._stacks, self._lanes, self._prefixes, self._statistics)
+        self._shelf = Shelf(self._read, adapter_bytes, self._sampler.gone)
         self._training = Training(self._model)
+        self._tokenizer = base.tokenizer
+        self._outbox = _Outbox()
         self._owner = Owner(
-            Sampler(self._model, self._shelf.lease, width=width),
-            lambda: self._training.slots,
-            threads=threads,
-            name=f"engine-{base.id}",
-        )
+            self._sampler, lambda: self._training.slots, self._outbox.flush, threads=threads, name=f"engine-{base.id}", duty=duty
+        )  # fmt: skip
         atexit.register(self._owner.close, 5.0)
 
+    @property
+    def status(self) -> EngineStatus:
+        counts, sampler = self._statistics, self._sampler
+        adapters = self._shelf.residencies(self._stacks.adapters())
+        return EngineStatus(
+            base=self.base, exact=self._model.lengths.exact, adapters=adapters,
+            adapter_bytes=sum(one.bytes for one in adapters if one.state != "disk"), adapter_budget=self._shelf.budget,
+            slots=self._stacks.slots, slots_used=len(self._stacks), hits=self._shelf.hits, loads=self._shelf.loads,
+            evictions=self._shelf.evictions, thrashing=self._shelf.thrashing, swap=spread(self._shelf.swaps),
+            running=sampler.running, waiting=sampler.waiting, training=self._training.slots, requests=counts.requests,
+            prompt_tokens=counts.prompt_tokens, completion_tokens=counts.completion_tokens,
+            prefix_hits=self._prefixes.hits, prefix_queries=self._prefixes.queries,
+            cache_bytes=self._lanes.used + self._prefixes.bytes, cache_budget=self._lanes.budget + self._prefixes.budget,
+            gap=spread(list(counts.gaps)), gap_training=spread(list(counts.gaps_training)), first_token=spread(list(counts.first)),
+        )  # fmt: skip
+
+    @cached_property
+    def _grammars(self) -> Grammars:
+        from clonedna.engine.grammar import Grammars
+
+        return Grammars(self._tokenizer, self._texts.stops, self._model.vocabulary)
+
     async def load(self, directory: Path, *, owner: str = "", priority: float = 0.5) -> AdapterInfo:
-        """Raises ``AdapterInvalid`` with the reason, ``WrongBase``, ``NoMemory``."""
-        adapter = await anyio.to_thread.run_sync(read_adapter, directory, self._model.shapes, self.base.fingerprint)
-        return await self._owner.call(self._put, adapter)
+        """Raises ``AdapterInvalid`` with the reason, ``WrongBase``, ``NoMemory``, ``Overloaded``."""
+        return await anyio.to_thread.run_sync(self._shelf.put, directory, owner, priority)
 
     async def unload(self, adapter: str) -> None:
-        await self._owner.call(self._remove, adapter)
+        self._shelf.remove(adapter)
+        if not self._owner.closed:
+            await self._owner.call(self._sweep, None)
 
     async def sample(self, request: SampleRequest) -> AsyncIterator[SampleChunk]:
         """One chunk for each token, then one with ``finish`` and the usage. The token that ends a turn is no part of the completion."""
-        prompt = await anyio.to_thread.run_sync(self._texts.prompt, request)
-        stream = _Stream()
-        self._owner.put(Sampling(request, prompt, stream, self._texts))
+        waiting = self._sampler.waiting + self._owner.inbox
+        if waiting >= self._max_waiting:
+            seconds = self._statistics.retry_after(waiting, self._sampler.running)
+            raise Overloaded(
+                f"{waiting} requests are waiting, as many as may", f"ask again in {seconds} s, or send fewer at once",
+                retry_after=seconds,
+            )  # fmt: skip
+        stream = _Stream(self._outbox)
+        sampling = await anyio.to_thread.run_sync(self._prepare, request, stream)
+        try:
+            self._owner.put(sampling)
+        except BaseException:
+            sampling.lease.release()
+            raise
         try:
             while True:
                 chunk = await stream.get()
@@ -100,14 +173,28 @@ class LocalEngine:
         finally:
             stream.closed = True
 
+    def _prepare(self, request: SampleRequest, stream: _Stream) -> Sampling:
+        prompt = self._texts.prompt(request)
+        constrained = request.guide is not None or (request.tools and request.tool_choice != "none")
+        guidance = self._grammars.compile(request) if constrained else None
+        return Sampling(request, prompt, stream, self._texts, self._shelf.lease(request.layers), guidance)
+
     async def nll(self, examples: Sequence[Example], layers: Sequence[Layer] = ()) -> tuple[Score, ...]:
         """Raises ``NotFound`` for a layer that is not loaded."""
         rows = await anyio.to_thread.run_sync(self._texts.rows, examples)
-        return await self._owner.call(self._score, (rows, tuple(layers)))
+        lease = await anyio.to_thread.run_sync(self._shelf.lease, layers)
+        try:
+            return await self._owner.call(self._score, (rows, lease))
+        finally:
+            lease.release()
 
-    async def train(self, spec: LoraSpec) -> LocalTrainer:
-        """Raises ``NoMemory`` when weights, moments and one step's activations would not fit (estimated)."""
-        trained = await self._owner.call(self._training.open, spec)
+    async def train(self, spec: LoraSpec, *, resume: Path | None = None) -> LocalTrainer:
+        """Raises ``NoMemory`` when weights, moments and one step's activations would not fit (estimated), ``AdapterInvalid`` when what is
+        in ``resume`` belongs to another spec or base."""
+        saved = None
+        if resume is not None:
+            saved = await anyio.to_thread.run_sync(read_state, resume, spec, self._model.shapes, self.base.fingerprint)
+        trained = await self._owner.call(self._training.open, (spec, saved))
         return LocalTrainer(self._owner, self._training, self._texts, self.base, trained)
 
     async def write_probe(self, examples: Sequence[Example], layers: Sequence[Layer], path: Path) -> int:
@@ -116,7 +203,11 @@ class LocalEngine:
         A safetensors file with ``ids.N`` ``[tokens]`` and ``logits.N`` ``[positions, vocabulary]`` fp32. Gives the number of positions.
         """
         rows = await anyio.to_thread.run_sync(self._texts.rows, examples)
-        tensors: dict[str, torch.Tensor] = await self._owner.call(self._probe, (rows, tuple(layers)))
+        lease = await anyio.to_thread.run_sync(self._shelf.lease, layers)
+        try:
+            tensors: dict[str, torch.Tensor] = await self._owner.call(self._probe, (rows, lease))
+        finally:
+            lease.release()
         await anyio.to_thread.run_sync(_save_tensors, tensors, path)
         return sum(len(tensor) for name, tensor in tensors.items() if name.startswith("logits."))
 
@@ -127,44 +218,71 @@ class LocalEngine:
 
     # The owner's thread runs what follows; each takes a list of payloads (one, unless jobs were joined) and gives a list of results.
 
-    def _put(self, adapters: list[Adapter]) -> list[AdapterInfo]:
-        return [self._shelf.put(adapter) for adapter in adapters]
-
-    def _remove(self, adapters: list[str]) -> list[None]:
-        return [self._shelf.remove(adapter) for adapter in adapters]
-
-    def _score(
-        self, payloads: list[tuple[list[Row], tuple[Layer, ...]]]
-    ) -> Generator[None, None, list[tuple[Score, ...]]]:
-        ((rows, layers),) = payloads
-        path, release = self._shelf.lease(layers)
+    def _score(self, payloads: list[tuple[list[Row], Lease]]) -> Generator[None, None, list[tuple[Score, ...]]]:
+        ((rows, lease),) = payloads
+        if not lease.key:
+            return [(yield from score_rows(self._model, rows, None))]
+        block = self._stacks.use(lease.key, lease.parts)
         try:
-            return [(yield from score_rows(self._model, rows, path))]
+            return [(yield from score_rows(self._model, rows, block))]
         finally:
-            release()
+            self._stacks.leave(block)
+
+    def _sweep(self, payloads: list[None]) -> list[None]:
+        self._sampler.sweep()
+        return payloads
 
     @torch.inference_mode()
-    def _probe(self, payloads: list[tuple[list[Row], tuple[Layer, ...]]]) -> list[dict[str, torch.Tensor]]:
-        ((rows, layers),) = payloads
-        path, release = self._shelf.lease(layers)
+    def _probe(self, payloads: list[tuple[list[Row], Lease]]) -> list[dict[str, torch.Tensor]]:
+        ((rows, lease),) = payloads
+        block = self._stacks.use(lease.key, lease.parts) if lease.key else None
         tensors: dict[str, torch.Tensor] = {}
         try:
             for i, row in enumerate(rows):
-                hidden = self._model.run([row.ids], [Part(len(row.ids), path)])
+                hidden = self._model.run([row.ids], [Part(len(row.ids), block)])
                 tensors[f"ids.{i}"] = torch.tensor(row.ids)
                 tensors[f"logits.{i}"] = self._model.logits(hidden[-PROBE_TOKENS:]).cpu()
         finally:
-            release()
+            if block is not None:
+                self._stacks.leave(block)
         return [tensors]
+
+    def _read(self, directory: Path) -> Adapter:
+        return read_adapter(directory, self._model.shapes, self.base.fingerprint)
+
+
+class _Outbox:
+    """Chunks on their way from the owner's thread to event loops: one wake-up for each loop and step, however many streams it reads."""
+
+    def __init__(self) -> None:
+        self._parcels: dict[asyncio.AbstractEventLoop, list[tuple[_Stream, SampleChunk | DnaError]]] = {}
+
+    def put(self, stream: _Stream, item: SampleChunk | DnaError) -> None:
+        self._parcels.setdefault(stream.loop, []).append((stream, item))
+
+    def flush(self) -> None:
+        parcels, self._parcels = self._parcels, {}
+        for loop, items in parcels.items():
+            try:
+                loop.call_soon_threadsafe(_deliver, items)
+            except RuntimeError:  # the loop is gone, and its readers with it
+                for stream, _ in items:
+                    stream.closed = True
+
+
+def _deliver(items: list[tuple[_Stream, SampleChunk | DnaError]]) -> None:
+    for stream, item in items:
+        stream.queue.put_nowait(item)
 
 
 class _Stream:
-    """Chunks from the owner's thread to one event loop."""
+    """Chunks of one request, to the event loop that it was made in."""
 
-    def __init__(self) -> None:
+    def __init__(self, outbox: _Outbox) -> None:
         self.closed = False
-        self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[SampleChunk | DnaError] = asyncio.Queue()
+        self.loop = asyncio.get_running_loop()
+        self.queue: asyncio.Queue[SampleChunk | DnaError] = asyncio.Queue()
+        self._outbox = outbox
         self._put = 0
         self._taken = 0
 
@@ -173,15 +291,12 @@ class _Stream:
         return self._put - self._taken
 
     def put(self, item: SampleChunk | DnaError) -> None:
-        """From the owner's thread. A loop that is gone has no reader."""
+        """From the owner's thread."""
         self._put += 1
-        try:
-            self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
-        except RuntimeError:
-            self.closed = True
+        self._outbox.put(self, item)
 
     async def get(self) -> SampleChunk:
-        item = await self._queue.get()
+        item = await self.queue.get()
         self._taken += 1
         if isinstance(item, DnaError):
             raise item

@@ -1,4 +1,4 @@
-"""The base with its slots: what the owner's thread computes with. Nothing here knows requests, threads or files.
+"""The base, wrapped: what the owner's thread computes with. Nothing here knows requests, threads or files.
 
 ``LoadedModel`` checks itself once: packed sequences, the head by itself and kept keys and values must give what the unwrapped model
 gives, else the base is refused. An architecture that this engine would run wrongly never serves a token.
@@ -16,56 +16,64 @@ from clonedna.core.errors import UnknownBase
 from clonedna.core.model import Score
 from clonedna.engine import attention
 from clonedna.engine.bases import Base
+from clonedna.engine.batch import BatchStep, Piece, Token
+from clonedna.engine.exact import verify
+from clonedna.engine.lanes import Lanes, Shape
 from clonedna.engine.loss import token_nll
-from clonedna.engine.slots import Slots, shapes_of
-from clonedna.engine.step import KeyValues, Part, forward
+from clonedna.engine.packed import Part, run_packed
+from clonedna.engine.slots import Term, shapes_of, wrap
 from clonedna.engine.texts import Row
 
 STEP_TOKENS = 1024
-TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2}
-Path = tuple[tuple[int, float], ...]  # slots and weights that a row goes through
+TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 5e-2}
 
 
 class LoadedModel:
-    """One base, wrapped. ``shapes`` are ``(in, out)`` of each target linear."""
+    """One base, wrapped. ``shapes`` are ``(in, out)`` of each target linear; ``lengths`` what attention may run over."""
 
     def __init__(self, base: Base) -> None:
         self.base = base
         self.shapes = shapes_of(base.model)
-        ids = [int(i) for i in torch.randint(0, self._vocabulary(), (12,), generator=torch.Generator().manual_seed(0))]
+        config = base.model.config.get_text_config()
+        self.vocabulary = int(config.vocab_size)
+        ids = [int(i) for i in torch.randint(0, self.vocabulary, (12,), generator=torch.Generator().manual_seed(0))]
         with torch.inference_mode():
             expected = base.model(input_ids=torch.tensor([ids], device=base.device), use_cache=False).logits[0].float()
-        self.slots = Slots(base.model)
+        self.linears = wrap(base.model)
         base.model.set_attn_implementation(attention.NAME)
         self.decoder = base.model.base_model
         self.head = cast(nn.Linear, base.model.get_output_embeddings())
-        self.layers = int(base.model.config.get_text_config().num_hidden_layers)
+        heads = int(config.num_attention_heads)
+        kv_heads = int(getattr(config, "num_key_value_heads", None) or heads)
+        width = int(getattr(config, "head_dim", None) or int(config.hidden_size) // heads)
+        kind = next(base.model.parameters()).dtype
+        self.kept = Shape(int(config.num_hidden_layers), kv_heads, width, kind, base.device)
+        distinct = {shape: self.linears[name].base for name, shape in self.shapes.items()}
+        self.lengths = verify([*distinct.values(), self.head], kv_heads, heads // kv_heads, width, base.context, kind)
         self._check(ids, expected)
 
-    def _vocabulary(self) -> int:
-        return int(self.base.model.config.get_text_config().vocab_size)
+    @property
+    def layers(self) -> int:
+        return self.kept.layers
 
-    def run(
-        self, sequences: Sequence[Sequence[int]], parts: Sequence[Part], caches: Sequence[KeyValues | None] = ()
-    ) -> Tensor:
-        """Last hidden states ``[tokens, hidden]`` of packed sequences."""
-        return forward(self.decoder, sequences, parts, caches)
+    def run(self, sequences: Sequence[Sequence[int]], parts: Sequence[Part]) -> Tensor:
+        """Last hidden states ``[tokens, hidden]`` of whole sequences, packed."""
+        return run_packed(self.decoder, sequences, parts)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """``[n, hidden]`` -> ``[n, vocabulary]`` in fp32."""
         return self.head(hidden).float()
 
-    def cache(self) -> KeyValues:
-        return KeyValues(self.layers)
-
     @torch.inference_mode()
     def _check(self, ids: list[int], expected: Tensor) -> None:
         packed = self.logits(self.run([ids[:5], ids], [Part(len(ids) + 5)]))[5:]
-        cache = self.cache()
-        pieces = [self.run([ids[:8]], [Part(8)], [cache])]
-        pieces += [self.run([ids[i : i + 1]], [Part(1)], [cache]) for i in range(8, len(ids))]
+        lane = Lanes(self.kept, self.base.context, 1).take(len(ids))
+        pieces: list[Tensor] = []
+        for piece in (ids[:5], ids[5:8]):
+            pieces.append(self._step([Piece(piece, lane, None)], [])[: len(piece)])
+        pieces += [self._step([], [Token(token, lane, None)])[:1] for token in ids[8:]]
         kept = self.logits(torch.cat(pieces))
-        limit = TOLERANCE[self.base.dtype] * max(1.0, float(expected.abs().max()))
+        limit = TOLERANCE.get(self.base.dtype, 5e-2) * max(1.0, float(expected.abs().max()))
         for got, how in ((packed, "packed sequences"), (kept, "kept keys and values")):
             difference = float((got - expected).abs().max())
             if not difference <= limit:
@@ -75,8 +83,11 @@ class LoadedModel:
                     "use a Llama, Mistral, Qwen2 or Qwen3 model",
                 )
 
+    def _step(self, pieces: Sequence[Piece], tokens: Sequence[Token]) -> Tensor:
+        return BatchStep(pieces, tokens, self.lengths, self.base.device).run(self.decoder)
 
-def steps_of(rows: Sequence[tuple[int, Row]], limit: int = STEP_TOKENS) -> Generator[list[tuple[int, Row]]]:
+
+def steps_of(rows: Sequence[tuple[int, Row]], limit: int) -> Generator[list[tuple[int, Row]]]:
     """Cut rows (each with a number of its caller's) into runs of at most ``limit`` tokens, in their order; a longer row stands alone."""
     run: list[tuple[int, Row]] = []
     size = 0
@@ -108,12 +119,14 @@ def row_nlls(model: LoadedModel, rows: Sequence[Row], parts: Sequence[Part]) -> 
     return list(nlls.split([row.scored for row in rows]))
 
 
-def score_rows(model: LoadedModel, rows: Sequence[Row], path: Path) -> Generator[None, None, tuple[Score, ...]]:
-    """Likelihoods of all rows through one path, a step at a time (yields between steps)."""
+def score_rows(
+    model: LoadedModel, rows: Sequence[Row], term: Term | None, limit: int = STEP_TOKENS
+) -> Generator[None, None, tuple[Score, ...]]:
+    """Likelihoods of all rows through one adapter or blend, a step at a time (yields between steps)."""
     scores = [Score(nll=0.0, tokens=0, bytes=row.bytes) for row in rows]
-    for run in steps_of([(i, row) for i, row in enumerate(rows) if row.scored]):
+    for run in steps_of([(i, row) for i, row in enumerate(rows) if row.scored], limit):
         with torch.inference_mode():
-            nlls = row_nlls(model, [row for _, row in run], [Part(sum(len(row.ids) - 1 for _, row in run), path)])
+            nlls = row_nlls(model, [row for _, row in run], [Part(sum(len(row.ids) - 1 for _, row in run), term)])
         for (i, row), nll in zip(run, nlls, strict=True):
             scores[i] = Score(nll=float(nll.double().sum()), tokens=row.scored, bytes=row.bytes)
         yield

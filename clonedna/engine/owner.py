@@ -1,7 +1,8 @@
 """One thread owns a model. Everybody else hands it work and awaits the result, from whichever event loop they are in.
 
-Work is done in the order it comes, one step at a time; between two steps every sampling request gets its next token, so neither a
-long measurement nor a training batch holds up an answer. An error belongs to the work that caused it; the owner goes on.
+Work is done in the order it comes, one step at a time; between two steps sampling requests get their next tokens, so neither a long
+measurement nor a training batch holds up an answer. While requests run, ``duty`` is the share of the time that work may take: after a
+step of work the requests go on until they have had the rest. An error belongs to the work that caused it; the owner goes on.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from typing import Any
 import torch
 
 from clonedna.core.errors import DnaError, Internal, Unavailable
-from clonedna.engine.sampling import Sampler, Sampling
+from clonedna.engine.requests import Sampling
+from clonedna.engine.sampling import Sampler
 
 WAITING = 4096
 LINGER = 0.003  # seconds that a job with a key waits for its like
@@ -44,10 +46,14 @@ class Job:
 
 
 class Owner:
-    """The thread, its inbox and its loop. ``expected()``: how many jobs with keys may come at about the same time."""
+    """The thread, its inbox and its loop. ``expected()``: how many jobs with keys may come at about the same time. ``flush()`` is
+    called when chunks may have been put into streams."""
 
-    def __init__(self, sampler: Sampler, expected: Callable[[], int], *, threads: int, name: str) -> None:
-        self._expected = expected
+    def __init__(
+        self, sampler: Sampler, expected: Callable[[], int], flush: Callable[[], None], *, threads: int, name: str, duty: float
+    ) -> None:  # fmt: skip
+        self._expected, self._flush, self._duty = expected, flush, duty
+        self._debt = 0.0  # seconds that requests have still to get before work goes on
         self._sampler = sampler
         self._threads = threads
         self._inbox: queue.Queue[Job | Sampling | None] = queue.Queue(WAITING)
@@ -66,6 +72,11 @@ class Owner:
         except asyncio.CancelledError:
             job.abandoned = True
             raise
+
+    @property
+    def inbox(self) -> int:
+        """About how much has come in and was not looked at yet."""
+        return self._inbox.qsize()
 
     @property
     def closed(self) -> bool:
@@ -96,17 +107,29 @@ class Owner:
         torch.set_num_threads(self._threads)
         try:
             while self._receive():
-                self._advance()
-                if self._sampler.busy:
-                    self._sampler.step()
+                self._turn()
             self._sampler.stop()
+            self._flush()
             self._fail_all(Unavailable("the engine was closed before this was done", "open it again"))
         except BaseException as error:  # the loop itself is at fault: nobody may wait for ever
             failure = Internal(f"the engine's owner stopped: {type(error).__name__}: {error}")
             self._closing = True
             self._sampler.stop(failure)
+            self._flush()
             self._fail_all(failure)
             raise
+
+    def _turn(self) -> None:
+        """A step of work, if its share is not used up, and a step of the requests."""
+        if self._debt <= 0 or not self._sampler.busy:
+            began = time.monotonic()
+            self._advance()
+            self._debt = (time.monotonic() - began) * (1 - self._duty) / self._duty
+        if self._sampler.busy:
+            began = time.monotonic()
+            self._sampler.step()
+            self._flush()
+            self._debt -= time.monotonic() - began
 
     def _receive(self) -> bool:
         """Take what came in; wait when there is nothing to do. False when the engine closes."""

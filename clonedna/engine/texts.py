@@ -6,6 +6,9 @@ sampling. Nothing here knows the model.
 
 from __future__ import annotations
 
+import codecs
+import json
+import random
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +18,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerFast
 
 from clonedna.core.errors import InputError
-from clonedna.core.model import Example, Message, SampleRequest
+from clonedna.core.model import Example, Message, SampleRequest, ToolCall
 
 _PROBE = "dna-probe"
 
@@ -44,6 +47,8 @@ class Texts:
         self.context = context
         end = tokenizer.eos_token_id
         self._begin = next((t for t in (tokenizer.bos_token_id, begin, end) if isinstance(t, int)), None)
+        self._size = len(tokenizer)
+        self._pieces = _byte_pieces(tokenizer)
         self.end_of_turn = self._end_of_turn()
         known = {
             *stops,
@@ -60,7 +65,7 @@ class Texts:
         if example.text is not None:
             prompt, ending = self._plain(example.text), []
         else:
-            prompt, ending = self._rendered(example.messages), [self._require_end()]
+            prompt, ending = self._rendered(example.messages, example.tools), [self._require_end()]
         completion = [*self._encode(example.completion), *ending]
         size = len(example.completion.encode())
         if len(completion) > self.context - 1:
@@ -77,7 +82,9 @@ class Texts:
 
         The room is ``max_tokens``, at most half of the context. Raises ``InputError`` when there is neither text nor messages.
         """
-        if request.prompt is not None:
+        if isinstance(request.prompt, tuple):
+            ids = self._given(request.prompt)
+        elif request.prompt is not None:
             ids = self._plain(request.prompt)
         elif request.messages:
             ids = self._rendered(request.messages, request.tools)
@@ -87,6 +94,17 @@ class Texts:
             ids = ids[: request.prompt_limit]
         return ids[-(self.context - min(request.max_tokens, self.context // 2)) :]
 
+    def piece(self, token: int) -> bytes:
+        """The bytes that a token stands for; where the tokenizer knows no bytes, those of its text by itself."""
+        if self._pieces is not None and token < len(self._pieces):
+            return self._pieces[token]
+        return self.decode([token]).encode()
+
+    @property
+    def has_bytes(self) -> bool:
+        """Whether ``piece`` of several tokens, joined, are the bytes of their text."""
+        return self._pieces is not None
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of tokens as they are; special tokens stay visible."""
         with self._lock:
@@ -95,6 +113,13 @@ class Texts:
     def _encode(self, text: str, *, special: bool = False) -> list[int]:
         with self._lock:
             return list(self._tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
+
+    def _given(self, ids: tuple[int, ...]) -> list[int]:
+        if not ids or min(ids) < 0 or max(ids) >= self._size:
+            raise InputError(
+                "a prompt of tokens needs at least one, each within the vocabulary", f"0 to {self._size - 1}"
+            )
+        return list(ids)
 
     def _plain(self, text: str) -> list[int]:
         ids = self._encode(text, special=True)
@@ -112,7 +137,7 @@ class Texts:
         try:
             with self._lock:
                 text = self._tokenizer.apply_chat_template(
-                    [message.model_dump() for message in messages],
+                    [_turn(message) for message in messages],
                     tools=list(tools) or None,
                     tokenize=False,
                     add_generation_prompt=True,
@@ -146,21 +171,76 @@ class Texts:
         return after[0] if after and after[0] in special else None
 
 
-class Detokenizer:
-    """Text that grows with each token, never cut inside a character.
+def _turn(message: Message) -> dict[str, Any]:
+    """A message as chat templates know it: a call's arguments are an object, what is not there is not named."""
+    turn: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        turn["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": _arguments(call)}}
+            for call in message.tool_calls
+        ]
+    if message.tool_call_id is not None:
+        turn["tool_call_id"] = message.tool_call_id
+    return turn
 
-    Only the tokens since the last whole character are decoded again, after a few that give them their context; the pieces joined
-    are the text of all tokens.
+
+def _arguments(call: ToolCall) -> Any:
+    try:
+        return json.loads(call.arguments)
+    except ValueError as error:
+        raise InputError(
+            f"the arguments of the call {call.id!r} are not JSON ({error})", "give a JSON object"
+        ) from error
+
+
+def _byte_pieces(tokenizer: PreTrainedTokenizerFast) -> list[bytes] | None:
+    """Each token's bytes, for tokenizers whose alphabet stands for bytes (GPT-2's, Radford et al. 2019); ``None`` for others.
+
+    Believed only after a trial: random tokens must decode to what their bytes say.
+    """
+    alphabet = {char: byte for byte, char in _byte_alphabet().items()}
+    size = len(tokenizer)
+    added = {index: token.content.encode() for index, token in tokenizer.added_tokens_decoder.items()}
+    pieces: list[bytes] = []
+    for index, token in enumerate(tokenizer.convert_ids_to_tokens(list(range(size)))):
+        known = added.get(index)
+        if known is None and any(char not in alphabet for char in token):
+            return None
+        pieces.append(known if known is not None else bytes(alphabet[char] for char in token))
+    draw = random.Random(0)  # noqa: S311 - a trial, no secret
+    for _ in range(64):
+        ids = [index for index in draw.choices(range(size), k=12) if index not in added]
+        said = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        if said != b"".join(pieces[index] for index in ids).decode("utf-8", "replace"):
+            return None
+    return pieces
+
+
+def _byte_alphabet() -> dict[int, str]:
+    """GPT-2's characters for bytes: printable ones stand for themselves, the others for those from U+0100 on."""
+    kept = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in kept]
+    return {byte: chr(byte) for byte in kept} | {byte: chr(0x100 + n) for n, byte in enumerate(others)}
+
+
+class Detokenizer:
+    """Text that grows with each token, never cut inside a character; the pieces joined are the text of all tokens.
+
+    Where tokens stand for bytes, these are decoded as they come. Elsewhere the tokens since the last whole character are decoded
+    again, after a few that give them their context.
     """
 
     def __init__(self, texts: Texts) -> None:
         self._texts = texts
+        self._bytes = codecs.getincrementaldecoder("utf-8")("replace") if texts.has_bytes else None
         self._ids: list[int] = []
         self._context = 0
         self._read = 0
 
     def add(self, token: int) -> str:
         """The text that became certain with this token; it may be empty."""
+        if self._bytes is not None:
+            return self._bytes.decode(self._texts.piece(token))
         self._ids.append(token)
         new = self._new()
         if new.endswith("\ufffd"):  # perhaps the first bytes of a character
@@ -170,6 +250,8 @@ class Detokenizer:
 
     def rest(self) -> str:
         """What is left at the end, incomplete characters as U+FFFD."""
+        if self._bytes is not None:
+            return self._bytes.decode(b"", True)
         new = self._new()
         self._context = self._read = len(self._ids)
         return new

@@ -8,11 +8,12 @@ from pathlib import Path
 import anyio.to_thread
 
 from clonedna.core.errors import InputError
-from clonedna.core.model import BaseInfo, Example, Score, StepLoss
+from clonedna.core.model import BaseInfo, Example, LoraSpec, Score, StepLoss
 from clonedna.engine.adapters import write_adapter
+from clonedna.engine.checkpoints import write_state
 from clonedna.engine.owner import Owner
 from clonedna.engine.texts import Texts
-from clonedna.engine.training import TrainedSlot, Training
+from clonedna.engine.training import Saved, TrainedSlot, Training
 
 
 class LocalTrainer:
@@ -26,7 +27,7 @@ class LocalTrainer:
         """A batch without a completion token adds nothing."""
         rows = await anyio.to_thread.run_sync(self._texts.rows, batch)
         trained = self._open()
-        return await self._owner.call(self._training.gradients, (trained, rows), key=trained.slot)
+        return await self._owner.call(self._training.gradients, (trained, rows), key=trained.number)
 
     async def optim_step(self, learning_rate: float) -> None:
         """Raises ``InputError`` when there is no gradient."""
@@ -36,16 +37,14 @@ class LocalTrainer:
         rows = await anyio.to_thread.run_sync(self._texts.rows, examples)
         return await self._owner.call(self._training.score, (self._open(), rows))
 
-    async def save(self, directory: Path) -> None:
-        """The weights are those of this moment; they are written beside the owner's work. Raises ``NoSpace``."""
-        spec = self._open().spec
-        matrices = await self._owner.call(self._training.copies, self._open())
-        await anyio.to_thread.run_sync(
-            lambda: write_adapter(
-                directory, matrices, rank=spec.rank, alpha=spec.alpha, rslora=spec.rslora, base=self._base.id,
-                fingerprint=self._base.fingerprint,
-            )
-        )  # fmt: skip
+    async def save(self, directory: Path, *, resumable: bool = False) -> None:
+        """The weights are those of this moment; they are written beside the owner's work. Raises ``NoSpace``.
+
+        Raises ``InputError`` when a gradient waits for its step.
+        """
+        trained = self._open()
+        saved = await self._owner.call(self._training.saved, trained)
+        await anyio.to_thread.run_sync(_write, directory, saved, trained.spec, self._base, resumable)
 
     async def close(self) -> None:
         """Closing twice does nothing; so does closing after the engine."""
@@ -57,3 +56,11 @@ class LocalTrainer:
         if self._trained is None:
             raise InputError("this trainer is closed", "ask the engine for a new one")
         return self._trained
+
+
+def _write(directory: Path, saved: Saved, spec: LoraSpec, base: BaseInfo, resumable: bool) -> None:
+    write_adapter(
+        directory, saved.matrices, rank=spec.rank, alpha=spec.alpha, rslora=spec.rslora, base=base.id, fingerprint=base.fingerprint
+    )  # fmt: skip
+    if resumable:
+        write_state(directory, saved, spec)

@@ -170,7 +170,7 @@ def test_a_reader_that_lags_holds_up_only_itself(engine: LocalEngine, monkeypatc
         stream = engine.sample(REQUEST.model_copy(update={"max_tokens": 30}))
         chunks = [await anext(stream)]
         await anyio.sleep(0.1)
-        assert engine._owner._sampler._active[0].stream.behind <= 3
+        assert engine._owner._sampler._running[0].stream.behind <= 3
         assert await text(engine)
         chunks += [chunk async for chunk in stream]
         assert sum(chunk.token is not None for chunk in chunks) == chunks[-1].completion_tokens

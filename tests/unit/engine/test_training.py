@@ -264,18 +264,19 @@ def test_a_trainer_measures_its_current_state_and_an_engine_what_was_saved(
         await trainer.save(tmp_path / "saved")
         await trainer.close()
         info = await engine.load(tmp_path / "saved")
-        assert await engine.nll(examples, [Layer(adapter=info.id)]) == now
+        saved = await engine.nll(examples, [Layer(adapter=info.id)])  # a slot is wider than rank 4: other roundings
+        assert [s.nll for s in saved] == pytest.approx([s.nll for s in now], rel=1e-6)
 
     anyio.run(run)
 
 
 def test_a_closed_trainer_leaves_nothing_behind(engine: LocalEngine, examples: list[Example]) -> None:
     async def run() -> None:
-        before = dict(engine._model.slots.scales)
+        before = engine.status.training
         trainer = await engine.train(SPEC)
         await trainer.close()
         await trainer.close()
-        assert engine._model.slots.scales == before
+        assert engine.status.training == before
         with pytest.raises(InputError, match="closed"):
             await trainer.forward_backward(examples)
 

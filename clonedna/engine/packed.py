@@ -1,0 +1,57 @@
+"""Whole sequences side by side in one pass: what training and measuring run. No padding, no kept keys and values.
+
+Each sequence attends to itself alone, and each run of rows goes through one adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from clonedna.engine.slots import SlotLinear, Term
+from clonedna.engine.step import forward
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A run of ``rows`` that go through the same adapter or blend; ``None``: the base's own."""
+
+    rows: int
+    term: Term | None = None
+
+
+class PackedStep:
+    """``core`` of a pass over sequences of ``lengths``; the parts' rows add up to the same number."""
+
+    def __init__(self, lengths: Sequence[int], parts: Sequence[Part]) -> None:
+        if sum(lengths) != sum(part.rows for part in parts):
+            raise ValueError(f"{sum(lengths)} rows in sequences, {sum(part.rows for part in parts)} in parts")
+        self._lengths, self._parts = list(lengths), list(parts)
+
+    def adapted(self, linear: SlotLinear, x: Tensor, out: Tensor) -> Tensor:
+        if all(part.term is None for part in self._parts):
+            return out
+        rows = [part.rows for part in self._parts]
+        pieces = [
+            own if part.term is None else part.term.added(linear, part_x, own)
+            for part, part_x, own in zip(self._parts, x.split(rows), out.split(rows), strict=True)
+        ]
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+    def attended(self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
+        """transformers' own call for each sequence: causal, so no mask is needed."""
+        parts = zip(q.split(self._lengths, 2), k.split(self._lengths, 2), v.split(self._lengths, 2), strict=True)
+        outputs = [sdpa_attention_forward(module, *one, None, **options)[0] for one in parts]
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
+
+
+def run_packed(decoder: nn.Module, sequences: Sequence[Sequence[int]], parts: Sequence[Part]) -> Tensor:
+    """Last hidden states ``[rows, hidden]`` of the sequences, packed in their order."""
+    step = PackedStep([len(ids) for ids in sequences], parts)
+    positions = [i for ids in sequences for i in range(len(ids))]
+    return forward(decoder, [token for ids in sequences for token in ids], positions, step)
