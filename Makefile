@@ -15,10 +15,12 @@ HERE := $(shell pwd | cksum | tr ' ' -)
 AT := $(VENV)/.at-$(HERE)
 RUN := $(VENV)/.run-$(PINS)-$(HERE)
 DEV := $(VENV)/.dev-$(PINS)-$(HERE)
+VLLM := .venv-vllm
+VLLM_READY := $(VLLM)/.ready-$(shell cat constraints-vllm.txt | cksum | tr ' ' -)-$(HERE)
 INSTALL := env PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install -q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup test check fmt bench sizes constraints clean
+.PHONY: help demo setup test check fmt bench sizes constraints clean vllm-env test-vllm
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -60,8 +62,13 @@ constraints: $(DEV) ## pin what is installed now
 	  } > $(VENV)/constraints.txt
 	@mv $(VENV)/constraints.txt constraints.txt
 
+vllm-env: $(VLLM_READY) ## make the environment that vLLM runs in (3.4 GB; Linux on x86-64)
+
+test-vllm: $(DEV) $(VLLM_READY) ## contract tests against a real vLLM on this machine's CPU
+	@$(BIN)/python tests/vllm/run.py
+
 clean: ## remove what the targets above made
-	@rm -rf $(VENV) .demo .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) $(VLLM) .demo .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	@find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(AT):
@@ -81,3 +88,9 @@ $(DEV): $(AT)
 	@rm -f $(VENV)/.run-* $(VENV)/.dev-*
 	@$(INSTALL) -e '.[dev]'
 	@touch $(RUN) $@
+
+$(VLLM_READY):
+	@echo "installing vLLM (some minutes) ..." >&2
+	@"$(PYTHON)" -m venv --clear $(VLLM)
+	@$(VLLM)/bin/python -m pip install -q --no-deps -r constraints-vllm.txt
+	@touch $@

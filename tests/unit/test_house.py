@@ -21,7 +21,20 @@ from packaging.version import Version
 import clonedna
 
 ROOT = Path(__file__).resolve().parents[2]
-TARGETS = {"help", "demo", "setup", "test", "check", "fmt", "bench", "sizes", "constraints", "clean"}
+TARGETS = {
+    "help",
+    "demo",
+    "setup",
+    "test",
+    "check",
+    "fmt",
+    "bench",
+    "sizes",
+    "constraints",
+    "clean",
+    "vllm-env",
+    "test-vllm",
+}
 MOST_BYTES = 20_000_000
 # Written so that this file does not hold what it looks for.
 INDEX_HOSTS = re.compile(
