@@ -76,7 +76,8 @@ async def _serve(settings: Settings, preload: list[str], as_json: bool) -> None:
                     print_json({"url": url, "base": serving.engine.base.id, "models": models})
                 tell(f"listening on {url} (OpenAI's base_url: {url}/v1)\nmodels: {', '.join(models)}")
 
-            await main.serve(main.create_app(serving, settings), made, settings, ready=ready)
+            app = main.create_app(serving, settings)
+            await main.server(app, settings, ready=ready).serve(sockets=[made])
         finally:
             with anyio.move_on_after(CLOSE_SECONDS, shield=True):
                 await parts.close()

@@ -17,7 +17,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from clonedna.core.errors import DnaError, Overloaded, Refused, Unauthorised, Unavailable
-from clonedna.server.errors import response
+from clonedna.server.errors import TooLarge, response
 
 OPEN = frozenset({"/healthz", "/readyz"})
 COUNTED = ("/v1/", "/api/")
@@ -54,9 +54,9 @@ class Access:
     """ASGI middleware: key or loopback, then traffic. Puts ``admin`` (bool) into the request's state."""
 
     def __init__(
-        self, app: ASGIApp, *, traffic: Traffic, key: SecretStr | None = None, admin_key: SecretStr | None = None
-    ) -> None:
-        self.app, self.traffic = app, traffic
+        self, app: ASGIApp, *, traffic: Traffic, max_body: int, key: SecretStr | None = None, admin_key: SecretStr | None = None
+    ) -> None:  # fmt: skip
+        self.app, self.traffic, self._max_body = app, traffic, max_body
         self._key = key.get_secret_value().encode() if key else None
         self._admin = admin_key.get_secret_value().encode() if admin_key else self._key
 
@@ -65,7 +65,9 @@ class Access:
             return await self.app(scope, receive, send)
         counted = scope["path"].startswith(COUNTED)
         try:
-            scope.setdefault("state", {})["admin"] = self._admitted(Headers(scope=scope))
+            headers = Headers(scope=scope)
+            scope.setdefault("state", {})["admin"] = self._admitted(headers)
+            self._check_length(headers)
             if counted:
                 self.traffic.check()
         except DnaError as error:
@@ -78,6 +80,12 @@ class Access:
             await self.app(scope, receive, send)
         finally:
             self.traffic.now -= counted
+
+    def _check_length(self, headers: Headers) -> None:
+        """A body that says it is too large is not read; one that does not say so is cut off by the application's own limit."""
+        length = headers.get("content-length", "0")
+        if length.isascii() and length.isdigit() and int(length[:20]) > self._max_body:
+            raise TooLarge()
 
     def _admitted(self, headers: Headers) -> bool:
         """Whether the request may also change what is served. Raises ``Unauthorised``, ``Refused``."""

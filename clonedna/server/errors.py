@@ -55,6 +55,9 @@ class MethodNotAllowed(InputError):
 class TooLarge(InputError):
     code, http_status = "too_large", 413
 
+    def __init__(self) -> None:
+        super().__init__("the request is larger than this server takes", "send less, or raise max_body_bytes")
+
 
 def documented(model: type[BaseModel], *statuses: int) -> dict[int | str, dict[str, Any]]:
     """The ``responses`` of a route for its OpenAPI description."""
@@ -149,7 +152,7 @@ def _http(request: Request, error: HTTPException) -> DnaError:
         case 405:
             return MethodNotAllowed(f"{request.method} is not for {path[:200]}", "see /openapi.json")
         case 413:
-            return TooLarge("the request is larger than this server takes", "send less, or raise max_body_bytes")
+            return TooLarge()
         case status if status < 500:
             return InputError("the request cannot be read", "send a JSON object with content-type application/json")
         case _:

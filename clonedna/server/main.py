@@ -1,7 +1,7 @@
 """The web application, and the process that serves it.
 
 ``create_app`` puts routes, access and errors together over one ``Serving``. ``listen`` takes the port before anything heavy is
-loaded; ``serve`` runs until it is told to stop: the first TERM or INT lets running answers end (at most ``drain_seconds``) and takes
+loaded; ``server`` runs until it is told to stop: the first TERM or INT lets running answers end (at most ``drain_seconds``) and takes
 no new ones, the second one ends it at once. Nothing of a request's content is logged.
 """
 
@@ -47,13 +47,15 @@ def create_app(
     metrics = Metrics(serving, traffic)
     app = FastAPI(
         title="Clone.dna", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False,
-        max_body_size=settings.max_body_bytes,
     )  # fmt: skip
     app.state.traffic = traffic
     errors.install(app)
     for router in (v1.router(serving, settings, metrics), ops.router(serving, traffic, metrics), *routers):
-        app.include_router(router)
-    app.add_middleware(Access, traffic=traffic, key=settings.api_key, admin_key=settings.admin_key)
+        # Here, inside our own middleware: the application's own limit would answer in a shape of its own.
+        app.include_router(router, max_body_size=settings.max_body_bytes)
+    app.add_middleware(
+        Access, traffic=traffic, max_body=settings.max_body_bytes, key=settings.api_key, admin_key=settings.admin_key
+    )
     return app
 
 
@@ -96,17 +98,20 @@ def address(made: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-async def serve(app: FastAPI, made: socket.socket, settings: Settings, *, ready: Callable[[], None]) -> None:
-    """Serve until told to stop; ``ready`` is called once connections are taken. In the main thread it heeds TERM and INT."""
+def server(app: FastAPI, settings: Settings, *, ready: Callable[[], None]) -> Server:
+    """What serves ``app``; ``ready`` is called once connections are taken."""
     config = uvicorn.Config(
         app, log_config=None, access_log=False, server_header=False, ws="none", lifespan="on",
-        timeout_graceful_shutdown=max(1, round(settings.drain_seconds)), timeout_keep_alive=30, h11_max_incomplete_event_size=65536,
+        timeout_graceful_shutdown=max(1, round(settings.drain_seconds)), timeout_keep_alive=30,
     )  # fmt: skip
-    await Server(config, app.state.traffic, ready).serve(sockets=[made])
+    return Server(config, app.state.traffic, ready)
 
 
 class Server(uvicorn.Server):
-    """uvicorn with our way of stopping: told once it drains, told twice it ends, and either way it returns."""
+    """uvicorn with our way of stopping: told once it drains, told twice it ends, and either way ``serve`` returns.
+
+    In the main thread it heeds TERM and INT.
+    """
 
     def __init__(self, config: uvicorn.Config, traffic: Traffic, ready: Callable[[], None]) -> None:
         super().__init__(config)

@@ -48,7 +48,11 @@ def router(serving: Serving, traffic: Traffic, metrics: Metrics) -> APIRouter:
             raise Unavailable("the server is stopping", "ask another one, or again in a moment")
         return Health()
 
-    @made.get("/metrics", responses=OURS | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}})
+    @made.get(
+        "/metrics",
+        response_class=Response,
+        responses=OURS | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    )
     async def prometheus() -> Response:
         """Figures in Prometheus' text format."""
         return Response(metrics.text(), media_type=None, headers={"content-type": CONTENT_TYPE_LATEST})

@@ -158,3 +158,9 @@ class ModelCard(BaseModel):
 class ModelList(BaseModel):
     object: Literal["list"] = "list"
     data: list[ModelCard]
+
+
+class Done(BaseModel):
+    """What was done about an adapter; the words are vLLM's."""
+
+    message: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter, Depends
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 
 from clonedna.app.serving import Model, Serving
 from clonedna.app.settings import Settings
@@ -15,7 +15,7 @@ from clonedna.server.asks import ChatAsk, CompletionAsk, LoadAdapter, UnloadAdap
 from clonedna.server.errors import V1
 from clonedna.server.metrics import Metrics
 from clonedna.server.rendering import ChatRendering, Shape, TextRendering
-from clonedna.server.replies import ChatChunk, ChatCompletion, Completion, ModelCard, ModelList
+from clonedna.server.replies import ChatChunk, ChatCompletion, Completion, Done, ModelCard, ModelList
 from clonedna.server.translate import blend, chat_requests, completion_requests, prompts
 
 
@@ -87,17 +87,17 @@ def _add_sampling(made: APIRouter, serving: Serving, settings: Settings, metrics
 def _add_adapters(made: APIRouter, serving: Serving) -> None:
     privileged = [Depends(admin)]
 
-    @made.post("/load_lora_adapter", dependencies=privileged, response_class=PlainTextResponse)
-    async def load_lora_adapter(ask: LoadAdapter) -> str:
+    @made.post("/load_lora_adapter", dependencies=privileged)
+    async def load_lora_adapter(ask: LoadAdapter) -> Done:
         """Serve a block of the store under a further name. Needs the admin key, where one is set."""
         await serving.add(ask.lora_name, ask.lora_path, replace=ask.load_inplace)
-        return f"Success: LoRA adapter '{ask.lora_name}' added successfully."
+        return Done(message=f"Success: LoRA adapter '{ask.lora_name}' added successfully.")
 
-    @made.post("/unload_lora_adapter", dependencies=privileged, response_class=PlainTextResponse)
-    async def unload_lora_adapter(ask: UnloadAdapter) -> str:
+    @made.post("/unload_lora_adapter", dependencies=privileged)
+    async def unload_lora_adapter(ask: UnloadAdapter) -> Done:
         """Take back such a name; of a registered block, only free its memory. Needs the admin key, where one is set."""
         await serving.remove(ask.lora_name)
-        return f"Success: LoRA adapter '{ask.lora_name}' removed successfully."
+        return Done(message=f"Success: LoRA adapter '{ask.lora_name}' removed successfully.")
 
 
 def _wants_usage(ask: ChatAsk | CompletionAsk) -> bool:
