@@ -220,11 +220,11 @@ def test_dare_is_right_on_average(tmp_path: Path) -> None:
     one = [(made(tmp_path / "a", 5, targets=("q_proj",), layers=(0,)), 1.0)]
     (wanted,) = target(one).values()
     total = torch.zeros_like(wanted)
-    for seed in range(200):
+    for seed in range(60):
         merge(tmp_path / "out", one, spec("dare_linear_svd", seed=seed, rank=12, density=0.5))
         total += deltas(tmp_path / "out")["model.layers.0.x.q_proj"]
-    # Each entry's mean of 200 draws has a deviation of |w| / sqrt(200).
-    assert float((total / 200 - wanted).norm() / wanted.norm()) < 0.1
+    # Each entry's mean of 60 draws deviates by |w| / sqrt(60) = 0.13 |w|.
+    assert float((total / 60 - wanted).norm() / wanted.norm()) < 0.2
 
 
 def test_a_lower_density_keeps_less(pair: list[tuple[Path, float]], tmp_path: Path) -> None:
