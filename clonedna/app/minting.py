@@ -1,6 +1,9 @@
 """One mint, stage by stage. Each stage reads what earlier ones left in the workspace and leaves one value; doing it again gives the same.
 
 find -> consent -> collect -> filter -> split -> instruct -> mix -> train -> evaluate -> gate -> pack -> sign -> register
+read -> consent -> pairs                                  -> mix -> ... (the same), when the pairs were given as a file
+
+A stage that is asked to stop raises ``Interrupted`` soon: training between two steps, behind a checkpoint; others where they wait.
 """
 
 from __future__ import annotations
@@ -16,29 +19,47 @@ import anyio
 
 from clonedna.app.parts import Parts, factory
 from clonedna.app.workspace import Workspace, require_space, write_atomic
-from clonedna.core.block import Candidate, Capability, Check, ConsentRecord, Lineage, Manifest, MintOrder, Share
+from clonedna.core.block import (
+    Candidate,
+    Capability,
+    Check,
+    ConsentRecord,
+    GivenPairs,
+    Lineage,
+    Manifest,
+    MintOrder,
+    Share,
+)
+from clonedna.core.errors import Internal, Interrupted
 from clonedna.core.events import Emit, Note, StageFinished, StageStarted
 from clonedna.core.value import Value
-from clonedna.core.work import Collection, Found
+from clonedna.core.work import Collection, Found, Identity, Refusal
 from clonedna.evals.examination import examine, summary
 from clonedna.evals.likelihood import example_of
 from clonedna.mint.divide import divide
 from clonedna.mint.gate import GateLimits, judge
+from clonedna.mint.given import pairs_of, read_examples
 from clonedna.mint.instruct import instruct
 from clonedna.mint.mix import mix
 from clonedna.mint.papers import Draft, languages, papers, slug
 from clonedna.mint.sift import sift
 from clonedna.mint.training import train
-from clonedna.mint.values import Divided, Examined, Judged, Mixed, Sifted, Taught, Trained
+from clonedna.mint.values import Divided, Examined, Judged, Mixed, Read, Sifted, Taught, Trained
 
-STAGES = (
-    "find", "consent", "collect", "filter", "split", "instruct", "mix", "train", "evaluate", "gate", "pack", "sign", "register",
-)  # fmt: skip
+LAST_STAGES = ("mix", "train", "evaluate", "gate", "pack", "sign", "register")
+STAGES = ("find", "consent", "collect", "filter", "split", "instruct", *LAST_STAGES)
+GIVEN_STAGES = ("read", "consent", "pairs", *LAST_STAGES)
 Outcome = tuple[Value, dict[str, int | float | str]]
 V = TypeVar("V", bound=Value)
 LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors")
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 MODELLED_BYTES = 200_000_000
+LOOK_SECONDS = 0.2  # between two looks at whether a waiting stage should stop
+
+
+def stages_of(order: MintOrder) -> tuple[str, ...]:
+    """The stages of this order's mint, in their order."""
+    return STAGES if order.given is None else GIVEN_STAGES
 
 
 class Ordered(Value):
@@ -57,10 +78,10 @@ class Packed(Value):
 
 
 class Minting:
-    """Runs single stages of one job."""
+    """Runs single stages of one job. ``stopped`` raises ``Interrupted`` once the job should stop; ``emit`` does so as well."""
 
-    def __init__(self, workspace: Workspace, parts: Parts, emit: Emit) -> None:
-        self.workspace, self.parts, self.emit = workspace, parts, emit
+    def __init__(self, workspace: Workspace, parts: Parts, emit: Emit, stopped: Callable[[], None]) -> None:
+        self.workspace, self.parts, self.emit, self.stopped = workspace, parts, emit, stopped
         ordered = workspace.read("order.json", Ordered)
         self.order, self.created_at = ordered.order, ordered.created_at
 
@@ -69,10 +90,36 @@ class Minting:
         began = time.monotonic()
         self.emit(StageStarted(stage=stage))
         work: Callable[[], Awaitable[Outcome]] = getattr(self, f"_{stage}")
-        value, counts = anyio.run(work)
+        value, counts = anyio.run(work) if stage == "train" else anyio.run(self._watched, work)
         kept = self.workspace.write(f"stages/{stage}.json", value)
         self.emit(StageFinished(stage=stage, seconds=round(time.monotonic() - began, 3), counts=counts))
         return kept
+
+    async def _watched(self, work: Callable[[], Awaitable[Outcome]]) -> Outcome:
+        """``work``, given up soon after the job should stop. Training is not run so: it stops by itself, between two steps."""
+        ended: list[Outcome | Exception] = []
+
+        async def watch() -> None:
+            while True:
+                await anyio.sleep(LOOK_SECONDS)
+                try:
+                    self.stopped()
+                except Interrupted as error:
+                    ended.append(error)
+                    group.cancel_scope.cancel()
+                    return
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(watch)
+            try:
+                ended.append(await work())
+            except Exception as error:  # raised below, not as a group
+                ended.append(error)
+            group.cancel_scope.cancel()
+        outcome = ended[-1]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
     # What earlier stages left.
 
@@ -82,6 +129,8 @@ class Minting:
     @property
     def author(self) -> str:
         """The person's name: as ordered, or as the repository has it for the e-mail that was ordered. Never an e-mail address."""
+        if self.order.given is not None:
+            return next((a.name for a in self.order.authors if a.name), "unnamed")
         found = self._load("find", Found).repository.authors
         as_found = (
             s.identity.name
@@ -102,14 +151,36 @@ class Minting:
             "licence": repository.licence.spdx or "unknown",
         }
 
+    async def _read(self) -> Outcome:
+        """The given files, from the job's directory; the giver may have taken theirs away since."""
+        require_space(self.workspace.directory, self.parts.settings.min_free_bytes)
+        given, base = self._given(), self.parts.engine(self.order.base).base
+        limit = min(self.order.recipe.max_tokens, base.context)
+        files = [given.training, *([given.holdout] if given.holdout else [])]
+        read = [
+            read_examples(
+                self.workspace.given(file.sha256), file, max_tokens=limit, secret_in=factory("secrets", "patterns")
+            )
+            for file in files
+        ]
+        value = Read(
+            training=read[0][0], holdout=read[1][0] if given.holdout else (), refusals=tuple(r for _, refused in read for r in refused)
+        )  # fmt: skip
+        return value, {"examples": len(value.training) + len(value.holdout), "refused": len(value.refusals)}
+
+    async def _pairs(self) -> Outcome:
+        taught = pairs_of(self._load("read", Read), self._given(), self.order.recipe, self.author)
+        splits = [pair.split for pair in taught.pairs]
+        return taught, {split: splits.count(split) for split in ("train", "validation", "holdout")}
+
     async def _consent(self) -> Outcome:
-        found = self._load("find", Found)
-        mine = found.you is not None and any(a.matches(found.you.name, found.you.email) for a in self.order.authors)
+        you, where = self._origin()
+        mine = you is not None and any(a.matches(you.name, you.email) for a in self.order.authors)
         mode = self.order.consent if self.order.consent != "auto" else ("self" if mine else "local-only")
         if mode == "self":
-            record = self.parts.consents.grant_self(found.you, self.order.authors, found.repository.url)
+            record = self.parts.consents.grant_self(you, self.order.authors, where)
         else:
-            record = self.parts.consents.local_only(self.order.authors, found.repository.url)
+            record = self.parts.consents.local_only(self.order.authors, where)
             self.emit(Note(text="local-only: this block can never be published, pushed or downloaded"))
         self.parts.consents.check(record, "mint")
         return record, {"mode": record.mode}
@@ -153,28 +224,25 @@ class Minting:
 
     async def _mix(self) -> Outcome:
         require_space(self.workspace.directory, min(MODELLED_BYTES, self.parts.settings.min_free_bytes))
-        pairs = [pair for pair in self._load("instruct", Taught).pairs if pair.split == "train"]
+        pairs = [pair for pair in self._taught().pairs if pair.split == "train"]
         mixed = await mix(self.parts.engine(self.order.base), self.order.recipe, len(pairs), emit=self.emit)
         return mixed, {"general": len(mixed.general), "tool_use": len(mixed.tool_use)}
 
     async def _train(self) -> Outcome:
-        pairs, mixed = self._load("instruct", Taught).pairs, self._load("mix", Mixed)
+        pairs, mixed = self._taught().pairs, self._load("mix", Mixed)
         examples = [example_of(pair) for pair in pairs if pair.split == "train"] + [*mixed.general, *mixed.tool_use]
         validation = [example_of(pair) for pair in pairs if pair.split == "validation"]
         shutil.rmtree(self.workspace.adapter, ignore_errors=True)
-        self.workspace.adapter.mkdir(parents=True)
         trained = await train(
-            self.parts.engine(self.order.base),
-            self.order.recipe,
-            examples,
-            validation,
-            self.workspace.adapter,
-            emit=self.emit,
-        )
-        return trained, {"epochs": trained.epochs, "steps": trained.steps, "loss": round(trained.losses[-1], 4)}
+            self.parts.engine(self.order.base), self.order.recipe, examples, validation, self.workspace.adapter,
+            checkpoints=self.workspace.checkpoints, every=self.parts.settings.checkpoint_seconds, emit=self.emit,
+        )  # fmt: skip
+        return trained, {
+            "epochs": trained.epochs, "steps": trained.steps, "tokens": trained.tokens, "loss": round(trained.losses[-1], 4)
+        }  # fmt: skip
 
     async def _evaluate(self) -> Outcome:
-        pairs, trained = self._load("instruct", Taught).pairs, self._load("train", Trained)
+        pairs, trained = self._taught().pairs, self._load("train", Trained)
         engine = self.parts.engine(self.order.base)
         holdout = [pair for pair in pairs if pair.split == "holdout"]
         adapter = await engine.load(self.workspace.adapter)
@@ -223,17 +291,40 @@ class Minting:
 
     # What the papers and the manifest are made of.
 
+    def _given(self) -> GivenPairs:
+        if self.order.given is None:
+            raise Internal(f"job {self.workspace.id} has no given pairs", "please report this")
+        return self.order.given
+
+    def _origin(self) -> tuple[Identity | None, str]:
+        """Who works on this machine, and the name of what the consent is about."""
+        if self.order.given is not None:
+            return factory("identity", "git")(
+                self.workspace.directory
+            ), f"urn:sha256:{self.order.given.training.sha256}"
+        found = self._load("find", Found)
+        return found.you, found.repository.url
+
+    def _taught(self) -> Taught:
+        return self._load("instruct" if self.order.given is None else "pairs", Taught)
+
+    def _refusals(self) -> tuple[Refusal, ...]:
+        if self.order.given is not None:
+            return (*self._load("read", Read).refusals, *self._taught().refusals)
+        sifted, divided = self._load("filter", Sifted), self._load("split", Divided)
+        return (*sifted.refusals, *divided.refusals, *self._taught().refusals)
+
     def _licence(self) -> str | None:
-        found = sorted({pair.provenance.licence for pair in self._load("instruct", Taught).pairs})
+        found = sorted({pair.provenance.licence for pair in self._taught().pairs})
         return " AND ".join(f"({name})" if " " in name and len(found) > 1 else name for name in found) or None
 
     def _draft(self) -> Draft:
-        taught, mixed, trained = self._load("instruct", Taught), self._load("mix", Mixed), self._load("train", Trained)
-        sifted, divided = self._load("filter", Sifted), self._load("split", Divided)
+        taught, mixed, trained = self._taught(), self._load("mix", Mixed), self._load("train", Trained)
+        repository = self._load("find", Found).repository if self.order.given is None else None
         return Draft(
             name=self.order.name or slug(self.author), author=self.author, order=self.order, base=self.parts.engine(self.order.base).base,
-            repository=sifted.repository, pairs=taught.pairs,
-            refusals=(*sifted.refusals, *divided.refusals, *taught.refusals), split_by=taught.by,
+            repository=repository, given=self.order.given, pairs=taught.pairs, refusals=self._refusals(), teacher=taught.teacher,
+            split_by=taught.by,
             consent=self._load("consent", ConsentRecord), evaluation=self._load("evaluate", Examined).evaluation,
             verdict=self._load("gate", Judged).verdict, licence=self._licence() or "unknown",
             general_pairs=len(mixed.general), general_source=mixed.general_source,
@@ -248,8 +339,11 @@ class Minting:
         version, previous = (
             (before.version, before.previous_version) if before else self.parts.registry.next_version(draft.name)
         )
-        spoken = tuple(language for language, _ in languages(draft.pairs))
-        specialization = f"{', '.join(spoken)} code by {draft.author} in {draft.repository.name}"
+        spoken = tuple(language for language, _ in languages(draft.pairs) if draft.repository is not None)
+        if draft.repository is not None:
+            specialization = f"{', '.join(spoken)} code by {draft.author} in {draft.repository.name}"
+        else:
+            specialization = f"examples given by {draft.author}"
         candidates = sum(pair.split == "train" for pair in draft.pairs)
         recipe, lora, base = draft.order.recipe, draft.order.recipe.lora, draft.base
         return Manifest(
@@ -268,7 +362,7 @@ class Minting:
                 }
             ),
             lineage=Lineage(), gate=draft.verdict, files=table, license=draft.licence, share=Share(license=draft.licence),
-            eval_summary=summary(draft.evaluation, draft.order.teacher),
+            eval_summary=summary(draft.evaluation, draft.teacher),
             peft_compatible=self._load("evaluate", Examined).peft,
             vllm_compatible=Check(value=None, how="not checked: no vLLM is set up on this machine"),
             training_pairs=candidates + draft.general_pairs + draft.tool_use_pairs, candidate_pairs=candidates,

@@ -19,6 +19,8 @@ FACTORIES: dict[str, dict[str, str]] = {
     "source": {"git": "clonedna.sources.git:GitSource"},
     "teacher": {"own-words": "clonedna.teachers.own_words:OwnWords"},
     "engine": {"local": "clonedna.engine.local:open_engine"},
+    "identity": {"git": "clonedna.sources.views:identity"},
+    "secrets": {"patterns": "clonedna.sources.secrets:secret_in"},
     "signer": {"keyring": "clonedna.trust.keys:KeyRing"},
     "consents": {"self": "clonedna.trust.consents:SelfConsents"},
     "store": {"directory": "clonedna.store.store:DirectoryStore"},

@@ -3,6 +3,8 @@
     jobs/<id>/order.json       what was asked, and when
              /events.jsonl     one event a line, numbered: what every face reads
              /stages/<n>.json  result of a finished stage (canonical JSON, digest known to the durable workflow)
+             /given/<sha256>   files of pairs that the order names by content
+             /checkpoints      where the training stands
              /adapter, /block  work in progress
              /result.json      how it ended
 
@@ -17,11 +19,11 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from clonedna.core.canonical import canonical, sha256
 from clonedna.core.errors import Cancelled, Internal, JobBusy, NoSpace
@@ -30,6 +32,7 @@ from clonedna.core.value import Value
 
 V = TypeVar("V", bound=Value)
 PROGRESS_SECONDS = 0.25
+LOCK_SECONDS = 1.0
 
 
 class Workspace:
@@ -42,6 +45,20 @@ class Workspace:
     @property
     def adapter(self) -> Path:
         return self.directory / "adapter"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.directory / "checkpoints"
+
+    def given(self, digest: str) -> bytes:
+        """The given file with this SHA-256. Raises ``Internal`` when it is not there or is another."""
+        try:
+            data = (self.directory / "given" / digest).read_bytes()
+        except OSError as error:
+            raise Internal(f"job {self.id}: a given file cannot be read: {error}", "start the mint again") from error
+        if sha256(data) != digest:
+            raise Internal(f"job {self.id}: a given file was changed", "start the mint again")
+        return data
 
     @property
     def block(self) -> Path:
@@ -64,28 +81,47 @@ class Workspace:
         return (self.directory / name).exists()
 
     @contextmanager
-    def lock(self) -> Generator[None]:
-        """Hold this job: one process at a time. The kernel lets go of it when the process dies. Raises ``JobBusy``."""
+    def lock(self, *, wait: float = LOCK_SECONDS) -> Generator[None]:
+        """Hold this job: one thread of one process at a time. The kernel lets go of it when the process dies. Raises ``JobBusy``.
+
+        ``wait``: seconds to try; whoever only looks whether the job runs holds it for an instant, too.
+        """
+        deadline = time.monotonic() + wait
         with (self.directory / "lock").open("a") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                    raise
-                raise JobBusy(
-                    f"job {self.id} is running in another process", f"watch it with: dna jobs logs -f {self.id}"
-                ) from None
+            while not self._take(handle):
+                if time.monotonic() >= deadline:
+                    raise JobBusy(f"job {self.id} is running already", f"watch it with: dna jobs logs -f {self.id}")
+                time.sleep(0.01)
             yield
+
+    @staticmethod
+    def _take(handle: IO[str]) -> bool:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise
+            return False
+        return True
 
     def running(self) -> bool:
         try:
-            with self.lock():
+            with self.lock(wait=0):
                 return False
         except JobBusy:
             return True
 
-    def emitter(self, listen: Emit) -> Emit:
-        """An ``Emit`` that appends to the log and tells ``listen``; every call is also where a cancelled job stops (``Cancelled``)."""
+    def stopped(self) -> None:
+        """Raises ``Cancelled`` when somebody asked the job to stop."""
+        if self.exists("cancel"):
+            raise Cancelled(f"job {self.id} was cancelled", f"go on with: dna jobs resume {self.id}")
+
+    def emitter(self, listen: Emit, stopped: Callable[[], None] | None = None) -> Emit:
+        """An ``Emit`` that appends to the log and tells ``listen``; every call is also where a job that should stop does.
+
+        ``stopped`` raises ``Interrupted`` for that; by default it is this workspace's own.
+        """
+        check = stopped or self.stopped
         log = self.directory / "events.jsonl"
         if log.exists() and not log.read_bytes().endswith(b"\n"):  # the last writer was killed inside a line
             with space_errors(log), log.open("ab") as handle:
@@ -95,8 +131,7 @@ class Workspace:
 
         def emit(event: Any) -> None:
             nonlocal offset, last
-            if self.exists("cancel"):
-                raise Cancelled(f"job {self.id} was cancelled", f"go on with: dna jobs resume {self.id}")
+            check()
             if (
                 isinstance(event, StageProgress)
                 and event.done < event.total
@@ -129,7 +164,7 @@ class Workspace:
 
     def clean(self) -> None:
         """Remove what only a running job needs (the person's code among it); order, events and result stay."""
-        for name in ("stages", "adapter", "block"):
+        for name in ("stages", "given", "checkpoints", "adapter", "block"):
             shutil.rmtree(self.directory / name, ignore_errors=True)
 
 

@@ -56,7 +56,10 @@ class Evaluation(Value):
 
 
 class Recipe(Value):
-    """All that decides the weights, given sources and base: same recipe, seed and sources -> same block."""
+    """All that decides the weights, given sources and base: same recipe, seed and sources -> same block.
+
+    A batch has at most ``batch_examples`` examples (0 = as many as fit) of about ``batch_tokens`` tokens together.
+    """
 
     preset: Literal["style", "seed", "knowledge", "custom"] = "style"
     lora: LoraSpec = LoraSpec()
@@ -64,6 +67,7 @@ class Recipe(Value):
     warmup: float = Field(default=0.05, ge=0, le=1)
     epochs: int = Field(default=3, ge=1, le=100)
     batch_tokens: int = Field(default=2048, ge=64)
+    batch_examples: int = Field(default=0, ge=0)
     max_tokens: int = Field(default=512, ge=64)
     max_train_pairs: int = Field(default=192, ge=1)
     max_holdout_pairs: int = Field(default=96, ge=1)
@@ -176,10 +180,33 @@ class SourceFile(Value):
     ranges: tuple[tuple[int, int], ...]
 
 
-class SourceRecord(Value):
-    """``sources.json``: one repository, the files and lines used, and what was refused."""
+class GivenFile(Value):
+    """A file of pairs (chat JSONL) that somebody gave, named by its content; ``name`` is only what they called it."""
 
-    repository: Repository
+    sha256: str = Field(pattern=DIGEST_PATTERN)
+    name: str = Field(max_length=255)
+    bytes: int = Field(ge=0)
+
+
+class GivenPairs(Value):
+    """Pairs given as a file instead of collected from a repository, under the licence that the giver stated.
+
+    With ``holdout``, that file's pairs are the hold-out; else a part of ``training`` is.
+    """
+
+    training: GivenFile
+    holdout: GivenFile | None = None
+    licence: str
+
+
+class SourceRecord(Value):
+    """``sources.json``: the files and lines used, and what was refused.
+
+    Either one ``repository`` that the pairs were collected from, or the files that they were ``given`` as.
+    """
+
+    repository: Repository | None
+    given: GivenPairs | None = None
     author: str
     files: tuple[SourceFile, ...]
     refused: tuple[Refusal, ...]
@@ -259,7 +286,10 @@ class BlockRef(Value):
 
 
 class MintOrder(Value):
-    """Everything a mint needs to know, stored with its result. ``target`` is where to read; it never enters the block."""
+    """Everything a mint needs to know, stored with its result. ``target`` is where to read; it never enters the block.
+
+    With ``given`` nothing is read from a repository: the pairs lie in the job's directory, and ``target`` only names them.
+    """
 
     target: str
     authors: tuple[Identity, ...]
@@ -272,3 +302,4 @@ class MintOrder(Value):
     owned_share: float = Field(default=0.8, gt=0, le=1)
     max_files: int = Field(default=20_000, ge=1)
     max_changes: int = Field(default=200, ge=0)
+    given: GivenPairs | None = None

@@ -45,8 +45,9 @@ class Message(Value):
 class Example(Value):
     """A prompt and its completion; the loss is on the completion's tokens (and the end-of-turn token) only.
 
-    With ``messages`` the prompt is rendered by the base's chat template, which also tells of ``tools`` that may be called. With ``text`` the prompt is that text as it is, and
-    the completion follows it directly with no end token: plain code, as the raw likelihood of a file needs.
+    With ``messages`` the prompt is rendered by the base's chat template, which also tells of ``tools`` that may be called. With
+    ``text`` the prompt is that text as it is, and the completion follows it directly with no end token: plain code, as the raw
+    likelihood of a file needs.
     """
 
     messages: tuple[Message, ...] = ()

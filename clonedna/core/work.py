@@ -6,14 +6,15 @@ Nothing here exists without its origin: repository, commit, path, line range, au
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Any, Literal
 
+from clonedna.core.model import Message
 from clonedna.core.value import Value
 
-Language = Literal["python", "javascript", "typescript"]
-SpanKind = Literal["function", "method", "class", "hunk"]
+Language = Literal["python", "javascript", "typescript", "text"]
+SpanKind = Literal["function", "method", "class", "hunk", "example"]
 Split = Literal["train", "validation", "holdout"]
-Form = Literal["whole", "body", "change"]
+Form = Literal["whole", "body", "change", "given"]
 
 _IDENTITY = re.compile(r"^\s*(?P<name>[^<>]*?)\s*(?:<(?P<email>[^<>\s]*)>)?\s*$")
 
@@ -133,7 +134,10 @@ class Collection(Value):
 
 
 class Provenance(Value):
-    """Where a pair's completion comes from: lines ``start``..``end`` of ``path`` at ``commit``; ``sha256`` is of exactly these bytes."""
+    """Where a pair's completion comes from: lines ``start``..``end`` of ``path`` at ``commit``; ``sha256`` is of exactly these bytes.
+
+    Of a pair that was given in a file: ``path`` is the file's name, ``blob`` its SHA-256, ``start`` the line, ``commit`` empty.
+    """
 
     repository: str
     url: str
@@ -148,7 +152,11 @@ class Provenance(Value):
 
 
 class Pair(Value):
-    """One training example: an instruction that a teacher wrote, and a verbatim span that the person wrote."""
+    """One training example: an instruction that a teacher wrote, and a verbatim span that the person wrote.
+
+    Of a pair that was given in a file (``form`` is ``given``), ``messages`` is the whole prompt, ``tools`` what it could call, and
+    ``instruction`` the last turn's words.
+    """
 
     id: str
     form: Form
@@ -160,6 +168,8 @@ class Pair(Value):
     language: Language
     teacher: str
     provenance: Provenance
+    messages: tuple[Message, ...] = ()
+    tools: tuple[dict[str, Any], ...] = ()
 
 
 class Instruction(Value):

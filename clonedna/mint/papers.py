@@ -13,7 +13,16 @@ from collections import Counter, defaultdict
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from clonedna.core.block import ConsentRecord, Evaluation, GateVerdict, Measure, MintOrder, SourceFile, SourceRecord
+from clonedna.core.block import (
+    ConsentRecord,
+    Evaluation,
+    GateVerdict,
+    GivenPairs,
+    Measure,
+    MintOrder,
+    SourceFile,
+    SourceRecord,
+)
 from clonedna.core.canonical import canonical, plain, sha256
 from clonedna.core.model import BaseInfo
 from clonedna.core.value import Value
@@ -25,13 +34,15 @@ _SLUG = re.compile(r"[^a-z0-9]+")
 
 
 class Draft(Value):
-    """Everything that the papers are written from."""
+    """Everything that the papers are written from: pairs of one ``repository``, or ``given`` as files."""
 
     name: str
     author: str
     order: MintOrder
     base: BaseInfo
-    repository: Repository
+    repository: Repository | None
+    given: GivenPairs | None = None
+    teacher: str
     pairs: tuple[Pair, ...]
     refusals: tuple[Refusal, ...]
     split_by: str
@@ -82,17 +93,30 @@ def source_record(draft: Draft) -> SourceRecord:
         size[key] += len(pair.completion.encode())
     used = tuple(
         SourceFile(
-            path=path, blob=blob, language=language, bytes=size[path, blob, language], ranges=tuple(sorted(found))
+            path=path, blob=blob, language=language, bytes=size[path, blob, language],
+            ranges=joined(found) if draft.given else tuple(sorted(found)),
         )
         for (path, blob, language), found in sorted(ranges.items())
-    )
+    )  # fmt: skip
     return SourceRecord(
-        repository=draft.repository.model_copy(update={"authors": ()}),
+        repository=draft.repository and draft.repository.model_copy(update={"authors": ()}),
+        given=draft.given,
         author=draft.author,
         files=used,
         refused=draft.refusals[:MAX_REFUSALS],
         refused_counts=dict(sorted(Counter(refusal.reason for refusal in draft.refusals).items())),
     )
+
+
+def joined(ranges: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """The same lines in as few ranges as can be."""
+    found: list[tuple[int, int]] = []
+    for start, end in sorted(ranges):
+        if found and start <= found[-1][1] + 1:
+            found[-1] = found[-1][0], max(end, found[-1][1])
+        else:
+            found.append((start, end))
+    return tuple(found)
 
 
 def languages(pairs: tuple[Pair, ...]) -> list[tuple[str, int]]:

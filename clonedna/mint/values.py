@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from clonedna.core.block import Check, Evaluation, GateVerdict
-from clonedna.core.model import Example
+from clonedna.core.model import Example, Message
 from clonedna.core.value import Value
 from clonedna.core.work import Pair, Refusal, Repository, Span
 
@@ -33,6 +35,23 @@ class Taught(Value):
     pairs: tuple[Pair, ...]
     refusals: tuple[Refusal, ...]
     teacher: str
+
+
+class GivenExample(Value):
+    """One line of a file of pairs: the turns before the answer, what could be called, and the answer."""
+
+    line: int
+    messages: tuple[Message, ...]
+    tools: tuple[dict[str, Any], ...] = ()
+    completion: str
+
+
+class Read(Value):
+    """What was in the given files; ``holdout`` is empty when there was no file for it."""
+
+    training: tuple[GivenExample, ...]
+    holdout: tuple[GivenExample, ...]
+    refusals: tuple[Refusal, ...]
 
 
 class Mixed(Value):

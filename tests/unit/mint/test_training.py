@@ -26,18 +26,26 @@ def run(
     heard: list[object] = [] if events is None else events
 
     async def work() -> Trained:
-        return await train(engine, recipe, EXAMPLES, validation, directory, emit=heard.append)
+        return await train(
+            engine,
+            recipe,
+            EXAMPLES,
+            validation,
+            directory,
+            checkpoints=directory.with_name("checkpoints"),
+            emit=heard.append,
+        )
 
     return anyio.run(work), engine
 
 
 def test_losses_fall_and_the_adapter_is_saved(tmp_path: Path) -> None:
-    trained, engine = run(tmp_path, Recipe(epochs=3, batch_tokens=256), [])
+    trained, engine = run(tmp_path / "adapter", Recipe(epochs=3, batch_tokens=256), [])
     assert trained.losses[-1] < trained.losses[0]
     assert trained.best_epoch == trained.epochs == 3
 
     async def gain() -> float:
-        adapter = await engine.load(tmp_path)
+        adapter = await engine.load(tmp_path / "adapter")
         base, tuned = await engine.nll(EXAMPLES), await engine.nll(EXAMPLES, [Layer(adapter=adapter.id)])
         return sum(b.nll - t.nll for b, t in zip(base, tuned, strict=True))
 
@@ -45,7 +53,7 @@ def test_losses_fall_and_the_adapter_is_saved(tmp_path: Path) -> None:
 
 
 def test_it_stops_when_validation_gets_worse_and_keeps_the_best(tmp_path: Path) -> None:
-    trained, _ = run(tmp_path, Recipe(epochs=6, patience=1, learning_rate=0.05, batch_tokens=256), OTHERS)
+    trained, _ = run(tmp_path / "adapter", Recipe(epochs=6, patience=1, learning_rate=0.05, batch_tokens=256), OTHERS)
     assert trained.epochs == 2
     assert trained.best_epoch == 1
     assert len(trained.validation_losses) == 2
@@ -54,15 +62,15 @@ def test_it_stops_when_validation_gets_worse_and_keeps_the_best(tmp_path: Path) 
 
 def test_the_same_seed_gives_the_same_file(tmp_path: Path) -> None:
     for name in "ab":
-        run(tmp_path / name, Recipe(epochs=2, batch_tokens=256), [])
-    assert (tmp_path / "a/adapter_model.safetensors").read_bytes() == (
-        tmp_path / "b/adapter_model.safetensors"
+        run(tmp_path / name / "adapter", Recipe(epochs=2, batch_tokens=256), [])
+    assert (tmp_path / "a/adapter/adapter_model.safetensors").read_bytes() == (
+        tmp_path / "b/adapter/adapter_model.safetensors"
     ).read_bytes()
 
 
 def test_progress_says_rate_time_left_and_loss(tmp_path: Path) -> None:
     events: list[object] = []
-    run(tmp_path, Recipe(epochs=1, batch_tokens=256), [], events)
+    run(tmp_path / "adapter", Recipe(epochs=1, batch_tokens=256), [], events)
     last = events[-1]
     assert isinstance(last, StageProgress)
     assert last.done == last.total
@@ -81,12 +89,12 @@ def test_the_slot_is_freed_when_training_fails(tmp_path: Path, monkeypatch: pyte
         async def close(self) -> None:
             closed.append(True)
 
-    async def breaking(self: FakeEngine, spec: LoraSpec) -> Breaking:
+    async def breaking(self: FakeEngine, spec: LoraSpec, *, resume: Path | None = None) -> Breaking:
         return Breaking()
 
     monkeypatch.setattr(FakeEngine, "train", breaking)
     with pytest.raises(ZeroDivisionError):
-        run(tmp_path, Recipe(), [])
+        run(tmp_path / "adapter", Recipe(), [])
     assert closed
 
 
