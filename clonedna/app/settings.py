@@ -39,6 +39,9 @@ class Settings(BaseSettings):
     min_free_bytes: int = Field(default=500_000_000, ge=0)
     git_timeout: float = Field(default=600.0, gt=0)
     max_clone_bytes: int = Field(default=2_000_000_000, ge=1)
+    checkpoint_seconds: float = Field(default=20.0, ge=0)
+    parallel_training: int = Field(default=2, ge=1, le=64)
+    max_upload_bytes: int = Field(default=100_000_000, ge=1)
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     api_key: SecretStr | None = Field(default=None, min_length=16)
