@@ -17,13 +17,14 @@ from clonedna.evals.bootstrap import paired_gain
 
 
 def example_of(pair: Pair) -> Example:
-    """A pair as the engine sees it: one user turn, the verbatim span as the answer, without its last line end.
+    """A pair as the engine sees it: one user turn (or the turns it was given with), the verbatim answer, without its last line end.
 
     An answer ends with the end-of-turn token. A line end before it would be a format that any adapter learns from one example:
     the base pays about 11 nats for it, which would count as gain and say nothing about the person.
     """
     completion = pair.completion.removesuffix("\n").removesuffix("\r")
-    return Example(messages=(Message(role="user", content=pair.instruction),), completion=completion)
+    messages = pair.messages or (Message(role="user", content=pair.instruction),)
+    return Example(messages=messages, tools=pair.tools, completion=completion)
 
 
 async def score_pairs(engine: Engine, pairs: Sequence[Pair], adapter: str) -> tuple[EvalSpan, ...]:
