@@ -99,14 +99,14 @@ def add_block(parts: Parts, name: str, *, says: str = "ab", **changes: Any) -> M
 
 
 @contextmanager
-def running(parts: ServerParts) -> Generator[str]:
+def running(parts: Parts, base: str = "fake") -> Generator[str]:
     """A server on a free port, in a thread of its own; gives its address. It is drained at the end."""
     made = main.listen(parts.settings)
     ready = threading.Event()
     stop: list[Callable[[], None]] = []
 
     async def serve() -> None:
-        app = main.create_app(Serving(parts, "fake"), parts.settings)
+        app = main.create_app(Serving(parts, base), parts.settings)
         server = main.server(app, parts.settings, ready=ready.set)
         stop.append(server.stop)
         await server.serve(sockets=[made])

@@ -1,7 +1,7 @@
 """An error as a response: OpenAI's shape under ``/v1``, ``{"error": {"code", "message", "hint"}}`` elsewhere.
 
 The status is the error's own (``http_status``); what a client sends wrong is 400, never FastAPI's 422. An error of ours that nobody
-foresaw is logged with its trace and answered with 500 and no details.
+foresaw is logged, and answered with 500 and no details.
 """
 
 from __future__ import annotations
@@ -124,7 +124,8 @@ def install(app: FastAPI) -> None:
         return made
 
     async def unforeseen(request: Request, error: Exception) -> JSONResponse:
-        log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        # The server that runs the application logs the trace: starlette raises the error again.
+        log.error("%s %s failed: %r", request.method, request.url.path, error)
         return response(
             request.url.path, Internal("the server failed at this request", "its log says why; please report it")
         )
