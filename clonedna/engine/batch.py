@@ -1,28 +1,27 @@
 """A serving step: pieces of prompts and one token of each running request, in one pass, each row through its own block.
 
-Rows stand in the order: pieces of prompts, then decoding rows of the base, then those of each block. A block with few rows is a tile of
-``TILE`` rows in one batched product over neighbouring slots; one with many rows, or a piece of a prompt, is a product of its own. The
-rows are filled up to a multiple of ``ROWS``. By ``exact.py``, none of this can be seen in a row's bits.
+Rows stand in the order: pieces of prompts, decoding rows of the base, those of blocks. Decoding rows go through their slots in batched
+products of one row each, over neighbouring slots; where a block has many rows, they share its matrices. A piece of a prompt is a product
+of its own. The rows are filled up to a multiple of ``ROWS``. By ``exact.py``, none of this can be seen in a row's bits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clonedna.engine.exact import ROWS, TILE, Shapes, decode_attention
+from clonedna.engine.exact import ROWS, Shapes, decode_attention
 from clonedna.engine.lanes import Lane, Pool
 from clonedna.engine.slots import SlotLinear
 from clonedna.engine.stacks import Block, Stack
 from clonedna.engine.step import forward
 
-GAP = 4  # idle slots between two that are worth computing rather than splitting the product
+GAP = 8  # idle slots between two that are rather computed than that a product is split
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,26 +43,32 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
-class _Tiles:
-    """Rows ``start:stop`` through slots ``low:high`` of a stack: ``gather`` fills the tiles, ``scatter`` reads the rows back."""
+class _Run:
+    """Rows ``start:stop`` through slots ``low:high`` of a stack, one row for each slot.
+
+    ``gather``: the row of each slot, ``scatter``: the slot of each row; ``None``: row by row, slot by slot. A run of one slot takes
+    any number of rows.
+    """
 
     stack: Stack
     low: int
     high: int
     start: int
     stop: int
-    gather: Tensor
-    scatter: Tensor
+    gather: Tensor | None = None
+    scatter: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Decoding:
-    """Decoding rows of one pool, by lane: ``rows`` of the step, ``lanes`` and ``places`` in the pool, ``mask`` over all lanes."""
+    """Decoding rows of one pool: where each new key goes, the row that each lane asks with, the lane that answers each row."""
 
     pool: Pool
+    lanes: tuple[Lane, ...]
     rows: Tensor
-    lanes: Tensor
     places: Tensor
+    asking: Tensor
+    answering: Tensor
     mask: Tensor
 
 
@@ -86,37 +91,53 @@ class BatchStep:
             begun[id(piece.lane)] = kept + len(piece.ids)
         self._products = [(start, stop, piece.block) for start, stop, piece, _ in self._pieces if piece.block]
         self.order = [0] * len(tokens)
-        self._tiles: list[_Tiles] = []
-        self._dense: list[tuple[int, int, Block]] = []
+        self._runs: list[_Run] = []
         self._place(tokens)
-        self._decoding = self._decode(tokens, shapes)
         idle = -len(self.ids) % ROWS
         self.ids += [0] * idle
         self.positions += [0] * idle
+        self._decoding = self._decode(tokens, shapes)
 
     def _place(self, tokens: Sequence[Token]) -> None:
-        """Give each token its row, block by block, and plan the blocks' products."""
-        blocks: dict[int, Block] = {id(token.block): token.block for token in tokens if token.block}
-        members: dict[int, list[int]] = {id(None): []}
+        """Give each token its row, block by block, and plan the products."""
+        self._rows(tokens, [i for i, token in enumerate(tokens) if token.block is None])
+        members: dict[Stack, dict[int, list[int]]] = {}
         for i, token in enumerate(tokens):
-            members.setdefault(id(token.block), []).append(i)
-        self._rows(tokens, members[id(None)])
-        few: list[tuple[Block, list[int]]] = []
-        for name, block in blocks.items():
-            if len(members[name]) <= TILE:
-                few.append((block, members[name]))
-            else:
-                start = self._rows(tokens, members[name])
-                self._dense.append((start, len(self.ids), block))
-        few.sort(key=lambda one: (one[0].stack.rank, one[0].position))
-        for _, same in groupby(few, key=lambda one: one[0].stack.rank):
-            run: list[tuple[Block, list[int]]] = []
-            for one in same:
-                if run and one[0].position - run[-1][0].position > GAP:
-                    self._tile(tokens, run)
-                    run = []
-                run.append(one)
-            self._tile(tokens, run)
+            if token.block is not None:
+                members.setdefault(token.block.stack, {}).setdefault(token.block.position, []).append(i)
+        for stack, by_slot in members.items():
+            slots = sorted(by_slot.items())
+            # As many rounds over all slots as the fullest has rows, or a product for each slot: whichever is fewer.
+            if max(len(own) for _, own in slots) > len(slots):
+                for slot, own in slots:
+                    start = self._rows(tokens, own)
+                    self._runs.append(_Run(stack, slot, slot + 1, start, len(self.ids)))
+                continue
+            while slots:
+                self._round(tokens, stack, [(slot, own[0]) for slot, own in slots])
+                slots = [(slot, own[1:]) for slot, own in slots if len(own) > 1]
+
+    def _round(self, tokens: Sequence[Token], stack: Stack, slots: Sequence[tuple[int, int]]) -> None:
+        """One row for each of ``slots`` (with the token's number), as runs over neighbouring ones."""
+        run: list[tuple[int, int]] = []
+        for one in slots:
+            if run and one[0] - run[-1][0] > GAP:
+                self._run(tokens, stack, run)
+                run = []
+            run.append(one)
+        self._run(tokens, stack, run)
+
+    def _run(self, tokens: Sequence[Token], stack: Stack, run: Sequence[tuple[int, int]]) -> None:
+        low, high = run[0][0], run[-1][0] + 1
+        start = self._rows(tokens, [i for _, i in run])
+        if len(run) == high - low:
+            return self._runs.append(_Run(stack, low, high, start, len(self.ids)))
+        gather = [start] * (high - low)
+        for row, (slot, _) in enumerate(run, start):
+            gather[slot - low] = row
+        scatter = self._tensor([slot - low for slot, _ in run])
+        self._runs.append(_Run(stack, low, high, start, len(self.ids), self._tensor(gather), scatter))
+        return None
 
     def _rows(self, tokens: Sequence[Token], members: Sequence[int]) -> int:
         start = len(self.ids)
@@ -126,19 +147,6 @@ class BatchStep:
             self.positions.append(tokens[i].lane.length)
         return start
 
-    def _tile(self, tokens: Sequence[Token], run: Sequence[tuple[Block, list[int]]]) -> None:
-        low, high = run[0][0].position, run[-1][0].position + 1
-        start = len(self.ids)
-        gather, scatter = [start] * (TILE * (high - low)), []
-        for block, members in run:
-            first = self._rows(tokens, members)
-            for j in range(len(members)):
-                gather[TILE * (block.position - low) + j] = first + j
-                scatter.append(TILE * (block.position - low) + j)
-        self._tiles.append(
-            _Tiles(run[0][0].stack, low, high, start, len(self.ids), self._tensor(gather), self._tensor(scatter))
-        )
-
     def _decode(self, tokens: Sequence[Token], shapes: Shapes) -> list[_Decoding]:
         pools: dict[int, tuple[Pool, list[int]]] = {}
         for i, token in enumerate(tokens):
@@ -147,16 +155,22 @@ class BatchStep:
         for pool, members in pools.values():
             members.sort(key=lambda i: tokens[i].lane.index)
             length = shapes.length(1 + max(tokens[i].lane.length for i in members))
-            ends = [1] * len(pool.lanes)  # a lane that takes no part looks at one token, and nobody reads what it sees
-            for i in members:
-                ends[tokens[i].lane.index] = tokens[i].lane.length + 1
+            heads, ends = pool.shape.heads, [1] * len(pool.lanes)
+            asking, answering = [0] * len(pool.lanes), [0] * len(self.ids)
+            for i in members:  # a lane that takes no part looks at one token, and nobody reads what it sees
+                lane = tokens[i].lane
+                ends[lane.index] = lane.length + 1
+                asking[lane.index], answering[self.order[i]] = self.order[i], lane.index
+            first = self._tensor([tokens[i].lane.index for i in members])[:, None] * heads + torch.arange(
+                heads, device=self._device
+            )
+            places = first * pool.capacity + self._tensor([tokens[i].lane.length for i in members])[:, None]
             beyond = torch.arange(length, device=self._device) >= self._tensor(ends)[:, None]
             mask = torch.zeros(len(ends), length, device=self._device).masked_fill_(beyond, float("-inf"))
             plans.append(
                 _Decoding(
-                    pool, self._tensor([self.order[i] for i in members]),
-                    self._tensor([tokens[i].lane.index for i in members]),
-                    self._tensor([tokens[i].lane.length for i in members]), mask[:, None, None],
+                    pool, tuple(tokens[i].lane for i in members), self._tensor([self.order[i] for i in members]), places.flatten(),
+                    self._tensor(asking), self._tensor(answering), mask[:, None, None],
                 )
             )  # fmt: skip
         return plans
@@ -168,42 +182,38 @@ class BatchStep:
         """Adds in place: ``out`` was just made by the base's product."""
         for start, stop, block in self._products:
             out[start:stop] = block.added(linear, x[start:stop], out[start:stop])
-        for start, stop, block in self._dense:
-            rows = -(-(stop - start) // ROWS) * ROWS
-            first = min(start, len(x) - rows)
-            a, b = block.stack.pair(linear.name)
-            more = (x[first : first + rows].float() @ a[block.position].t()) @ b[block.position]
-            _add(out[start:stop], more[start - first : stop - first])
-        for tiles in self._tiles:
-            a, b = tiles.stack.pair(linear.name)
-            rows = x.index_select(0, tiles.gather).view(-1, TILE, x.shape[1]).float()
-            low = torch.bmm(rows, a[tiles.low : tiles.high].transpose(1, 2))
-            more = torch.bmm(low, b[tiles.low : tiles.high]).view(-1, out.shape[1])
-            _add(out[tiles.start : tiles.stop], more.index_select(0, tiles.scatter))
+        for run in self._runs:
+            a, b = run.stack.pair(linear.name)
+            rows = x[run.start : run.stop] if run.gather is None else x.index_select(0, run.gather)
+            shape = (len(rows), run.stack.rank, -1)
+            low = torch.bmm(rows.unsqueeze(1).float(), a[run.low : run.high].expand(shape).transpose(1, 2))
+            more = torch.bmm(low, b[run.low : run.high].expand(shape)).squeeze(1)
+            _add(out[run.start : run.stop], more if run.scatter is None else more.index_select(0, run.scatter))
         return out
 
     def attended(self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
         layer, scaling = int(module.layer_idx), options.get("scaling")  # type: ignore[arg-type]
         scaling = float(scaling if scaling is not None else q.shape[-1] ** -0.5)
         _, heads, rows, width = q.shape
-        out = q.new_zeros(rows, heads, width)
-        q, k, v = q[0], k[0].transpose(0, 1), v[0].transpose(0, 1)
+        q, k, v = q[0].transpose(0, 1), k[0].transpose(0, 1), v[0].transpose(0, 1)
+        out = None if len(self._decoding) == 1 and not self._pieces else q.new_zeros(rows, heads, width)
         for start, stop, piece, kept in self._pieces:
             keys, values = piece.lane.keys(layer), piece.lane.values(layer)
             end = kept + stop - start
             keys[:, kept:end] = k[start:stop].transpose(0, 1)
             values[:, kept:end] = v[start:stop].transpose(0, 1)
-            out[start:stop] = _piece_attention(q[:, start:stop], keys[:, :end], values[:, :end], scaling)
+            seen = _piece_attention(q[start:stop].transpose(0, 1), keys[:, :end], values[:, :end], scaling)
+            out[start:stop] = seen  # type: ignore[index]
         for plan in self._decoding:
-            kv_heads = k.shape[1]
-            plan.pool.k[layer][plan.lanes, :, plan.places] = k.index_select(0, plan.rows)
-            plan.pool.v[layer][plan.lanes, :, plan.places] = v.index_select(0, plan.rows)
-            asked = q.new_zeros(len(plan.pool.lanes), kv_heads, heads // kv_heads, width)
-            asked[plan.lanes] = (
-                q.index_select(1, plan.rows).transpose(0, 1).view(-1, kv_heads, heads // kv_heads, width)
-            )
-            seen = decode_attention(asked, plan.pool.k[layer], plan.pool.v[layer], plan.mask, scaling)
-            out[plan.rows] = seen.index_select(0, plan.lanes).reshape(-1, heads, width)
+            pool, kv_heads = plan.pool, k.shape[1]
+            pool.k[layer].view(-1, width).index_copy_(0, plan.places, k.index_select(0, plan.rows).reshape(-1, width))
+            pool.v[layer].view(-1, width).index_copy_(0, plan.places, v.index_select(0, plan.rows).reshape(-1, width))
+            asked = q.index_select(0, plan.asking).view(-1, kv_heads, heads // kv_heads, width)
+            seen = decode_attention(asked, pool.k[layer], pool.v[layer], plan.mask, scaling).view(-1, heads, width)
+            if out is None:
+                return seen.index_select(0, plan.answering).unsqueeze(0)
+            out[plan.rows] = seen.index_select(0, plan.answering.index_select(0, plan.rows))
+        assert out is not None
         return out.unsqueeze(0)
 
     def run(self, decoder: nn.Module) -> Tensor:
@@ -212,8 +222,8 @@ class BatchStep:
         for start, stop, piece, kept in self._pieces:
             piece.lane.length = kept + stop - start
         for plan in self._decoding:
-            for index in plan.lanes.tolist():
-                plan.pool.lanes[index].length += 1
+            for lane in plan.lanes:
+                lane.length += 1
         return hidden
 
 

@@ -2,7 +2,7 @@
 
 A matrix library chooses its kernel by shape, and kernels round differently. Measured here for the base's own matrices, once at
 loading: a row of a product must not depend, to the last bit, on how many other rows there are (``ROWS`` at a time), a batched product
-of small tiles must be the plain product, and attention over masked lanes must not depend on their number or padded length. What is
+not on how many there are or whether they share matrices, and attention over masked lanes not on their number or padded length. What is
 found is what the engine runs; where it does not hold, the engine says so (``EngineStatus.exact``) and promises equality within rounding.
 """
 
@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 ROWS = 4
-TILE = 4
 STEP = 128
 
 
@@ -51,7 +50,7 @@ def verify(
     """Try the shapes that the engine runs. ``linears``: one module of each shape (their ``in_features`` are read)."""
     draw = torch.Generator().manual_seed(0)
     device = next(linears[0].parameters()).device
-    exact = all(_rows_hold(linear, draw, dtype, device) and _tiles_hold(linear, draw, device) for linear in linears)
+    exact = all(_rows_hold(linear, draw, dtype, device) and _batches_hold(linear, draw, device) for linear in linears)
     # Beyond 1,024 tokens fewer lengths: each is tried, and the padding of long ones is small against them.
     whole = -(-context // STEP) * STEP
     wanted = sorted({*range(STEP, min(whole, 1024) + 1, STEP), *range(1536, whole, 512), whole})
@@ -73,16 +72,18 @@ def _rows_hold(linear: nn.Module, draw: torch.Generator, dtype: torch.dtype, dev
     )
 
 
-def _tiles_hold(linear: nn.Module, draw: torch.Generator, device: torch.device) -> bool:
+def _batches_hold(linear: nn.Module, draw: torch.Generator, device: torch.device) -> bool:
     inside, outside, slots = int(linear.in_features), int(linear.out_features), 12  # type: ignore[arg-type]
     for rank in (16, 64):
-        x = torch.randn(slots, 8, inside, generator=draw).to(device)
-        a = (torch.randn(slots, rank, inside, generator=draw) / inside**0.5).to(device)
+        x = torch.randn(slots, 1, inside, generator=draw).to(device)
+        a = (torch.randn(slots, rank, inside, generator=draw) / inside**0.5).to(device).transpose(1, 2)
         b = torch.randn(slots, rank, outside, generator=draw).to(device)
-        plain = torch.stack([(x[i] @ a[i].t()) @ b[i] for i in range(slots)])
-        for count in (1, 2, 5, slots):
-            low = torch.bmm(x[:count, :TILE], a[:count].transpose(1, 2))
-            if not torch.equal(torch.bmm(low, b[:count]), plain[:count, :TILE]):
+        expected = torch.bmm(torch.bmm(x, a), b)
+        for count in (1, 2, 5):
+            if not torch.equal(torch.bmm(torch.bmm(x[:count], a[:count]), b[:count]), expected[:count]):
+                return False
+            same_a, same_b = a[:1].expand(count, -1, -1), b[:1].expand(count, -1, -1)
+            if not torch.equal(torch.bmm(torch.bmm(x[:1].expand(count, -1, -1), same_a), same_b)[-1:], expected[:1]):
                 return False
     return True
 
