@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 SERVER = "http://127.0.0.1:8000"
 PS_SECONDS = 10.0
 CLOSE_SECONDS = 10.0
+SHOWN = 20
 
 
 def add_to(app: typer.Typer) -> None:
@@ -74,7 +75,8 @@ async def _serve(settings: Settings, preload: list[str], as_json: bool) -> None:
                 url = main.address(made)
                 if as_json:
                     print_json({"url": url, "base": serving.engine.base.id, "models": models})
-                tell(f"listening on {url} (OpenAI's base_url: {url}/v1)\nmodels: {', '.join(models)}")
+                more = f" and {len(models) - SHOWN} more" if len(models) > SHOWN else ""
+                tell(f"listening on {url} (OpenAI's base_url: {url}/v1)\nmodels: {', '.join(models[:SHOWN])}{more}")
 
             app = main.create_app(serving, settings)
             await main.server(app, settings, ready=ready).serve(sockets=[made])

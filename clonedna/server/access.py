@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import ipaddress
 import secrets
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+import anyio
 from fastapi import Request
 from pydantic import SecretStr
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clonedna.core.errors import DnaError, Overloaded, Refused, Unauthorised, Unavailable
 from clonedna.server.errors import TooLarge, response
 
 OPEN = frozenset({"/healthz", "/readyz"})
 COUNTED = ("/v1/", "/api/")
+BODY_SECONDS = 30.0
 
 
 def is_loopback(host: str) -> bool:
@@ -54,9 +58,11 @@ class Access:
     """ASGI middleware: key or loopback, then traffic. Puts ``admin`` (bool) into the request's state."""
 
     def __init__(
-        self, app: ASGIApp, *, traffic: Traffic, max_body: int, key: SecretStr | None = None, admin_key: SecretStr | None = None
+        self, app: ASGIApp, *, traffic: Traffic, max_body: int, larger: Mapping[str, int], key: SecretStr | None = None,
+        admin_key: SecretStr | None = None,
     ) -> None:  # fmt: skip
-        self.app, self.traffic, self._max_body = app, traffic, max_body
+        """``max_body``: bytes of a request's body; ``larger``: of those to paths that take more."""
+        self.app, self.traffic, self._max_body, self._larger = app, traffic, max_body, larger
         self._key = key.get_secret_value().encode() if key else None
         self._admin = admin_key.get_secret_value().encode() if admin_key else self._key
 
@@ -67,7 +73,7 @@ class Access:
         try:
             headers = Headers(scope=scope)
             scope.setdefault("state", {})["admin"] = self._admitted(headers)
-            self._check_length(headers)
+            self._check_length(scope["path"], headers)
             if counted:
                 self.traffic.check()
         except DnaError as error:
@@ -77,14 +83,14 @@ class Access:
             return await refusal(scope, receive, send)
         self.traffic.now += counted
         try:
-            await self.app(scope, receive, send)
+            await self.app(scope, _timely(receive), send)
         finally:
             self.traffic.now -= counted
 
-    def _check_length(self, headers: Headers) -> None:
-        """A body that says it is too large is not read; one that does not say so is cut off by the application's own limit."""
+    def _check_length(self, path: str, headers: Headers) -> None:
+        """A body that says it is too large is not read; one that does not say so is cut off by its route's own limit."""
         length = headers.get("content-length", "0")
-        if length.isascii() and length.isdigit() and int(length[:20]) > self._max_body:
+        if length.isascii() and length.isdigit() and int(length[:20]) > self._larger.get(path, self._max_body):
             raise TooLarge()
 
     def _admitted(self, headers: Headers) -> bool:
@@ -100,6 +106,23 @@ class Access:
         if not (admin or user):
             raise Unauthorised("a key is needed, and this is none of this server's", "send Authorization: Bearer KEY")
         return admin
+
+
+def _timely(receive: Receive) -> Receive:
+    """``receive`` that does not wait for ever for the next piece of a body: a request that is being read holds a place in the traffic."""
+    more = True
+
+    async def next_message() -> Message:
+        nonlocal more
+        if not more:  # then it waits for the client to leave, as long as the answer takes
+            return await receive()
+        with anyio.move_on_after(BODY_SECONDS):
+            message = await receive()
+            more = bool(message.get("more_body"))
+            return message
+        raise HTTPException(408)
+
+    return next_message
 
 
 def admin(request: Request) -> None:

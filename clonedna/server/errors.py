@@ -52,6 +52,10 @@ class MethodNotAllowed(InputError):
     code, http_status = "method_not_allowed", 405
 
 
+class TooSlow(InputError):
+    code, http_status = "too_slow", 408
+
+
 class TooLarge(InputError):
     code, http_status = "too_large", 413
 
@@ -64,8 +68,8 @@ def documented(model: type[BaseModel], *statuses: int) -> dict[int | str, dict[s
     return {status: {"model": model} for status in statuses}
 
 
-V1 = documented(OpenAIError, 400, 401, 403, 404, 405, 413, 422, 429, 500, 503)
-OURS = documented(Error, 400, 401, 403, 404, 405, 413, 429, 500, 503)
+V1 = documented(OpenAIError, 400, 401, 403, 404, 405, 408, 413, 422, 429, 500, 503)
+OURS = documented(Error, 400, 401, 403, 404, 405, 408, 413, 429, 500, 503)
 
 
 def body(path: str, error: DnaError) -> dict[str, Any]:
@@ -140,8 +144,8 @@ def _invalid(error: RequestValidationError) -> DnaError:
     """The first thing that is wrong, by its place; never the value itself, which may be long or private."""
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
-    if first["type"] == "json_invalid":
-        return InputError("the body is not JSON", "send a JSON object with content-type application/json", param="body")
+    if first["type"] == "json_invalid" or first["loc"] == ("body",):
+        return InputError("the body is no JSON object", "send one, with content-type application/json", param="body")
     return InputError(f"{place}: {first['msg']}", "correct this field", param=place)
 
 
@@ -152,6 +156,8 @@ def _http(request: Request, error: HTTPException) -> DnaError:
             return NotFound(f"no route {path[:200]}", "see /openapi.json")
         case 405:
             return MethodNotAllowed(f"{request.method} is not for {path[:200]}", "see /openapi.json")
+        case 408:
+            return TooSlow("the body did not come in time", "send it at once")
         case 413:
             return TooLarge()
         case status if status < 500:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from types import FrameType
+from types import FrameType, MappingProxyType
 
 import uvicorn
 from fastapi import APIRouter, FastAPI
@@ -28,9 +28,12 @@ Background = Callable[[], AbstractAsyncContextManager[None]]
 
 
 def create_app(
-    serving: Serving, settings: Settings, *, background: Background | None = None, routers: Sequence[APIRouter] = ()
-) -> FastAPI:
+    serving: Serving, settings: Settings, *, background: Background | None = None, routers: Sequence[APIRouter] = (),
+    larger: Mapping[str, int] = MappingProxyType({}),
+) -> FastAPI:  # fmt: skip
     """The ASGI application. ``background`` is entered when it starts and left when it stops; ``routers`` are further routes.
+
+    Bodies have at most ``max_body_bytes``; a route that takes more has its own ``max_body_size``, and its path is in ``larger``.
 
     ``app.state.traffic`` counts requests and says whether the server is stopping.
     """
@@ -54,8 +57,9 @@ def create_app(
         # Here, inside our own middleware: the application's own limit would answer in a shape of its own.
         app.include_router(router, max_body_size=settings.max_body_bytes)
     app.add_middleware(
-        Access, traffic=traffic, max_body=settings.max_body_bytes, key=settings.api_key, admin_key=settings.admin_key
-    )
+        Access, traffic=traffic, max_body=settings.max_body_bytes, larger=larger, key=settings.api_key,
+        admin_key=settings.admin_key,
+    )  # fmt: skip
     return app
 
 

@@ -11,11 +11,11 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI, Request
 
 from clonedna.app.serving import Serving
 from clonedna.core.errors import BadConfig, InputError, Refused, Unavailable
-from clonedna.server import main
+from clonedna.server import access, main
 from clonedna.server.access import is_loopback
 from tests.serving import ScriptedEngine, ServerParts
 
@@ -122,6 +122,39 @@ def test_a_body_too_large_is_refused_whole_or_in_pieces(tmp_path: Path) -> None:
         assert (await client.post("/v1/chat/completions", json=CHAT)).status_code == 200
 
     ask(tmp_path, work, max_body_bytes=4096)
+
+
+def test_a_route_may_take_a_larger_body_than_the_others(tmp_path: Path) -> None:
+    router = APIRouter()
+
+    @router.post("/v1/large", max_body_size=8192)
+    async def large(request: Request) -> int:
+        return len(await request.body())
+
+    async def work() -> None:
+        parts = ServerParts(tmp_path, max_body_bytes=4096)
+        app = main.create_app(Serving(parts, "fake"), parts.settings, routers=[router], larger={"/v1/large": 8192})
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://127.0.0.1") as client:
+            assert (await client.post("/v1/large", content=b" " * 8000)).json() == 8000
+            assert (await client.post("/v1/large", content=b" " * 9000)).status_code == 413
+            assert (await client.post("/v1/completions", content=b" " * 8000)).status_code == 413
+
+    anyio.run(work)
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def nothing() -> AsyncGenerator[bytes]:
+        yield b"{"
+        await anyio.sleep(60)
+
+    async def work(client: httpx2.AsyncClient, app: FastAPI) -> None:
+        kind = {"content-type": "application/json"}
+        answer = await client.post("/v1/completions", content=nothing(), headers=kind)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (408, "too_slow")
+        assert app.state.traffic.now == 0
+
+    monkeypatch.setattr(access, "BODY_SECONDS", 0.05)
+    ask(tmp_path, work)
 
 
 def test_too_many_at_a_time_are_told_when_to_ask_again(tmp_path: Path) -> None:
