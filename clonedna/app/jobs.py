@@ -193,13 +193,15 @@ class Background:
     Only for one process of a home at a time, and never beside ``Jobs.run`` in the same process: DBOS is one for a process.
     """
 
-    def __init__(self, jobs: Jobs, *, parallel: int) -> None:
+    def __init__(self, jobs: Jobs, *, parallel: int, ended: Callable[[Workspace], None] = lambda _: None) -> None:
+        """``ended`` is called when a job has its block, before that is told; doing it twice must be as doing it once."""
         self.jobs = jobs
-        self._durable = _Durable(jobs, SERVER, silent, parallel=parallel)
+        self._durable = _Durable(jobs, SERVER, silent, parallel=parallel, ended=ended)
         self._open = ExitStack()
 
     def open(self, mine: Callable[[Workspace], bool]) -> None:
         """Start, and take up every job of ``mine`` that has neither ended nor was cancelled. Raises ``JobBusy`` beside another server."""
+        self._durable.mine = mine
         with ExitStack() as stack:
             stack.enter_context(_server_lock(self.jobs.directory))
             stack.enter_context(self._durable.opened())
@@ -211,6 +213,10 @@ class Background:
     def submit(self, workspace: Workspace) -> None:
         """Queue a job that is new, or was revived."""
         self._durable.take_up(workspace)
+
+    def stop(self) -> None:
+        """Have all that runs stop soon; nothing new begins."""
+        self._durable.stopping.set()
 
     def close(self, timeout: float) -> None:
         """Stop what runs (training behind a checkpoint) and wait for that at most ``timeout`` seconds; it goes on at the next start."""
@@ -238,12 +244,21 @@ def _take(handle: IO[str]) -> None:
 class _Durable:
     """DBOS of this process, under one name: a foreground job's own (``parallel`` 0: its caller holds the job's lock), or the server's."""
 
-    def __init__(self, jobs: Jobs, name: str, listen: Emit, *, parallel: int = 0) -> None:
-        self.jobs, self.name, self.listen, self.parallel = jobs, name, listen, parallel
+    def __init__(
+        self,
+        jobs: Jobs,
+        name: str,
+        listen: Emit,
+        *,
+        parallel: int = 0,
+        ended: Callable[[Workspace], None] = lambda _: None,
+    ) -> None:
+        self.jobs, self.name, self.listen, self.parallel, self.ended = jobs, name, listen, parallel, ended
+        self.mine: Callable[[Workspace], bool] = lambda _: True
         self.version = f"{STAGES_VERSION}.{name}"  # DBOS wants another one for each application
         self._failures: dict[str, DnaError] = {}
         self._running: dict[str, Minting] = {}
-        self._stopping = threading.Event()
+        self.stopping = threading.Event()
         self._mint: Callable[[str, dict[str, str], list[str]], dict[str, str]] = self._work
         self._step: Callable[[str, str], str] = self._stage
 
@@ -312,7 +327,7 @@ class _Durable:
 
     def stop(self, timeout: float) -> None:
         """Have all running jobs stop, and wait for that."""
-        self._stopping.set()
+        self.stopping.set()
         deadline = time.monotonic() + timeout
         while self._running and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -322,21 +337,21 @@ class _Durable:
     def _work(self, job: str, done: dict[str, str], stages: list[str]) -> dict[str, str]:
         """The workflow: ``stages`` behind those that are ``done``; gives the digests of all their values."""
         workspace = Workspace(self.jobs.directory / job)
-        try:
-            with workspace.lock() if self.parallel else nullcontext():
-                return self._held(workspace, done, stages)
-        except Interrupted:
-            raise
-        except JobBusy as error:  # another process has it: that one says how it ends
-            self._failures[job] = error
-            raise
+        if not self.mine(workspace):
+            raise Interrupted(f"job {job} is not for this server", "it goes on when one with its base starts")
+        with workspace.lock() if self.parallel else nullcontext():  # JobBusy: another process says how it ends
+            return self._held(workspace, done, stages)
 
     def _held(self, workspace: Workspace, done: dict[str, str], stages: list[str]) -> dict[str, str]:
         def stopped() -> None:
-            if self._stopping.is_set():
+            if self.stopping.is_set():
                 raise Interrupted(f"job {workspace.id} was stopped", "it goes on when the server starts again")
             workspace.stopped()
 
+        before = self.jobs.result(workspace)
+        if before is not None and before.block:  # killed behind its very last line
+            workspace.clean()
+            return done
         began = time.monotonic()
         try:
             emit = workspace.emitter(self.listen, stopped)
@@ -345,6 +360,7 @@ class _Durable:
             _check(workspace, digests)
             reference = workspace.read("stages/register.json", BlockRef)
             status: Literal["rejected", "registered"] = "rejected" if reference.status == "rejected" else "registered"
+            self.ended(workspace)
             emit(JobFinished(block=str(reference), status=status, seconds=round(time.monotonic() - began, 2)))
             workspace.write("result.json", Result(block=reference))
             workspace.clean()
@@ -372,7 +388,7 @@ class _Durable:
         self._failures[workspace.id] = error
         failed = JobFailed(code=error.code, message=error.message, hint=error.hint)
         # What a stopping server's parts answer is no failure of the job.
-        if not isinstance(error, Interrupted) and not self._stopping.is_set():
+        if not isinstance(error, Interrupted) and not self.stopping.is_set():
             workspace.write("result.json", Result(error=failed))
         self.listen(failed)
 

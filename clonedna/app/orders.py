@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from license_expression import ExpressionError, get_spdx_licensing
 from pydantic import ValidationError
 
 from clonedna.app.settings import Settings
-from clonedna.core.block import NAME_PATTERN, MintOrder, Recipe
-from clonedna.core.errors import InputError, UnknownBase
+from clonedna.core.block import NAME_PATTERN, GivenPairs, MintOrder, Recipe
+from clonedna.core.errors import InputError, LicenceUnknown, UnknownBase
 from clonedna.core.work import Identity
 from clonedna.mint.papers import slug
 
 LORA_KEYS = {"rank"}
+# What a mint from given pairs does otherwise than one from a repository, where it is not told: all examples are used, ten are enough,
+# and there are fewer of our own beside them.
+GIVEN_RECIPE: dict[str, Any] = {
+    "max_train_pairs": 50_000, "max_holdout_pairs": 200, "min_spans": 10, "min_holdout": 3, "max_tokens": 2048, "tool_use_pairs": 8,
+}  # fmt: skip
+OWN_LICENCE = re.compile(r"LicenseRef-[A-Za-z0-9.-]{1,100}")
 HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 
 
@@ -26,30 +34,76 @@ def order_of(
 ) -> MintOrder:  # fmt: skip
     """A checked order. Recipe entries that are ``None`` keep their defaults. Raises ``InputError`` naming the field."""
     _refuse_impossible(base or settings.base)
+    path = Path(target).expanduser()
+    with _explained():
+        return MintOrder(
+            target=str(path.absolute()) if path.exists() else target, authors=tuple(authors), name=_block_name(name),
+            base=base or settings.base, consent=consent, licences=tuple(dict.fromkeys((*settings.licences, *allow_licence))),
+            recipe=_recipe(recipe), owned_share=settings.owned_share, max_files=settings.max_files, max_changes=settings.max_changes,
+        )  # fmt: skip
+
+
+def given_order(
+    settings: Settings, *, given: GivenPairs, author: Identity, name: str | None, base: str | None,
+    consent: Literal["self", "local-only"], recipe: Mapping[str, Any],
+) -> MintOrder:  # fmt: skip
+    """A checked order for pairs that were given as files. Raises ``InputError`` naming the field, ``LicenceUnknown``."""
+    _refuse_impossible(base or settings.base)
+    licence = spdx(given.licence)
+    with _explained():
+        return MintOrder(
+            target=given.training.name, authors=(author,), name=_block_name(name), base=base or settings.base, consent=consent,
+            licences=(licence,), recipe=_recipe(GIVEN_RECIPE | {k: v for k, v in recipe.items() if v is not None}),
+            given=given.model_copy(update={"licence": licence}),
+        )  # fmt: skip
+
+
+def spdx(text: str) -> str:
+    """A licence as SPDX writes it: an expression over its list, or one ``LicenseRef-...`` (a licence of one's own).
+
+    Raises ``LicenceUnknown`` for nothing, and for anything else.
+    """
+    if OWN_LICENCE.fullmatch(text.strip()):
+        return text.strip()
+    try:
+        parsed = get_spdx_licensing().parse(text.strip(), validate=True) if len(text) <= 256 else None
+    except ExpressionError:
+        parsed = None
+    if parsed is None:
+        raise LicenceUnknown(
+            f"{text[:80]!r} is no SPDX licence" if text.strip() else "no licence is stated for the examples",
+            "state the licence they may be used under as an SPDX id, e.g. MIT, CC-BY-4.0 or LicenseRef-Proprietary",
+        )
+    return str(parsed)
+
+
+@contextmanager
+def _explained() -> Generator[None]:
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{where}: {first['msg']}", "see: dna mint --help") from None
+
+
+def _recipe(recipe: Mapping[str, Any]) -> Recipe:
     given = {key: value for key, value in recipe.items() if value is not None}
     lora: dict[str, Any] = {key: given.pop(key) for key in sorted(LORA_KEYS & given.keys())}
     if "rank" in lora:
         lora["alpha"] = 2.0 * lora["rank"]
     lora["seed"] = given.get("seed", 0)
-    path = Path(target).expanduser()
-    try:
-        made = Recipe.model_validate(
-            {"preset": "custom" if set(given) - {"seed"} or "rank" in lora else "style", **given, "lora": lora}
+    custom = set(given) - {"seed"} or "rank" in lora
+    return Recipe.model_validate({"preset": "custom" if custom else "style", **given, "lora": lora})
+
+
+def _block_name(name: str | None) -> str | None:
+    if name is not None and not re.match(NAME_PATTERN, name):
+        raise InputError(
+            f"{name!r} cannot be a block's name",
+            f"use lower-case letters, digits, dots and hyphens, e.g. {slug(name)}",
         )
-        if name is not None and not re.match(NAME_PATTERN, name):
-            raise InputError(
-                f"{name!r} cannot be a block's name",
-                f"use lower-case letters, digits, dots and hyphens, e.g. {slug(name)}",
-            )
-        return MintOrder(
-            target=str(path.absolute()) if path.exists() else target, authors=tuple(authors), name=name, base=base or settings.base,
-            consent=consent, licences=tuple(dict.fromkeys((*settings.licences, *allow_licence))), recipe=made,
-            owned_share=settings.owned_share, max_files=settings.max_files, max_changes=settings.max_changes,
-        )  # fmt: skip
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{where}: {first['msg']}", "see: dna mint --help") from None
+    return name
 
 
 def _refuse_impossible(base: str) -> None:
