@@ -118,7 +118,8 @@ def read_adapter(directory: Path, shapes: Mapping[str, tuple[int, int]], fingerp
 def _bytes(path: Path, limit: int) -> bytes:
     try:
         with path.open("rb") as file:
-            data = file.read(limit + 1)
+            # As much as it says it has, not as much as it may have: memory is taken for what is asked.
+            data = file.read(min(os.fstat(file.fileno()).st_size, limit) + 1)
     except OSError as error:
         raise AdapterInvalid(
             f"{path.name} is missing or cannot be read ({error.strerror})", "get the adapter again"
@@ -199,12 +200,17 @@ def _matrices(
             )
         if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):
             raise AdapterInvalid(f"{key} is of type {tensor.dtype}, not a float of 16 or 32 bits", HINT)
-        if not bool(torch.isfinite(tensor).all()):
+        if not _finite(tensor):
             raise AdapterInvalid(
                 f"{key} has values that are not finite", "get the adapter again, or train it with a lower rate"
             )
     keys = iter(wanted)
     return {name: (tensors[next(keys)].float(), tensors[next(keys)].float()) for name in modules}
+
+
+def _finite(tensor: Tensor) -> bool:
+    """A sum is finite only if all it adds is; it is looked at one by one only where the sum overflows."""
+    return math.isfinite(float(tensor.sum(dtype=torch.float32))) or bool(torch.isfinite(tensor).all())
 
 
 def _short(value: object) -> str:

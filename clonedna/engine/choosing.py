@@ -17,17 +17,13 @@ from clonedna.engine.texts import Texts
 
 
 def is_plain(request: SampleRequest) -> bool:
-    """Whether the greatest logit is the token, with nothing to be changed before."""
-    return request.temperature == 0 and not _is_changed(request)
+    """Whether the greatest logit is the token, unless it is one that is forbidden."""
+    return request.temperature == 0 and not _is_penalised(request)
 
 
-def _is_changed(request: SampleRequest) -> bool:
+def _is_penalised(request: SampleRequest) -> bool:
     return bool(
-        request.logit_bias
-        or request.presence_penalty
-        or request.frequency_penalty
-        or request.repetition_penalty != 1
-        or request.ignore_eos
+        request.logit_bias or request.presence_penalty or request.frequency_penalty or request.repetition_penalty != 1
     )
 
 
@@ -39,7 +35,7 @@ def changed(
     Repetition: positive logits of tokens seen in prompt or completion are divided by it, negative ones multiplied (Keskar et al.
     2019). Frequency and presence count the completion's tokens only: ``logit - count * frequency - (count > 0) * presence``.
     """
-    if not _is_changed(request):
+    if not (_is_penalised(request) or request.ignore_eos):
         return logits
     logits = logits.clone()
     for token, bias in request.logit_bias:

@@ -107,9 +107,11 @@ class LocalEngine:
         self._stacks = Stacks(self._model.shapes, base.device, adapter_bytes)
         self._lanes = Lanes(self._model.kept, base.context, cache_bytes)
         self._prefixes = Prefixes(prefix_bytes)
-        self._sampler = Sampler(self._model, self._stacks, self._lanes, self._prefixes, self._statistics)
-        self._shelf = Shelf(self._read, adapter_bytes, self._sampler.gone)
         self._training = Training(self._model)
+        self._sampler = Sampler(
+            self._model, self._stacks, self._lanes, self._prefixes, self._statistics, lambda: self._training.slots > 0
+        )
+        self._shelf = Shelf(self._read, adapter_bytes, self._sampler.gone)
         self._tokenizer = base.tokenizer
         self._outbox = _Outbox()
         self._owner = Owner(

@@ -71,6 +71,8 @@ class Sampling:
     def advance(self, logits: Tensor, greatest: int | None = None) -> None:
         """Choose the next token from ``logits`` ``[vocabulary]`` and pass on what it makes certain. ``greatest``: its argmax."""
         token = greatest if self.plain and greatest is not None else self._choose(logits)
+        if self.request.ignore_eos and token in self._texts.stops:
+            token = self._choose(logits)
         if token in self._texts.stops and not self.request.ignore_eos:
             return self._end("stop", self._detokenizer.rest())
         self.last, self.count = token, self.count + 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -30,17 +30,16 @@ BEHIND = 256
 
 
 class Sampler:
-    """All requests of one engine."""
+    """All requests of one engine. ``training()``: whether an adapter is being trained beside them."""
 
     def __init__(
-        self, model: LoadedModel, stacks: Stacks, lanes: Lanes, prefixes: Prefixes, statistics: Statistics
-    ) -> None:
+        self, model: LoadedModel, stacks: Stacks, lanes: Lanes, prefixes: Prefixes, statistics: Statistics, training: Callable[[], bool]
+    ) -> None:  # fmt: skip
         self._model, self._stacks, self._lanes, self._prefixes = model, stacks, lanes, prefixes
-        self._statistics = statistics
+        self._statistics, self._training = statistics, training
         self._waiting: deque[Sampling] = deque()
         self._running: list[Sampling] = []
         self._gone: deque[str] = deque()
-        self.training = False
 
     def add(self, sampling: Sampling) -> None:
         sampling.names = names_of(repr(sampling.lease.key), sampling.prompt)
@@ -177,9 +176,9 @@ class Sampler:
         padded = [*rows, *[rows[-1]] * (-len(rows) % ROWS)]
         logits = self._model.logits(hidden.index_select(0, torch.tensor(padded, device=hidden.device)))[: len(rows)]
         greatest: list[int] = logits.argmax(-1).tolist()
-        now = time.monotonic()
+        now, training = time.monotonic(), self._training()
         for sampling, own, token in zip(turn, logits, greatest, strict=True):
-            self._statistics.token(sampling, now, training=self.training)
+            self._statistics.token(sampling, now, training=training)
             try:
                 sampling.advance(own, token)
             except Exception as error:  # of this request alone, a grammar's, say
