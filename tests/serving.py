@@ -107,9 +107,9 @@ def running(parts: Parts, base: str = "fake") -> Generator[str]:
 
     async def serve() -> None:
         app = main.create_app(Serving(parts, base), parts.settings)
-        server = main.server(app, parts.settings, ready=ready.set)
+        server = main.Server(app, parts.settings, ready=ready.set)
         stop.append(server.stop)
-        await server.serve(sockets=[made])
+        await server.run_on(made)
 
     thread = threading.Thread(target=anyio.run, args=(serve,), name="test-server")
     thread.start()

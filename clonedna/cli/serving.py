@@ -58,9 +58,10 @@ def serve(
 async def _serve(settings: Settings, preload: list[str], as_json: bool) -> None:
     import anyio
 
+    from clonedna.app.finetuning import FineTuning
     from clonedna.app.parts import Parts
     from clonedna.app.serving import Serving
-    from clonedna.server import main
+    from clonedna.server import fine_tuning, main
 
     with main.listen(settings) as made:
         tell(f"loading {settings.base} ...")
@@ -78,8 +79,12 @@ async def _serve(settings: Settings, preload: list[str], as_json: bool) -> None:
                 more = f" and {len(models) - SHOWN} more" if len(models) > SHOWN else ""
                 tell(f"listening on {url} (OpenAI's base_url: {url}/v1)\nmodels: {', '.join(models[:SHOWN])}{more}")
 
-            app = main.create_app(serving, settings)
-            await main.server(app, settings, ready=ready).serve(sockets=[made])
+            tuning = FineTuning(parts, settings.base)
+            app = main.create_app(
+                serving, settings, background=tuning.lifespan, routers=[fine_tuning.router(tuning)],
+                larger=fine_tuning.larger(settings),
+            )  # fmt: skip
+            await main.Server(app, settings, ready=ready).run_on(made)
         finally:
             with anyio.move_on_after(CLOSE_SECONDS, shield=True):
                 await parts.close()

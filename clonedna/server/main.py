@@ -1,16 +1,19 @@
 """The web application, and the process that serves it.
 
 ``create_app`` puts routes, access and errors together over one ``Serving``. ``listen`` takes the port before anything heavy is
-loaded; ``server`` runs until it is told to stop: the first TERM or INT lets running answers end (at most ``drain_seconds``) and takes
+loaded; ``Server`` runs until it is told to stop: the first TERM or INT lets running answers end (at most ``drain_seconds``) and takes
 no new ones, the second one ends it at once. Nothing of a request's content is logged.
 """
 
 from __future__ import annotations
 
 import errno
+import os
+import signal
 import socket
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import threading
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from types import FrameType, MappingProxyType
 
 import uvicorn
@@ -102,37 +105,48 @@ def address(made: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def server(app: FastAPI, settings: Settings, *, ready: Callable[[], None]) -> Server:
-    """What serves ``app``; ``ready`` is called once connections are taken."""
-    config = uvicorn.Config(
-        app, log_config=None, access_log=False, server_header=False, ws="none", lifespan="on",
-        timeout_graceful_shutdown=max(1, round(settings.drain_seconds)), timeout_keep_alive=30,
-    )  # fmt: skip
-    return Server(config, app.state.traffic, ready)
-
-
 class Server(uvicorn.Server):
-    """uvicorn with our way of stopping: told once it drains, told twice it ends, and either way ``serve`` returns.
+    """Serves an application on a socket until it is told to stop. ``ready`` is called once connections are taken."""
 
-    In the main thread it heeds TERM and INT.
-    """
+    def __init__(self, app: FastAPI, settings: Settings, *, ready: Callable[[], None]) -> None:
+        # The application's lifespan is entered by ``run_on``, so that what it raises arrives as it is.
+        super().__init__(
+            uvicorn.Config(
+                app, log_config=None, access_log=False, server_header=False, ws="none", lifespan="off",
+                timeout_graceful_shutdown=max(1, round(settings.drain_seconds)), timeout_keep_alive=30,
+            )
+        )  # fmt: skip
+        self._app, self._ready = app, ready
 
-    def __init__(self, config: uvicorn.Config, traffic: Traffic, ready: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._traffic, self._ready = traffic, ready
+    async def run_on(self, made: socket.socket) -> None:
+        """Start what runs in the background, serve, drain, stop the background. In the main thread it heeds TERM and INT all along."""
+        with self._heeding():
+            async with self._app.router.lifespan_context(self._app):
+                await self.serve(sockets=[made])
+
+    def stop(self) -> None:
+        """Take no new requests, and return when those that run have ended."""
+        self.should_exit = self._app.state.traffic.draining = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._ready()
 
-    def stop(self) -> None:
-        """Once: drain. Again: end now."""
-        if self.should_exit:
-            self.force_exit = True
-            for task in self.server_state.tasks:
-                task.cancel()
-        self.should_exit = self._traffic.draining = True
-
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """uvicorn would raise the signal again after stopping; for us a stop that was asked for is a success."""
+        """Told once, drain. Told again, end now: files are whole and jobs durable at any moment, so nothing has to be waited for."""
+        if self.should_exit:
+            os._exit(0)
+        # uvicorn would raise the signal again after stopping; for us a stop that was asked for is a success.
         self.stop()
+
+    @contextmanager
+    def _heeding(self) -> Generator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
