@@ -10,7 +10,7 @@ from typing import Any
 
 from clonedna.app.settings import Settings
 from clonedna.core.block import Check
-from clonedna.core.errors import InputError
+from clonedna.core.errors import BadConfig, InputError
 from clonedna.core.model import Example
 from clonedna.core.seams import Consents, Engine, Registry, Signer, Source, Store, Teacher
 from clonedna.core.work import Refusal
@@ -18,7 +18,7 @@ from clonedna.core.work import Refusal
 FACTORIES: dict[str, dict[str, str]] = {
     "source": {"git": "clonedna.sources.git:GitSource"},
     "teacher": {"own-words": "clonedna.teachers.own_words:OwnWords"},
-    "engine": {"local": "clonedna.engine.local:open_engine"},
+    "engine": {"local": "clonedna.engine.local:open_engine", "vllm": "clonedna.engine.vllm:open_vllm"},
     "identity": {"git": "clonedna.sources.views:identity"},
     "secrets": {"patterns": "clonedna.sources.secrets:secret_in"},
     "signer": {"keyring": "clonedna.trust.keys:KeyRing"},
@@ -82,10 +82,20 @@ class Parts:
         return factory("registry", "sql")(f"sqlite:///{self.settings.home / 'registry.sqlite'}", self.store)
 
     def engine(self, base: str) -> Engine:
-        """The engine that holds ``base``; loading it takes seconds the first time. Raises ``UnknownBase``."""
+        """The engine that holds ``base``; loading it takes seconds the first time. Raises ``UnknownBase``, ``BadConfig``; for ``vllm``
+        also what ``open_vllm`` raises."""
         if base not in self._engines:
-            self._engines[base] = factory("engine", "local")(base, threads=self.settings.threads)
+            self._engines[base] = self._open_engine(base)
         return self._engines[base]
+
+    def _open_engine(self, base: str) -> Engine:
+        settings = self.settings
+        if settings.engine == "local":
+            return factory("engine", "local")(base, threads=settings.threads)
+        if settings.vllm_url is None:
+            raise BadConfig("engine is 'vllm', and no vllm_url is set", "set vllm_url (or DNA_VLLM_URL): docs/vllm.md")
+        key = settings.vllm_key.get_secret_value() if settings.vllm_key else ""
+        return factory("engine", "vllm")(base, url=settings.vllm_url, key=key)
 
     def reindex(self) -> tuple[Refusal, ...]:
         """Rebuild the catalogue from the store's files alone; gives the blocks that were left out, and why."""

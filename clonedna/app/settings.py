@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from platformdirs import user_config_path, user_data_path
 from pydantic import Field, SecretStr, ValidationError
@@ -21,7 +21,11 @@ PREFIX = "DNA_"
 
 class Settings(BaseSettings):
     """``home``: where blocks, keys and jobs are kept. ``threads``: CPU threads of the engine, 0 = all cores.
+    ``engine``: ``local`` in this process, or ``vllm``: the server at ``vllm_url``, with ``vllm_key`` where it wants one (docs/vllm.md).
 
+    The engine's: ``adapter_bytes`` for adapters in memory (and as much again for slots) and ``cache_bytes`` for keys and values, 0 = an
+    eighth of the free memory each; ``prefix_bytes`` for prompts' beginnings, -1 = a quarter of that; ``max_waiting`` requests beyond
+    those that run; ``duty``: share of the time for training while requests run.
     The server's: ``api_key`` lets a client use it, ``admin_key`` (where set, and then only this one) also change what it serves;
     ``max_body_bytes`` of one request, ``max_requests`` at one time, ``max_choices`` = prompts x n of one request,
     ``request_timeout`` and ``drain_seconds`` in seconds.
@@ -34,6 +38,14 @@ class Settings(BaseSettings):
     home: Path = Field(default_factory=lambda: user_data_path("clone-dna", appauthor=False))
     base: str = "nano"
     threads: int = Field(default=0, ge=0, le=256)
+    engine: Literal["local", "vllm"] = "local"
+    vllm_url: str | None = None
+    vllm_key: SecretStr | None = None
+    adapter_bytes: int = Field(default=0, ge=0)
+    cache_bytes: int = Field(default=0, ge=0)
+    prefix_bytes: int = Field(default=-1, ge=-1)
+    max_waiting: int = Field(default=512, ge=0)
+    duty: float = Field(default=0.5, gt=0, le=1)
     licences: tuple[str, ...] = ("MIT", "Apache-2.0")
     owned_share: float = Field(default=0.8, gt=0, le=1)
     max_files: int = Field(default=20_000, ge=1)
