@@ -41,7 +41,7 @@ PROBED_PARENTS = 3
 
 
 class Merged(Value):
-    """A merged block, what the merge measured, and whether a fresh process loaded it."""
+    """A merged block, what the merge measured, whether a fresh process loaded it, and its parents as ``name@version:weight``."""
 
     block: BlockRef
     report: MergeReport
@@ -118,7 +118,7 @@ class Merging:
                 report = await anyio.to_thread.run_sync(self._combine, order, parents, staging)
                 counts |= {"modules": len(report.modules), "rank": report.rank, "relative_error": report.relative_error}
             self._warn(report)
-            peft = Check(value=None, how="not checked: the merge was asked to load no base")
+            peft = Check(value=None, how="not checked: no base was to be loaded")
             if order.check:
                 with self._stage("check") as counts:
                     peft = await self.parts.check_adapter(base, staging, self._probes(parents))
@@ -126,7 +126,12 @@ class Merging:
             with self._stage("register") as counts:
                 block = await anyio.to_thread.run_sync(self._register, order.name, parents, report, peft, staging)
                 counts |= {"block": str(block), "status": block.status}
-        return Merged(block=block, report=report, peft=peft, parents=tuple(parent.reference for parent in parents))
+        return Merged(
+            block=block,
+            report=report,
+            peft=peft,
+            parents=tuple(f"{parent.reference}:{parent.weight:g}" for parent in parents),
+        )
 
     # Before anything is computed.
 

@@ -154,7 +154,8 @@ def test_the_distance_from_factors_is_the_dense_one(terms: list[Term], rank: int
         torch.randn(rank, terms[0].a.shape[1], generator=draw),
         torch.randn(terms[0].b.shape[0], rank, generator=draw),
     )
-    norm, off = distance(terms, a, b)
+    norm, off, apart = distance(terms, a, b)
+    assert apart == pytest.approx(sum(float(dense([term]).norm()) for term in terms), rel=1e-9)
     assert norm == pytest.approx(float(dense(terms).norm()), rel=1e-9, abs=1e-9)
     assert off == pytest.approx(float((b.double() @ a.double() - dense(terms)).norm()), rel=1e-9, abs=1e-9)
 
