@@ -12,7 +12,8 @@ from license_expression import ExpressionError, get_spdx_licensing
 from pydantic import ValidationError
 
 from clonedna.app.settings import Settings
-from clonedna.core.block import NAME_PATTERN, GivenPairs, MintOrder, Recipe
+from clonedna.core.block import NAME_PATTERN, GivenFile, GivenPairs, MintOrder, Recipe
+from clonedna.core.canonical import sha256
 from clonedna.core.errors import InputError, LicenceUnknown, UnknownBase
 from clonedna.core.work import Identity
 from clonedna.mint.papers import slug
@@ -56,6 +57,19 @@ def given_order(
             licences=(licence,), recipe=_recipe(GIVEN_RECIPE | {k: v for k, v in recipe.items() if v is not None}),
             given=given.model_copy(update={"licence": licence}),
         )  # fmt: skip
+
+
+def read_given(settings: Settings, path: Path) -> GivenFile:
+    """What a file of pairs on this machine is. Raises ``InputError`` when it cannot be read or is too large."""
+    try:
+        data = path.read_bytes() if path.stat().st_size <= settings.max_upload_bytes else None
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}", "give a JSONL file") from error
+    if data is None:
+        raise InputError(
+            f"{path} has more than {settings.max_upload_bytes} bytes", "raise max_upload_bytes, or give less"
+        )
+    return GivenFile(sha256=sha256(data), name=path.name[-255:], bytes=len(data))
 
 
 def spdx(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from clonedna.core.work import AuthorShare, Identity
 
 Target = Annotated[str, typer.Argument(help="A local repository, or a git URL.", show_default=False)]
+MaybeTarget = Annotated[str | None, typer.Argument(help="A local repository, or a git URL.", show_default=False)]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -25,7 +27,7 @@ def add_to(app: typer.Typer) -> None:
 
 def mint(
     context: typer.Context,
-    target: Target,
+    target: MaybeTarget = None,
     author: Annotated[
         list[str] | None, typer.Option(help="'Name <mail>' of the person; again for further identities.")
     ] = None,
@@ -47,27 +49,63 @@ def mint(
     max_pairs: Annotated[
         int | None, typer.Option(min=1, help="Train on at most so many of the person's pairs.")
     ] = None,
+    pairs: Annotated[
+        Path | None, typer.Option(help="Instead of a repository: a JSONL file of examples (chat messages).")
+    ] = None,
+    licence: Annotated[str, typer.Option(help="With --pairs: the licence of the examples, an SPDX id.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Mint a block from one person's code in a repository.
+    """Mint a block from one person's code in a repository, or from given pairs.
 
     Finds what they wrote by blame, holds out whole files, trains an adapter, examines it on the held-out code, packs and signs it.
     A mint that was interrupted goes on when the same command is given again.
     """
     state: State = context.obj
     from clonedna.app.orders import order_of
+    from clonedna.core.errors import InputError
 
-    people = _people(state, target, author)
-    order = order_of(
-        state.settings, target=target, authors=people, name=name, base=base, consent=consent, allow_licence=allow_licence or [],
-        recipe={"seed": seed, "epochs": epochs, "learning_rate": learning_rate, "max_train_pairs": max_pairs, "rank": rank},
-    )  # fmt: skip
-    workspace, goes_on = state.jobs.create(order)
+    recipe = {
+        "seed": seed,
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "max_train_pairs": max_pairs,
+        "rank": rank,
+    }
+    if (target is None) == (pairs is None):
+        raise InputError("say what to mint from", "give a repository, or --pairs FILE.jsonl", param="target")
+    if target is not None:
+        people = _people(state, target, author)
+        order = order_of(
+            state.settings, target=target, authors=people, name=name, base=base, consent=consent,
+            allow_licence=allow_licence or [], recipe=recipe,
+        )  # fmt: skip
+        workspace, goes_on = state.jobs.create(order)
+    else:
+        workspace, goes_on = _given(state, pairs, author, name, base, consent, licence, recipe)
     if goes_on:
         tell(f"going on with the interrupted job {workspace.id}")
     reference = run_job(state, workspace, as_json)
     if not as_json:
         show_result(state, reference)
+
+
+def _given(
+    state: State, pairs: Path | None, author: list[str] | None, name: str | None, base: str | None,
+    consent: Literal["auto", "self", "local-only"], licence: str, recipe: dict[str, Any],
+) -> tuple[Workspace, bool]:  # fmt: skip
+    """The job for pairs given as a file. Nothing about the person is guessed: without --consent self it is local-only."""
+    from clonedna.app.orders import given_order, read_given
+    from clonedna.core.block import GivenPairs
+    from clonedna.core.work import Identity
+
+    assert pairs is not None
+    file = read_given(state.settings, pairs)
+    who = _people(state, "", author)[0] if author else Identity(name=name or "unnamed")
+    order = given_order(
+        state.settings, given=GivenPairs(training=file, licence=licence), author=who, name=name, base=base,
+        consent="self" if consent == "self" else "local-only", recipe=recipe,
+    )  # fmt: skip
+    return state.jobs.create(order, files={file.sha256: pairs})
 
 
 def run_job(state: State, workspace: Workspace, as_json: bool) -> BlockRef:

@@ -1,4 +1,4 @@
-"""Fine-tuning over HTTP with the official client, on the fake engine: from a file to a block that answers, and jobs that outlive servers."""
+"""Fine-tuning over HTTP with the official client, on the fake engine: from a file to a block that answers; jobs outlive servers."""
 
 from __future__ import annotations
 
