@@ -109,7 +109,7 @@ def test_missing_weights_are_never_filled_in(copy: Path) -> None:
 
 def test_broken_and_missing_files_are_named(copy: Path) -> None:
     (copy / "model.safetensors").write_bytes(b"\x10" * 100)
-    with pytest.raises(UnknownBase, match="not a safetensors file"):
+    with pytest.raises(UnknownBase, match="not a whole safetensors file"):
         load_base(str(copy))
     (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
     with pytest.raises(UnknownBase, match="pickled weights are never loaded"):
