@@ -1,0 +1,39 @@
+"""Two engines on one base as one: a vLLM serves and measures, a local engine trains."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+from clonedna.core.model import AdapterInfo, EngineStatus, Example, Layer, LoraSpec, SampleChunk, SampleRequest, Score
+from clonedna.core.seams import Engine, Trainer
+
+
+class Beside:
+    """All of ``served`` but for ``train``, which is ``local``'s."""
+
+    def __init__(self, served: Engine, local: Engine) -> None:
+        self.served, self.local, self.base = served, local, served.base
+
+    @property
+    def status(self) -> EngineStatus:
+        return self.served.status
+
+    async def load(self, directory: Path, *, owner: str = "", priority: float = 0.5) -> AdapterInfo:
+        return await self.served.load(directory, owner=owner, priority=priority)
+
+    async def unload(self, adapter: str) -> None:
+        await self.served.unload(adapter)
+
+    def sample(self, request: SampleRequest) -> AsyncIterator[SampleChunk]:
+        return self.served.sample(request)
+
+    async def nll(self, examples: Sequence[Example], layers: Sequence[Layer] = ()) -> tuple[Score, ...]:
+        return await self.served.nll(examples, layers)
+
+    async def train(self, spec: LoraSpec, *, resume: Path | None = None) -> Trainer:
+        return await self.local.train(spec, resume=resume)
+
+    async def close(self) -> None:
+        await self.served.close()
+        await self.local.close()
