@@ -148,6 +148,12 @@ def test_what_cannot_be_is_said_with_its_code(arguments: tuple[str, ...], code: 
     assert status not in (0, 70)
 
 
+def test_a_home_has_one_server(tmp_path: Path) -> None:
+    with serving(tmp_path):
+        status, out, _ = run(tmp_path, "serve", "--port", "0", "--json")
+    assert (status, json.loads(out)["error"]["code"]) == (6, "job_busy")
+
+
 def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

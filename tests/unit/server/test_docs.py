@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI
 
+from clonedna.app.finetuning import FineTuning
 from clonedna.app.serving import Serving
 from clonedna.app.settings import Settings
+from clonedna.server import fine_tuning
 from clonedna.server.access import Traffic
 from clonedna.server.asks import REFUSED
 from clonedna.server.main import create_app
@@ -42,7 +44,8 @@ def rows(heading: str) -> list[str]:
 
 
 def test_every_route_is_there(parts: ServerParts) -> None:
-    app: FastAPI = create_app(Serving(parts, "fake"), parts.settings)
+    tuning = fine_tuning.router(FineTuning(parts, "fake"))
+    app: FastAPI = create_app(Serving(parts, "fake"), parts.settings, routers=[tuning])
     there = {
         f"{method.upper()} {path.replace(':path', '')}" for path, methods in app.openapi()["paths"].items() for method in methods
     }  # fmt: skip
