@@ -16,6 +16,7 @@ import contextlib
 import math
 import os
 import re
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -99,6 +100,7 @@ class Serving:
         self.engine: Engine = parts.engine(base)
         self._base_names = {base, self.engine.base.id}
         self._state = _State()
+        self._numbering = threading.Lock()
 
     async def models(self) -> tuple[Model, ...]:
         """The base, then each accepted block that was trained on it under all its names, newest first, then adapters added by name."""
@@ -249,16 +251,17 @@ class Serving:
         mine = [
             manifest
             for manifest in self.parts.registry.manifests()
-            if manifest.gate.status == "accepted" and manifest.base_fingerprint == self.engine.base.fingerprint
+            if manifest.gate.status == "accepted" and not manifest.unlike(self.engine.base)
         ]
-        for manifest in reversed(mine):
-            self._state.indexes.setdefault(manifest.id, len(self._state.indexes))
+        with self._numbering:  # worker threads list models side by side
+            for manifest in reversed(mine):
+                self._state.indexes.setdefault(manifest.id, len(self._state.indexes))
         return mine
 
     def _resolve(self, name: str | int) -> Manifest:
         if isinstance(name, int):
             self._servable()
-            by_index = {index: block_id for block_id, index in self._state.indexes.items()}
+            by_index = {index: block_id for block_id, index in tuple(self._state.indexes.items())}
             if name not in by_index:
                 raise NotFound(f"no block has index {name}", "GET /v1/models lists them")
             return self._resolve_id(by_index[name])
@@ -306,10 +309,9 @@ class Serving:
             consent = ConsentRecord.model_validate(strict_json((path / "consent.json").read_bytes()))
             known = _Loaded(manifest=read, consent=consent, stamp=stamp)
         self.parts.consents.check(known.consent, "serve")
-        if known.manifest.base_fingerprint != self.engine.base.fingerprint:
+        if unlike := known.manifest.unlike(self.engine.base):
             raise WrongBase(
-                f"{manifest.name}@{manifest.version} was trained on {manifest.base_model} ({manifest.base_fingerprint[:12]}), "
-                f"not on {self.engine.base.id} ({self.engine.base.fingerprint[:12]})",
+                f"{manifest.name}@{manifest.version} {unlike}",
                 "serve the base it was trained on: dna serve --base",
             )
         return known

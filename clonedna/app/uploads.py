@@ -22,7 +22,7 @@ from pydantic import Field
 from clonedna.app.settings import Settings
 from clonedna.app.workspace import require_space, space_errors, write_atomic
 from clonedna.core.block import DIGEST_PATTERN
-from clonedna.core.errors import Corrupt, InputError, NotFound
+from clonedna.core.errors import Corrupt, InputError, NotFound, TooLarge
 from clonedna.core.value import Value
 from clonedna.mint.given import MOST_LINES
 
@@ -43,10 +43,6 @@ class Upload(Value):
     sequence: int
     filename: str
     purpose: Purpose
-
-
-class TooLarge(InputError):
-    code, http_status = "too_large", 413
 
 
 class Uploads:

@@ -6,6 +6,7 @@ the next step. Faces map the class to an exit status (``exit_code``) or an HTTP 
     DnaError
     ├── InputError            2 / 400   the request itself cannot be carried out as given
     │   ├── NotARepository, NoSuchAuthor, AuthorNeeded, UnknownBase, BadConfig, BadReference
+    │   ├── MethodNotAllowed (405), TooSlow (408), TooLarge (413)
     ├── NotFound              3 / 404   it does not exist here
     │   └── BlockNotFound, JobNotFound
     ├── Refused               4 / 403   it could be done, but may not
@@ -72,6 +73,24 @@ class BadReference(InputError):
     """A block or job name that cannot be a name."""
 
     code = "bad_reference"
+
+
+class MethodNotAllowed(InputError):
+    """A route of the server that is there, but not for this HTTP method."""
+
+    code, http_status = "method_not_allowed", 405
+
+
+class TooSlow(InputError):
+    """A request whose body did not come in time."""
+
+    code, http_status = "too_slow", 408
+
+
+class TooLarge(InputError):
+    """A request or a file larger than the settings allow."""
+
+    code, http_status = "too_large", 413
 
 
 class NotFound(DnaError):

@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clonedna.core.errors import DnaError, Overloaded, Refused, Unauthorised, Unavailable
-from clonedna.server.errors import TooLarge, response
+from clonedna.server.errors import response, too_large
 
 OPEN = frozenset({"/healthz", "/readyz"})
 COUNTED = ("/v1/", "/api/")
@@ -91,7 +91,7 @@ class Access:
         """A body that says it is too large is not read; one that does not say so is cut off by its route's own limit."""
         length = headers.get("content-length", "0")
         if length.isascii() and length.isdigit() and int(length[:20]) > self._larger.get(path, self._max_body):
-            raise TooLarge()
+            raise too_large()
 
     def _admitted(self, headers: Headers) -> bool:
         """Whether the request may also change what is served. Raises ``Unauthorised``, ``Refused``."""

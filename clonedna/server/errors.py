@@ -15,7 +15,16 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from clonedna.core.errors import DnaError, InputError, Internal, NotFound, Overloaded
+from clonedna.core.errors import (
+    DnaError,
+    InputError,
+    Internal,
+    MethodNotAllowed,
+    NotFound,
+    Overloaded,
+    TooLarge,
+    TooSlow,
+)
 
 log = logging.getLogger(__name__)
 
@@ -48,19 +57,8 @@ class Error(BaseModel):
     error: ErrorDetail
 
 
-class MethodNotAllowed(InputError):
-    code, http_status = "method_not_allowed", 405
-
-
-class TooSlow(InputError):
-    code, http_status = "too_slow", 408
-
-
-class TooLarge(InputError):
-    code, http_status = "too_large", 413
-
-    def __init__(self) -> None:
-        super().__init__("the request is larger than this server takes", "send less, or raise max_body_bytes")
+def too_large() -> TooLarge:
+    return TooLarge("the request is larger than this server takes", "send less, or raise max_body_bytes")
 
 
 def documented(model: type[BaseModel], *statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -159,7 +157,7 @@ def _http(request: Request, error: HTTPException) -> DnaError:
         case 408:
             return TooSlow("the body did not come in time", "send it at once")
         case 413:
-            return TooLarge()
+            return too_large()
         case status if status < 500:
             return InputError("the request cannot be read", "send a JSON object with content-type application/json")
         case _:

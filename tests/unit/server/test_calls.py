@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clonedna.server.calls import CallArguments, CallReader, CallStarted, Piece, Words
@@ -51,6 +51,7 @@ json_values = st.recursive(
 )  # fmt: skip
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.data(), st.dictionaries(st.text(), json_values), st.text(alphabet="ab <tool_call>/\n"))
 def test_where_the_text_is_cut_does_not_matter(data: st.DataObject, arguments: dict[str, object], before: str) -> None:
     if "<tool_call>" in before:
