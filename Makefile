@@ -17,10 +17,12 @@ RUN := $(VENV)/.run-$(PINS)-$(HERE)
 DEV := $(VENV)/.dev-$(PINS)-$(HERE)
 VLLM := .venv-vllm
 VLLM_READY := $(VLLM)/.ready-$(shell cat constraints-vllm.txt | cksum | tr ' ' -)-$(HERE)
+PEERS := .venv-bench
+BENCH_READY := $(PEERS)/.ready-$(shell cat constraints-bench.txt | cksum | tr ' ' -)-$(HERE)
 INSTALL := env PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install -q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup test check fmt bench sizes constraints clean vllm-env test-vllm
+.PHONY: help demo setup test check fmt bench sizes constraints clean vllm-env test-vllm bench-report bench-env
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -44,12 +46,13 @@ fmt: $(DEV) ## format and fix what can be fixed
 	@$(BIN)/ruff format $(CODE)
 	@$(BIN)/ruff check --fix $(CODE)
 
-bench: $(DEV) ## measure; each line of JSON is kept in bench/history/
-	@mkdir -p bench/history
-	@set -e; for script in bench/mint.py bench/engine_*.py; do \
-	  name=$$(basename "$$script" .py); echo "$$script" >&2; \
-	  lines=$$($(BIN)/python "$$script"); \
-	  printf '%s\n' "$$lines" | tee -a "bench/history/$$name.jsonl"; done
+bench: $(DEV) $(BENCH_READY) ## measure against peers; each line of JSON is kept in bench/history/
+	@nice -n 5 $(BIN)/python -m bench.run $(NAMES)
+
+bench-report: $(RUN) ## write what was measured into the README and docs/benchmarks.md
+	@$(BIN)/python tools/bench_report.py
+
+bench-env: $(BENCH_READY) ## make the environment with the peers that are measured against (TRL)
 
 sizes: $(RUN) ## print sizes of modules and functions
 	@$(BIN)/python tools/sizes.py
@@ -68,7 +71,7 @@ test-vllm: $(DEV) $(VLLM_READY) ## contract tests against a real vLLM on this ma
 	@$(BIN)/python tests/vllm/run.py
 
 clean: ## remove what the targets above made
-	@rm -rf $(VENV) $(VLLM) .demo .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) $(VLLM) $(PEERS) .bench .demo .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	@find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(AT):
@@ -93,4 +96,11 @@ $(VLLM_READY):
 	@echo "installing vLLM (some minutes) ..." >&2
 	@"$(PYTHON)" -m venv --clear $(VLLM)
 	@$(VLLM)/bin/python -m pip install -q --no-deps -r constraints-vllm.txt
+	@touch $@
+
+$(BENCH_READY):
+	@echo "installing what is measured against (some minutes) ..." >&2
+	@"$(PYTHON)" -m venv --clear $(PEERS)
+	@$(PEERS)/bin/python -m pip install -q --no-deps -r constraints-bench.txt
+	@env PIP_CONSTRAINT=constraints.txt $(PEERS)/bin/python -m pip install -q --no-deps -e .
 	@touch $@

@@ -34,6 +34,8 @@ TARGETS = {
     "clean",
     "vllm-env",
     "test-vllm",
+    "bench-report",
+    "bench-env",
 }
 MOST_BYTES = 20_000_000
 # Written so that this file does not hold what it looks for.
