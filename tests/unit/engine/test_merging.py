@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,15 @@ def error(got: dict[str, Tensor], wanted: dict[str, Tensor]) -> float:
     assert set(got) == set(wanted)
     off = sum(float((got[name] - wanted[name]).square().sum()) for name in wanted)
     return (off / sum(float(delta.square().sum()) for delta in wanted.values())) ** 0.5
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Matrices this small are slower on several."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
