@@ -111,10 +111,9 @@ class Blocks:
         consent = ConsentRecord.model_validate(strict_json((path / "consent.json").read_bytes()))
         self.parts.consents.check(consent, "serve")
         engine = self.parts.engine(base or manifest.base_model)
-        if engine.base.fingerprint != manifest.base_fingerprint:
+        if unlike := manifest.unlike(engine.base):
             raise WrongBase(
-                f"{manifest.name}@{manifest.version} was trained on {manifest.base_model} ({manifest.base_fingerprint[:12]}), "
-                f"not on {engine.base.id} ({engine.base.fingerprint[:12]})",
+                f"{manifest.name}@{manifest.version} {unlike}",
                 "give the base it was trained on with --on",
             )
         adapter = await engine.load(path)

@@ -354,6 +354,7 @@ class Minting:
             ),
             consent_mode=draft.consent.mode, specialization=specialization, tags=("lora", *spoken),
             capability=Capability(text=specialization), base_model=base.id, base_fingerprint=base.fingerprint,
+            base_weights_digest=base.weights_digest,
             rank=lora.rank, alpha=lora.alpha, target_modules=lora.target_modules,
             recipe=recipe.model_copy(
                 update={

@@ -91,7 +91,9 @@ class Parts:
     def _open_engine(self, base: str) -> Engine:
         settings = self.settings
         if settings.engine == "local":
-            return factory("engine", "local")(base, threads=settings.threads)
+            return factory("engine", "local")(
+                base, threads=settings.threads, dtype=settings.dtype, device=settings.device, quantize=settings.quantize
+            )  # fmt: skip
         if settings.vllm_url is None:
             raise BadConfig("engine is 'vllm', and no vllm_url is set", "set vllm_url (or DNA_VLLM_URL): docs/vllm.md")
         key = settings.vllm_key.get_secret_value() if settings.vllm_key else ""

@@ -23,7 +23,8 @@ class Settings(BaseSettings):
     """``home``: where blocks, keys and jobs are kept. ``threads``: CPU threads of the engine, 0 = all cores.
     ``engine``: ``local`` in this process, or ``vllm``: the server at ``vllm_url``, with ``vllm_key`` where it wants one (docs/vllm.md).
 
-    The engine's: ``adapter_bytes`` for adapters in memory (and as much again for slots) and ``cache_bytes`` for keys and values, 0 = an
+    The engine's: ``dtype``, ``device`` (empty: by the hardware) and ``quantize`` of its base (docs/bases.md).
+    ``adapter_bytes`` for adapters in memory (and as much again for slots) and ``cache_bytes`` for keys and values, 0 = an
     eighth of the free memory each; ``prefix_bytes`` for prompts' beginnings, -1 = a quarter of that; ``max_waiting`` requests beyond
     those that run; ``duty``: share of the time for training while requests run.
     The server's: ``api_key`` lets a client use it, ``admin_key`` (where set, and then only this one) also change what it serves;
@@ -41,6 +42,9 @@ class Settings(BaseSettings):
     engine: Literal["local", "vllm"] = "local"
     vllm_url: str | None = None
     vllm_key: SecretStr | None = None
+    dtype: Literal["", "float32", "bfloat16", "float16"] = ""
+    device: str = Field(default="", pattern=r"^(|cpu|cuda(:\d{1,3})?)$")
+    quantize: Literal["", "nf4"] = ""
     adapter_bytes: int = Field(default=0, ge=0)
     cache_bytes: int = Field(default=0, ge=0)
     prefix_bytes: int = Field(default=-1, ge=-1)

@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import Field
 
 from clonedna.core.merge import MergeRecord
-from clonedna.core.model import LoraSpec
+from clonedna.core.model import BaseInfo, LoraSpec
 from clonedna.core.value import Value
 from clonedna.core.work import Identity, Refusal, Repository
 
@@ -241,6 +241,7 @@ class Manifest(Value):
     capability: Capability
     base_model: str
     base_fingerprint: str
+    base_weights_digest: str | None = Field(default=None, pattern=DIGEST_PATTERN)
     rank: int
     alpha: float
     target_modules: tuple[str, ...]
@@ -258,6 +259,15 @@ class Manifest(Value):
     base_instruct_pairs: int
     tool_use_pairs: int
     num_epochs: int
+
+    def unlike(self, base: BaseInfo) -> str:
+        """Why ``base`` is not the one it was trained on (fingerprint, and weights where both sides know theirs), or ``""``."""
+        if self.base_fingerprint != base.fingerprint:
+            return f"is for {self.base_model} ({self.base_fingerprint[:12]}), not {base.id} ({base.fingerprint[:12]})"
+        mine, theirs = self.base_weights_digest, base.weights_digest
+        if mine is not None and theirs is not None and mine != theirs:
+            return f"is for {self.base_model} with other weights ({mine[:12]}, not {theirs[:12]})"
+        return ""
 
 
 class SignatureEntry(Value):

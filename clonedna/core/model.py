@@ -13,7 +13,11 @@ ALL_LINEAR: tuple[TargetModule, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", 
 
 
 class BaseInfo(Value):
-    """The base model an engine holds. ``fingerprint`` = sha256 over canonical config, tokenizer, module names and shapes."""
+    """The base model an engine holds. ``fingerprint`` = sha256 over canonical config, tokenizer, module names and shapes.
+
+    ``weights_digest`` is over the stored weights (``None``: the engine cannot see them). ``dtype``: what they are held in, ``nf4`` when
+    quantised; ``dtype_how``: how that was chosen.
+    """
 
     id: str
     fingerprint: str
@@ -23,6 +27,8 @@ class BaseInfo(Value):
     dtype: str
     device: str
     threads: int
+    dtype_how: str = ""
+    weights_digest: str | None = None
 
 
 class ToolCall(Value):

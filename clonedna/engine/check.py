@@ -23,12 +23,12 @@ from clonedna.core.model import Example, Layer
 if TYPE_CHECKING:
     from clonedna.engine.local import LocalEngine
 
-TOLERANCE = {"float32": 1e-5, "bfloat16": 0.15}
+TOLERANCE = {"float32": 1e-5, "bfloat16": 0.15, "float16": 0.05, "nf4": 0.15}
 TIMEOUT = 600.0
 
 
 async def check_peft(engine: LocalEngine, directory: Path, probes: Sequence[Example], base_reference: str) -> Check:
-    """True only when PEFT's logits are within 1e-5 of the engine's (fp32; 0.15 for a bf16 base) and differ from the bare base's.
+    """True only when PEFT's logits are within 1e-5 of the engine's (fp32; ``TOLERANCE`` for other bases) and differ from the bare base's.
 
     ``base_reference`` is what the engine was opened with. ``None`` when the check could not run, with the reason in ``how``.
     """
@@ -81,16 +81,15 @@ def compare(
     import transformers
     from safetensors.torch import load_file
 
-    from clonedna.engine.bases import DTYPES, resolve_base
+    from clonedna.engine.bases import resolve_base, weight_options
 
     torch.set_num_threads(threads)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     tensors = load_file(probe)
     _, path = resolve_base(base_reference)
-    model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-        path, dtype=DTYPES[dtype], trust_remote_code=False, use_safetensors=True, local_files_only=True
-    )
+    options = weight_options(dtype, "float32", "cpu")
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(path, **options)
     names = sorted(name.removeprefix("ids.") for name in tensors if name.startswith("ids."))
 
     def logits(model: Any) -> list[torch.Tensor]:

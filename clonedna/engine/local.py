@@ -66,12 +66,12 @@ def open_engine(
     in slots; ``cache_bytes``: for keys and values of running requests; both 0 = an eighth of the memory that is free now.
     ``prefix_bytes``: for keys and values of prompts' beginnings, -1 = a quarter of ``cache_bytes``, 0 = none. ``max_waiting``: requests
     that may wait beyond those that run. ``duty``: share of the time for training and measuring while requests run, over 0 to 1.
-    Raises ``UnknownBase``, ``NoMemory``, ``InputError``.
+    ``dtype``, ``device``, ``quantize``: as ``load_base`` has them. Raises ``UnknownBase``, ``NoMemory``, ``InputError``.
     """
     if not 0 < duty <= 1:
         raise InputError(f"duty {duty} is not a share of time", "give a number over 0, at most 1")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    loaded = load_base(base, dtype=dtype, device=device)
+    loaded = load_base(base, dtype=dtype, device=device, quantize=quantize)
     cache = cache_bytes or _free(loaded.device) // 8
     return LocalEngine(
         loaded, threads=threads or cores, adapter_bytes=adapter_bytes or _free(loaded.device) // 8, cache_bytes=cache,
@@ -99,6 +99,7 @@ class LocalEngine:
         self.base = BaseInfo(
             id=base.id, fingerprint=base.fingerprint, parameters=parameters, context=base.context,
             vocabulary=int(config.vocab_size), dtype=base.dtype, device=base.device, threads=threads,
+            dtype_how=base.dtype_how, weights_digest=base.weights_digest,
         )  # fmt: skip
         torch.set_num_threads(threads)
         self._model = LoadedModel(base)
