@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ class Merging:
             counts |= {"blocks": len(parents), "consent": inherited.inherit_consent(parents).mode}
         base = order.on or parents[0].manifest.base_model
         if order.check:
-            await anyio.to_thread.run_sync(self._require_base, base, parents[0].manifest)
+            await anyio.to_thread.run_sync(self._require_base, base, parents)
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="merge-", dir=home) as folder:
             staging = Path(folder) / "block"
@@ -149,31 +150,27 @@ class Merging:
             for use in ("mint", "serve"):
                 self.parts.consents.check(consent, use)
             found.append(Parent(manifest, path, consent, part.weight))
-        first = found[0]
-        for number, other in enumerate(found[1:], 1):
-            if other.manifest.base_fingerprint != first.manifest.base_fingerprint:
+        for one, other in combinations(found, 2):
+            mine, theirs = ((p.manifest.base_fingerprint, p.manifest.base_weights_digest) for p in (one, other))
+            if mine[0] != theirs[0] or (None not in (mine[1], theirs[1]) and mine[1] != theirs[1]):
                 raise WrongBase(
-                    f"{other.reference} is for {other.manifest.base_model} ({other.manifest.base_fingerprint[:12]}), "
-                    f"{first.reference} for {first.manifest.base_model} ({first.manifest.base_fingerprint[:12]})",
+                    f"{other.reference} is for {_base(other.manifest)}, {one.reference} for {_base(one.manifest)}",
                     "merge blocks of one base",
                 )
-            if any(other.manifest.id == before.manifest.id for before in found[:number]):
+            if one.manifest.id == other.manifest.id:
                 raise InputError(f"{other.reference} is named twice", "name it once, with the sum of its weights")
         return sorted(found, key=lambda parent: (-parent.weight, parent.manifest.id))
 
-    def _require_base(self, base: str, manifest: Manifest) -> None:
+    def _require_base(self, base: str, parents: Sequence[Parent]) -> None:
         try:
             engine = self.parts.engine(base)
         except UnknownBase as error:
             raise UnknownBase(
                 error.message, "say where the base is with --on, or merge without loading it: --no-check"
             ) from error
-        if engine.base.fingerprint != manifest.base_fingerprint:
-            raise WrongBase(
-                f"these blocks are for {manifest.base_model} ({manifest.base_fingerprint[:12]}), "
-                f"not for {engine.base.id} ({engine.base.fingerprint[:12]})",
-                "give the base they were trained on with --on",
-            )
+        for parent in parents:
+            if unlike := parent.manifest.unlike(engine.base):
+                raise WrongBase(f"{parent.reference} {unlike}", "give the base that they were trained on with --on")
 
     # The work.
 
@@ -231,12 +228,15 @@ class Merging:
             inherited.candidate(parents),
         )
         specialization = "; ".join(dict.fromkeys(parent.manifest.specialization for parent in parents))
+        digests = [parent.manifest.base_weights_digest for parent in parents]
+        weights = next((digest for digest in digests if digest), None)
         return Manifest(
             id=block_id, name=name, version=version, previous_version=previous,
             created_at=before.created_at if before else now(), created_by=self.parts.signer.key_id, candidate=person,
             consent_mode=consent.mode, specialization=specialization, tags=("lora", "merge", *person.expertise_domains),
             capability=Capability(text=specialization), base_model=parents[0].manifest.base_model,
-            base_fingerprint=parents[0].manifest.base_fingerprint, rank=report.rank, alpha=report.alpha,
+            base_fingerprint=parents[0].manifest.base_fingerprint,
+            base_weights_digest=weights, rank=report.rank, alpha=report.alpha,
             target_modules=report.target_modules, recipe=None,
             lineage=Lineage(parents=tuple(p.manifest.id for p in parents), relation="merged", merge=record),
             gate=inherited.verdict(peft), files=table, license=licence, share=Share(license=licence),
@@ -253,3 +253,9 @@ class Merging:
         counts: dict[str, Any] = {}
         yield counts
         self.emit(StageFinished(stage=stage, seconds=round(time.monotonic() - began, 3), counts=counts))
+
+
+def _base(manifest: Manifest) -> str:
+    """A base in words: its name, the beginnings of its fingerprint and, where it is known, of its weights' digest."""
+    weights = f", weights {manifest.base_weights_digest[:12]}" if manifest.base_weights_digest else ""
+    return f"{manifest.base_model} ({manifest.base_fingerprint[:12]}{weights})"

@@ -325,6 +325,16 @@ def test_another_base(two: MergeParts) -> None:
     assert merge(two, "other", "other-two", check=False).block.status == "registered"
 
 
+def test_other_weights_of_the_same_shape(parts: MergeParts, fingerprint: str) -> None:
+    for name, seed, weights in (("ada", 1, "1" * 64), ("bob", 2, "2" * 64), ("cat", 3, None)):
+        add_block(parts, name, seed, fingerprint=fingerprint, base_weights_digest=weights)
+    error = refused(parts, WrongBase, "cat", "ada", "bob")
+    assert "1" * 12 in error.message
+    assert "2" * 12 in error.message
+    merge(parts, "cat", "bob")
+    assert parts.registry.resolve("both").base_weights_digest == "2" * 64
+
+
 def test_a_consent_that_does_not_hold(parts: MergeParts, fingerprint: str) -> None:
     mine = parts.consents.grant_self(ADA, (ADA,), REPOSITORY.url)
     add_block(parts, "ada", 1, fingerprint=fingerprint, consent=mine.model_copy(update={"subject": "Somebody Else"}))
