@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import threading
 import time
@@ -17,8 +18,10 @@ from openai.types.fine_tuning import FineTuningJob
 
 from clonedna.app.blocks import Blocks
 from clonedna.app.finetuning import FineTuning
+from clonedna.app.jobs import Jobs
 from clonedna.app.serving import Serving
 from clonedna.core.errors import JobBusy
+from clonedna.core.events import Note, StageStarted
 from clonedna.core.fakes import FakeEngine, FakeTrainer
 from clonedna.core.model import LoraSpec, StepLoss
 from clonedna.server import fine_tuning, main
@@ -92,9 +95,9 @@ def serving(parts: SlowParts) -> Generator[openai.OpenAI]:
             Serving(parts, "nano"), parts.settings, background=tuning.lifespan, routers=[fine_tuning.router(tuning)],
             larger=fine_tuning.larger(parts.settings),
         )  # fmt: skip
-        server = main.server(app, parts.settings, ready=ready.set)
+        server = main.Server(app, parts.settings, ready=ready.set)
         stop.append(server.stop)
-        await server.serve(sockets=[made])
+        await server.run_on(made)
 
     thread = threading.Thread(target=anyio.run, args=(serve,), name="test-server")
     thread.start()
@@ -345,6 +348,65 @@ def test_jobs_of_a_stopped_server_go_on_by_themselves_with_the_same_block(tmp_pa
     weights = "adapter_model.safetensors"
     assert again.files[weights] == whole.manifest.files[weights]
     assert again.files["eval.json"] == whole.manifest.files["eval.json"]
+
+
+def test_a_server_s_job_can_be_finished_in_the_foreground_and_is_not_done_again(tmp_path: Path) -> None:
+    SlowTrainer.seconds = 0.1
+    with serving(SlowParts(tmp_path)) as client:
+        job = create(client, jsonl(40), method=_batches_of(1))
+        until_training(client, job.id)
+    SlowTrainer.seconds = 0.0
+    parts = SlowParts(tmp_path)
+    jobs = Jobs(parts.settings, parts)
+    workspace = jobs.find(job.id)
+    assert jobs.view(workspace).status == "interrupted"
+    heard: list[Any] = []
+    reference = jobs.run(workspace, heard.append)
+    assert next(event.stage for event in heard if isinstance(event, StageStarted)) == "train"
+    assert any(isinstance(event, Note) and event.text.startswith("resumed at step") for event in heard)
+    with serving(SlowParts(tmp_path)) as client:
+        assert client.fine_tuning.jobs.retrieve(job.id).fine_tuned_model == str(reference)
+        time.sleep(2)  # DBOS has looked at its queue by now
+        assert jobs.view(workspace).status == "finished"
+        assert jobs.view(workspace).block == str(reference)
+
+
+def test_a_job_that_failed_goes_on_when_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = FakeTrainer.save
+    full = True
+
+    async def save(self: FakeTrainer, directory: Path, *, resumable: bool = False) -> None:
+        if full and resumable:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        await whole(self, directory, resumable=resumable)
+
+    monkeypatch.setattr(FakeTrainer, "save", save)
+    with serving(SlowParts(tmp_path)) as client:
+        job = create(client, jsonl(20))
+        failed = until(client, job.id, "failed")
+        assert failed.error
+        assert failed.error.code == "no_space"
+        assert failed.error.param is None
+        full = False
+        client.fine_tuning.jobs.resume(job.id)
+        until(client, job.id, "succeeded")
+
+
+def test_what_the_gate_rejects_is_a_failed_job_with_its_reasons(tmp_path: Path) -> None:
+    # One prompt's answers are noise to the others: nothing that is learnt helps the hold-out.
+    rows = [
+        {"messages": [{"role": "user", "content": f"{i}"}, {"role": "assistant", "content": chr(33 + i) * 30}]}
+        for i in range(12)
+    ]
+    data = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+    with serving(SlowParts(tmp_path)) as client:
+        failed = until(client, create(client, data).id, "failed")
+        assert failed.error
+        assert failed.error.code == "block_rejected"
+        assert "no sure gain" in failed.error.message
+        assert failed.fine_tuned_model is None
+        with pytest.raises(openai.BadRequestError):
+            client.fine_tuning.jobs.resume(failed.id)
 
 
 def test_events_can_be_streamed(tmp_path: Path) -> None:
