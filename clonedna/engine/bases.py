@@ -62,7 +62,7 @@ class Base:
     """A base in memory, before anything is wrapped. ``context`` is what the engine uses: no longer than any sliding window.
 
     ``dtype``: ``nf4``, or what the weights are held in; ``dtype_how``: how that was chosen. ``weights_digest`` is of the stored
-    weights, so it does not depend on dtype or device (``None``: an outline).
+    weights, so it does not depend on dtype or device (``None``: an outline). ``parameters`` counts weights before any packing.
     """
 
     id: str
@@ -75,6 +75,7 @@ class Base:
     device: str
     dtype_how: str = ""
     weights_digest: str | None = None
+    parameters: int = 0
 
 
 def load_base(reference: str, *, dtype: str = "", device: str = "", quantize: str = "") -> Base:
@@ -88,7 +89,7 @@ def load_base(reference: str, *, dtype: str = "", device: str = "", quantize: st
     options = weight_options("nf4" if _is_nf4(quantize) else chosen, chosen, device)
     outline = outline_base(reference)
     stored = stored_tensors(reference, outline.path)
-    needed, held = sum(p.numel() for p in outline.model.parameters()), numel(stored)
+    needed, held = outline.parameters, numel(stored)
     if needed > 2 * held:
         raise UnknownBase(f"base {reference!r}: its config asks for {needed} weights, its files hold {held}", HINT)
     free = int(torch.cuda.mem_get_info(device)[0]) if device.startswith("cuda") else None
@@ -107,12 +108,14 @@ def load_base(reference: str, *, dtype: str = "", device: str = "", quantize: st
     if lacking:
         raise UnknownBase(f"base {reference!r} lacks weights: {', '.join(lacking[:3])} ({len(lacking)} in all)", HINT)
     _refuse_not_finite(reference, model)
-    if not quantize:
+    if quantize:
+        _unpacked(model)
+    else:
         model.to(device)  # type: ignore[arg-type]
     model.eval().requires_grad_(False)
     return Base(
         outline.id, outline.path, model, outline.tokenizer, outline.fingerprint, outline.context, quantize or chosen, device,
-        f"asked for, computing in {chosen} ({how})" if quantize else how, weights_digest(stored),
+        f"asked for, computing in {chosen} ({how})" if quantize else how, weights_digest(stored), needed,
     )  # fmt: skip
 
 
@@ -147,7 +150,10 @@ def outline_base(reference: str) -> Base:
     shapes = {key: list(parameter.shape) for key, parameter in model.named_parameters()}
     kept = {key: value for key, value in config.items() if key not in VOLATILE}
     fingerprint = digest({"config": kept, "tokenizer": tokenizer_id, "shapes": shapes})
-    return Base(name, path, model, tokenizer, fingerprint, _context(model), "", "meta")
+    return Base(
+        name, path, model, tokenizer, fingerprint, _context(model), "", "meta",
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+    )  # fmt: skip
 
 
 def choose_device(device: str) -> str:
@@ -193,6 +199,15 @@ def _is_nf4(quantize: str) -> bool:
     if quantize and importlib.util.find_spec("bitsandbytes") is None:
         raise BadConfig("quantize = nf4 needs bitsandbytes, which is not installed", "pip install 'clone-dna[nf4]'")
     return bool(quantize)
+
+
+def _unpacked(model: PreTrainedModel) -> None:
+    """Keep bitsandbytes from repacking 4-bit weights on CPUs with avx512_bf16: that form takes no gradient, refuses widths that 32 does
+    not divide, and rounds a row by how many there are. Without it weights are unpacked to the computing dtype for each product.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010 - not a tensor, as its type would have it
 
 
 def _bytes(model: PreTrainedModel, held: int, width: int, quantize: str) -> float:

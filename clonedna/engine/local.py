@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import atexit
 import os
-from collections.abc import AsyncIterator, Generator, Sequence
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Sequence
+from contextlib import asynccontextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -89,7 +91,6 @@ class LocalEngine:
     def __init__(
         self, base: Base, *, threads: int, adapter_bytes: int, cache_bytes: int, prefix_bytes: int, max_waiting: int, duty: float
     ) -> None:  # fmt: skip
-        parameters = sum(parameter.numel() for parameter in base.model.parameters())
         generation, config = base.model.generation_config, base.model.config.get_text_config()
         stops = getattr(generation, "eos_token_id", None)
         self._texts = Texts(
@@ -97,7 +98,7 @@ class LocalEngine:
             stops=stops if isinstance(stops, list) else [stops] if isinstance(stops, int) else [],
         )  # fmt: skip
         self.base = BaseInfo(
-            id=base.id, fingerprint=base.fingerprint, parameters=parameters, context=base.context,
+            id=base.id, fingerprint=base.fingerprint, parameters=base.parameters, context=base.context,
             vocabulary=int(config.vocab_size), dtype=base.dtype, device=base.device, threads=threads,
             dtype_how=base.dtype_how, weights_digest=base.weights_digest,
         )  # fmt: skip
@@ -106,7 +107,7 @@ class LocalEngine:
         self._max_waiting = max_waiting
         self._statistics = Statistics()
         self._stacks = Stacks(self._model.shapes, base.device, adapter_bytes)
-        self._lanes = Lanes(self._model.kept, base.context, cache_bytes)
+        self._lanes = Lanes(self._model.kept, self._model.lengths, cache_bytes)
         self._prefixes = Prefixes(prefix_bytes)
         self._training = Training(self._model)
         self._sampler = Sampler(
@@ -161,13 +162,8 @@ class LocalEngine:
                 retry_after=seconds,
             )  # fmt: skip
         stream = _Stream(self._outbox)
-        sampling = await anyio.to_thread.run_sync(self._prepare, request, stream)
         try:
-            self._owner.put(sampling)
-        except BaseException:
-            sampling.lease.release()
-            raise
-        try:
+            await anyio.to_thread.run_sync(self._ask, request, stream)
             while True:
                 chunk = await stream.get()
                 yield chunk
@@ -175,6 +171,15 @@ class LocalEngine:
                     return
         finally:
             stream.closed = True
+
+    def _ask(self, request: SampleRequest, stream: _Stream) -> None:
+        """In a worker's thread to its end, also when nobody waits for it any more: then the owner gives back what is leased here."""
+        sampling = self._prepare(request, stream)
+        try:
+            self._owner.put(sampling)
+        except BaseException:
+            sampling.lease.release()
+            raise
 
     def _prepare(self, request: SampleRequest, stream: _Stream) -> Sampling:
         prompt = self._texts.prompt(request)
@@ -185,11 +190,27 @@ class LocalEngine:
     async def nll(self, examples: Sequence[Example], layers: Sequence[Layer] = ()) -> tuple[Score, ...]:
         """Raises ``NotFound`` for a layer that is not loaded."""
         rows = await anyio.to_thread.run_sync(self._texts.rows, examples)
-        lease = await anyio.to_thread.run_sync(self._shelf.lease, layers)
-        try:
+        async with self._leased(layers) as lease:
             return await self._owner.call(self._score, (rows, lease))
+
+    @asynccontextmanager
+    async def _leased(self, layers: Sequence[Layer]) -> AsyncGenerator[Lease]:
+        """Given back also when the caller is cancelled while the disk is still read."""
+        taken: list[Lease] = []
+        left = threading.Event()
+
+        def take() -> None:
+            taken.append(self._shelf.lease(layers))
+            if left.is_set():
+                taken[0].release()
+
+        try:
+            await anyio.to_thread.run_sync(take)
+            yield taken[0]
         finally:
-            lease.release()
+            left.set()
+            for lease in taken:
+                lease.release()
 
     async def train(self, spec: LoraSpec, *, resume: Path | None = None) -> LocalTrainer:
         """Raises ``NoMemory`` when weights, moments and one step's activations would not fit (estimated), ``AdapterInvalid`` when what is
@@ -206,11 +227,8 @@ class LocalEngine:
         A safetensors file with ``ids.N`` ``[tokens]`` and ``logits.N`` ``[positions, vocabulary]`` fp32. Gives the number of positions.
         """
         rows = await anyio.to_thread.run_sync(self._texts.rows, examples)
-        lease = await anyio.to_thread.run_sync(self._shelf.lease, layers)
-        try:
+        async with self._leased(layers) as lease:
             tensors: dict[str, torch.Tensor] = await self._owner.call(self._probe, (rows, lease))
-        finally:
-            lease.release()
         await anyio.to_thread.run_sync(_save_tensors, tensors, path)
         return sum(len(tensor) for name, tensor in tensors.items() if name.startswith("logits."))
 
