@@ -17,9 +17,8 @@ from torch.nn import functional
 
 from clonedna.engine.exact import ROWS, Shapes, decode_attention
 from clonedna.engine.lanes import Lane, Pool
-from clonedna.engine.slots import SlotLinear
 from clonedna.engine.stacks import Block, Stack
-from clonedna.engine.step import forward
+from clonedna.engine.step import Linear, forward
 
 GAP = 8  # idle slots between two that are rather computed than that a product is split
 
@@ -178,7 +177,7 @@ class BatchStep:
     def _tensor(self, values: Sequence[int]) -> Tensor:
         return torch.tensor(values, device=self._device)
 
-    def adapted(self, linear: SlotLinear, x: Tensor, out: Tensor) -> Tensor:
+    def adapted(self, linear: Linear, x: Tensor, out: Tensor) -> Tensor:
         """Adds in place: ``out`` was just made by the base's product."""
         for start, stop, block in self._products:
             out[start:stop] = block.added(linear, x[start:stop], out[start:stop])

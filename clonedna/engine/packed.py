@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from clonedna.engine.slots import SlotLinear, Term
-from clonedna.engine.step import forward
+from clonedna.engine.slots import Term
+from clonedna.engine.step import Linear, forward
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class PackedStep:
             raise ValueError(f"{sum(lengths)} rows in sequences, {sum(part.rows for part in parts)} in parts")
         self._lengths, self._parts = list(lengths), list(parts)
 
-    def adapted(self, linear: SlotLinear, x: Tensor, out: Tensor) -> Tensor:
+    def adapted(self, linear: Linear, x: Tensor, out: Tensor) -> Tensor:
         if all(part.term is None for part in self._parts):
             return out
         rows = [part.rows for part in self._parts]

@@ -10,13 +10,13 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from clonedna.core.model import ALL_LINEAR
-from clonedna.engine.step import current
+from clonedna.engine.step import Linear, current
 
 
 class Term(Protocol):
     """What one adapter, or one blend of several, adds to a linear module."""
 
-    def added(self, linear: SlotLinear, x: Tensor, out: Tensor) -> Tensor:
+    def added(self, linear: Linear, x: Tensor, out: Tensor) -> Tensor:
         """``out`` ``[rows, out]`` plus this term for ``x`` ``[rows, in]``, summed in fp32 and given in ``out``'s type."""
         ...
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from clonedna.core.errors import NoMemory, Overloaded
 from clonedna.engine.adapters import Adapter
 from clonedna.engine.memory import available
-from clonedna.engine.slots import SlotLinear
+from clonedna.engine.step import Linear
 
 SMALLEST = 16  # below this, the matrix library takes another path for a product's columns, and bits differ
 Key = tuple[tuple[str, float], ...]  # adapter ids and weights, sorted: names a block
@@ -34,7 +34,7 @@ class Block:
     uses: int = 0
     last: float = field(default_factory=time.monotonic)
 
-    def added(self, linear: SlotLinear, x: Tensor, out: Tensor) -> Tensor:
+    def added(self, linear: Linear, x: Tensor, out: Tensor) -> Tensor:
         a, b = self.stack.pair(linear.name)
         low = x.float() @ a[self.position].t()
         return torch.addmm(out.float(), low, b[self.position]).to(out.dtype)
@@ -97,11 +97,11 @@ class Stacks:
 
     @property
     def bytes(self) -> int:
-        return sum(stack.slots * stack.slot_bytes for stack in self._stacks.values())
+        return sum(stack.slots * stack.slot_bytes for stack in list(self._stacks.values()))
 
     @property
     def slots(self) -> int:
-        return sum(stack.slots for stack in self._stacks.values())
+        return sum(stack.slots for stack in list(self._stacks.values()))
 
     def __len__(self) -> int:
         return len(self._blocks)
@@ -182,4 +182,6 @@ class Stacks:
         for slots in (4, 2, 1):
             if self.bytes + slots * stack.slot_bytes <= self.budget:
                 return stack.grow(slots)
+        if stack.slot_bytes <= self.budget:
+            raise Overloaded("slots of other ranks in use leave no room for this one", "ask again later", retry_after=1)
         return None

@@ -9,19 +9,22 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from clonedna.engine.slots import SlotLinear
+
+class Linear(Protocol):
+    """A wrapped linear module, as a step knows it: by its full name."""
+
+    name: str
 
 
 class Step(Protocol):
     """What is particular to one pass. All rows of a pass stand in one line, without padding between them."""
 
-    def adapted(self, linear: SlotLinear, x: Tensor, out: Tensor) -> Tensor:
+    def adapted(self, linear: Linear, x: Tensor, out: Tensor) -> Tensor:
         """``out`` ``[rows, out]`` of the base for ``x`` ``[rows, in]``, plus what each row's adapter adds."""
         ...
 

@@ -12,6 +12,7 @@ import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -22,13 +23,13 @@ from clonedna.engine.adapters import lora_scale
 from clonedna.engine.memory import require
 from clonedna.engine.model import STEP_TOKENS, LoadedModel, row_nlls, score_rows, steps_of, total_scored
 from clonedna.engine.packed import Part
-from clonedna.engine.slots import SlotLinear
+from clonedna.engine.step import Linear
 from clonedna.engine.texts import Row
 
 Matrices = dict[str, tuple[Tensor, Tensor]]
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class TrainedSlot:
     """An adapter that is being trained: its matrices (leaves with a gradient) by module, its scale and its optimiser."""
 
@@ -43,7 +44,7 @@ class TrainedSlot:
     def parameters(self) -> list[Tensor]:
         return [matrix for pair in self.matrices.values() for matrix in pair]
 
-    def added(self, linear: SlotLinear, x: Tensor, out: Tensor) -> Tensor:
+    def added(self, linear: Linear, x: Tensor, out: Tensor) -> Tensor:
         """Scaling at rank width is cheapest."""
         pair = self.matrices.get(linear.name)
         if pair is None:
@@ -67,12 +68,16 @@ class Training:
     def __init__(self, model: LoadedModel) -> None:
         self._model = model
         self._next = 0
-        self.slots = 0
+        self._open: WeakSet[TrainedSlot] = WeakSet()  # one that nobody holds any more is closed by that
         # Short enough that requests are not held up for long, and a function of the base alone: a step's cut shows in the last bits.
         parameters = sum(parameter.numel() for parameter in model.base.model.parameters())
         self._limit = (
             STEP_TOKENS if parameters < 16 << 20 else STEP_TOKENS // 2 if parameters < 256 << 20 else STEP_TOKENS // 4
         )
+
+    @property
+    def slots(self) -> int:
+        return len(self._open)
 
     def open(self, payloads: list[tuple[LoraSpec, Saved | None]]) -> list[TrainedSlot]:
         """Raises ``NoMemory`` when the estimate does not fit."""
@@ -81,8 +86,13 @@ class Training:
             require(training_bytes(self._model, spec), f"training rank {spec.rank} on base {self._model.base.id!r}")
             opened.append(_open_slot(self._model, spec, self._next, saved))
             self._next += 1
-            self.slots += 1
+            self._open.add(opened[-1])
         return opened
+
+    def require(self, rows: Sequence[Row]) -> None:
+        """Raise ``NoMemory`` for a row that is too long: before its batch is joined with those of others, so that only it fails."""
+        if (tokens := max((len(row.ids) for row in rows), default=0)) > STEP_TOKENS:
+            require(activation_bytes(self._model, tokens), f"a training example of {tokens} tokens")
 
     def gradients(self, jobs: list[tuple[TrainedSlot, list[Row]]]) -> Generator[None, None, list[StepLoss]]:
         return _forward_backward(self._model, jobs, self._limit)
@@ -101,7 +111,8 @@ class Training:
         return [_saved(trained) for trained in slots]
 
     def close(self, slots: list[TrainedSlot]) -> list[None]:
-        self.slots -= len(slots)
+        for trained in slots:
+            self._open.discard(trained)
         return [None] * len(slots)
 
 
@@ -174,8 +185,6 @@ def _forward_backward(
     places = [(j, i) for j, (_, rows) in enumerate(jobs) for i, row in enumerate(rows) if row.scored]
     for run in steps_of([(n, jobs[j][1][i]) for n, (j, i) in enumerate(places)], limit):
         rows = [row for _, row in run]
-        if (tokens := sum(len(row.ids) for row in rows)) > STEP_TOKENS:
-            require(activation_bytes(model, tokens), f"a training example of {tokens} tokens")
         owners = [places[n][0] for n, _ in run]
         nlls = row_nlls(model, rows, _parts(rows, [jobs[j][0] for j in owners]))
         loss = torch.stack([nll.sum() / counts[j] for nll, j in zip(nlls, owners, strict=True)]).sum()
