@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from clonedna.engine.exact import Shapes
+
 SHORTEST = 128
 FIRST_BYTES = 32 << 20  # of a pool's first lanes
 
@@ -72,11 +74,15 @@ class Pool:
         return lane
 
     def give(self, lane: Lane) -> None:
+        """What it held becomes zeros: a lane that is masked is multiplied by 0, and an adapter may have left a NaN."""
         last = self.lanes.pop()
-        if last is not lane:
-            for tensors in (self.k, self.v):
-                for tensor in tensors:
+        for tensors in (self.k, self.v):
+            for tensor in tensors:
+                if last is not lane:
                     tensor[lane.index, :, : last.length] = tensor[last.index, :, : last.length]
+                    tensor[lane.index, :, last.length : lane.length] = 0
+                tensor[last.index, :, : last.length] = 0
+        if last is not lane:
             last.index = lane.index
             self.lanes[last.index] = last
         if not self.lanes:
@@ -101,17 +107,19 @@ class Pool:
 
 
 class Lanes:
-    """All pools of one engine. ``budget``: bytes that the lanes of running requests may take, counted at their full length."""
+    """All pools of one engine. ``budget``: bytes that the lanes of running requests may take, counted at their full length.
 
-    def __init__(self, shape: Shape, context: int, budget: int) -> None:
+    ``lengths``: what attention may run over; a lane has one of these, so that all of it can be looked at.
+    """
+
+    def __init__(self, shape: Shape, lengths: Shapes, budget: int) -> None:
         self.shape, self.budget, self.used = shape, budget, 0
-        self._context = context
+        self._lengths = lengths
         self._pools: dict[int, Pool] = {}
 
     def capacity(self, tokens: int) -> int:
-        """Length of the lane for so many tokens: a power of two, or the context rounded up to 128."""
-        whole = -(-self._context // SHORTEST) * SHORTEST
-        return min(whole, max(SHORTEST, 1 << (tokens - 1).bit_length()))
+        """Length of the lane for so many tokens: a power of two, or the next length that attention may run over."""
+        return self._lengths.length(min(self._lengths.lengths[-1], max(SHORTEST, 1 << (tokens - 1).bit_length())))
 
     def fits(self, tokens: int) -> bool:
         """Whether a lane for so many tokens may be taken now; one is always allowed when none is taken."""
@@ -120,8 +128,9 @@ class Lanes:
     def take(self, tokens: int) -> Lane:
         capacity = self.capacity(tokens)
         pool = self._pools.setdefault(capacity, Pool(self.shape, capacity))
+        lane = pool.take()
         self.used += pool.lane_bytes
-        return pool.take()
+        return lane
 
     def give(self, lane: Lane) -> None:
         self.used -= lane.pool.lane_bytes

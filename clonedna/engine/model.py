@@ -67,7 +67,7 @@ class LoadedModel:
     @torch.inference_mode()
     def _check(self, ids: list[int], expected: Tensor) -> None:
         packed = self.logits(self.run([ids[:5], ids], [Part(len(ids) + 5)]))[5:]
-        lane = Lanes(self.kept, self.base.context, 1).take(len(ids))
+        lane = Lanes(self.kept, self.lengths, 1).take(len(ids))
         pieces: list[Tensor] = []
         for piece in (ids[:5], ids[5:8]):
             pieces.append(self._step([Piece(piece, lane, None)], [])[: len(piece)])

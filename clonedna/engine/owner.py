@@ -63,12 +63,16 @@ class Owner:
         self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
         self._thread.start()
 
-    async def call(self, work: Work, payload: Any, key: int | None = None) -> Any:
-        """Have ``work([payload])[0]`` done by the owner. Raises what it raises, ``Unavailable`` when the engine is closed or full."""
+    async def call(self, work: Work, payload: Any, key: int | None = None, *, sure: bool = False) -> Any:
+        """Have ``work([payload])[0]`` done by the owner. Raises what it raises, ``Unavailable`` when the engine is closed or full.
+
+        ``sure``: it is done also when the caller is cancelled before its turn has come.
+        """
         job = Job(work, payload, key)
         self.put(job)
         try:
-            return await asyncio.wrap_future(job.future)
+            result = asyncio.wrap_future(job.future)
+            return await (asyncio.shield(result) if sure else result)
         except asyncio.CancelledError:
             job.abandoned = True
             raise

@@ -66,15 +66,19 @@ class Policy:
 
     def asked(self, id: str, hit: bool, now: float) -> None:
         self._asked.append((now, id, hit))
+        self._forget(now)
 
     def evicted(self, now: float) -> None:
         self._evicted.append(now)
 
-    def thrashing(self, now: float) -> bool:
+    def _forget(self, now: float) -> None:
         while self._evicted and now - self._evicted[0] > WINDOW:
             self._evicted.popleft()
         while self._asked and now - self._asked[0][0] > WINDOW:
             self._asked.popleft()
+
+    def thrashing(self, now: float) -> bool:
+        self._forget(now)
         if len(self._evicted) <= 10 or not self._asked:
             return False
         hits = sum(hit for _, _, hit in self._asked) / len(self._asked)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from clonedna.core.errors import DnaError, Internal
+from clonedna.core.errors import DnaError, Internal, Overloaded
 from clonedna.engine.batch import BatchStep, Piece, Token
 from clonedna.engine.exact import ROWS
 from clonedna.engine.lanes import Lanes
@@ -79,9 +79,7 @@ class Sampler:
         try:
             self._run(pieces, turn)
         except Exception as error:  # a fault of ours must reach those who wait, and spare the owner
-            failure = (
-                error if isinstance(error, DnaError) else Internal(f"sampling failed: {type(error).__name__}: {error}")
-            )
+            failure = _failure(error)
             for sampling in {id(s): s for s in (*turn, *(s for s, _ in pieces))}.values():
                 sampling.fail(failure)
         self.sweep()
@@ -95,6 +93,7 @@ class Sampler:
                 sampling.fail(error)
         self.sweep()
 
+    @torch.inference_mode()
     def sweep(self) -> None:
         """Take back what finished requests, and those whose reader left, hold."""
         for sampling in [*self._running, *self._waiting]:
@@ -124,16 +123,16 @@ class Sampler:
             try:
                 if sampling.lease.key:
                     sampling.block = self._stacks.use(sampling.lease.key, sampling.lease.parts)
-            except DnaError as error:
-                if error.http_status == 429 and self._running:
+                sampling.lane = self._lanes.take(tokens)
+                sampling.cached = self._prefixes.restore(sampling.names, sampling.lane)
+            except Exception as error:
+                if isinstance(error, Overloaded) and self._running:
                     return  # a slot comes free when a running request ends
-                sampling.fail(error)
+                sampling.fail(_failure(error))
                 self.sweep()
                 continue
             self._waiting.popleft()
             self._running.append(sampling)
-            sampling.lane = self._lanes.take(tokens)
-            sampling.cached = self._prefixes.restore(sampling.names, sampling.lane)
 
     def _pieces(self, room: int) -> list[tuple[Sampling, Piece]]:
         """The next pieces of prompts, first come first served; each ends where a multiple of ``PIECE`` or the prompt ends."""
@@ -182,8 +181,8 @@ class Sampler:
             try:
                 sampling.advance(own, token)
             except Exception as error:  # of this request alone, a grammar's, say
-                sampling.fail(
-                    error
-                    if isinstance(error, DnaError)
-                    else Internal(f"sampling failed: {type(error).__name__}: {error}")
-                )
+                sampling.fail(_failure(error))
+
+
+def _failure(error: Exception) -> DnaError:
+    return error if isinstance(error, DnaError) else Internal(f"sampling failed: {type(error).__name__}: {error}")

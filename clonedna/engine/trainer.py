@@ -24,9 +24,10 @@ class LocalTrainer:
         self._trained: TrainedSlot | None = trained
 
     async def forward_backward(self, batch: Sequence[Example]) -> StepLoss:
-        """A batch without a completion token adds nothing."""
+        """A batch without a completion token adds nothing. Raises ``NoMemory`` for an example that is too long to train on here."""
         rows = await anyio.to_thread.run_sync(self._texts.rows, batch)
         trained = self._open()
+        self._training.require(rows)
         return await self._owner.call(self._training.gradients, (trained, rows), key=trained.number)
 
     async def optim_step(self, learning_rate: float) -> None:
@@ -50,7 +51,7 @@ class LocalTrainer:
         """Closing twice does nothing; so does closing after the engine."""
         trained, self._trained = self._trained, None
         if trained is not None and not self._owner.closed:
-            await self._owner.call(self._training.close, trained)
+            await self._owner.call(self._training.close, trained, sure=True)
 
     def _open(self) -> TrainedSlot:
         if self._trained is None:
