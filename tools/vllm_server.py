@@ -14,6 +14,9 @@ ours) and is reached by URL only. In Python, from the root of the repository::
 
 By hand: ``python tools/vllm_server.py MODEL [--adapter NAME=FOLDER]...`` prints the URL and serves until Ctrl-C.
 
+A comparison should try ``threads=1`` too and give vLLM the better figure: with a small model on busy cores, one thread was four times
+as fast as two (docs/vllm.md).
+
 Promises: float32 and eager unless told otherwise, the given number of threads not bound to cores, adapters can be loaded and
 unloaded while it runs, nothing is fetched from a network, usage statistics are off. The end of the ``with`` ends every process
 of the server, whatever happened inside. What the server said is in ``server.log``.
