@@ -117,7 +117,9 @@ def test_an_adapter_that_computes_no_numbers_spoils_nobody_s_tokens_after_it(
 
         before = await tokens()
         info = await engine.load(broken)
-        beside = engine.sample(request.model_copy(update={"max_tokens": 90}))  # holds the pool, and the first lane of it
+        beside = engine.sample(
+            request.model_copy(update={"max_tokens": 90})
+        )  # holds the pool, and the first lane of it
         await anext(beside)
         spoilt = await tokens(layers=(Layer(adapter=info.id),), prompt="x = " * 20, max_tokens=30)
         assert any(logprob != logprob for _, logprob in spoilt if logprob is not None), "this adapter should give NaN"
