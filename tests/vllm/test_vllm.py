@@ -24,7 +24,7 @@ TEXTS = [*small.SENTENCES, "def f(", "class A", "import os\n"]
 EXAMPLES = [Example(text=text[:5], completion=text[5:]) for text in small.SENTENCES]
 TOOLS = tuple(
     {"type": "function", "function": {"name": name, "parameters": {
-        "type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}}}
+        "type": "object", "properties": {"n": {"type": "boolean"}}, "required": ["n"], "additionalProperties": False}}}
     for name in ("count", "weigh")
 )  # fmt: skip
 
@@ -138,7 +138,7 @@ def test_a_call_is_well_formed(served: VllmEngine, options: dict[str, str]) -> N
     assert called, text
     told = json.loads(called[1])
     assert told["name"] == "weigh" if "tool" in options else told["name"] in ("count", "weigh")
-    assert isinstance(told["arguments"]["n"], int)
+    assert isinstance(told["arguments"]["n"], bool)
 
 
 def test_end_tokens_are_forbidden_where_they_are_to_be_ignored(served: VllmEngine) -> None:
