@@ -103,14 +103,17 @@ class SampleRequest(Value):
     """A completion to sample. No layers = the base. Greedy when ``temperature`` is 0; the same seed gives the same tokens.
 
     ``messages`` are rendered by the chat template; ``prompt`` is plain text, or tokens. ``prompt_limit`` keeps only the prompt's
-    first N tokens. With ``tools``, a call is always well-formed: ``auto`` leaves the choice between words and calls to the model,
-    ``required`` makes it call, and ``tool`` names the one that it must call. ``top_logprobs`` counts the likeliest other tokens.
-    Penalties as in OpenAI's API (presence, frequency) and Keskar et al. 2019 (repetition, 1 = none); ``min_p``: Nguyen et al. 2024.
+    first N tokens; of a prompt that leaves no room for ``max_tokens`` the beginning is cut off, unless it is wanted as a
+    ``whole_prompt``: then one that leaves no room at all is refused. With ``tools``, a call is always well-formed: ``auto`` leaves
+    the choice between words and calls to the model, ``required`` makes it call, ``none`` does not tell it of them, and ``tool``
+    names the one that it must call. ``top_logprobs`` counts the likeliest other tokens. Penalties as in OpenAI's API (presence,
+    frequency) and Keskar et al. 2019 (repetition, 1 = none); ``min_p``: Nguyen et al. 2024.
     """
 
     messages: tuple[Message, ...] = ()
     prompt: str | tuple[int, ...] | None = None
     prompt_limit: int | None = Field(default=None, ge=1)
+    whole_prompt: bool = False
     layers: tuple[Layer, ...] = ()
     max_tokens: int = Field(default=256, ge=1, le=1_000_000)
     temperature: float = Field(default=0.0, ge=0.0, le=10.0)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import sys
 from pathlib import Path
 
 import psutil
@@ -9,6 +12,7 @@ import psutil
 from clonedna.core.errors import NoMemory
 
 RESERVE = 256 << 20
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -32,3 +36,18 @@ def require(needed: int, what: str, *, free: int | None = None) -> None:
             "close other programs, use a smaller base or rank, or a machine with more memory",
             needed_bytes=needed, available_bytes=free,
         )  # fmt: skip
+
+
+def give_back_early() -> None:
+    """Let the C library take every tensor beyond 1 MiB from the system by itself, in huge pages, and give it back when it is freed.
+
+    Otherwise the activations of training steps of many lengths leave holes that are never filled: eight trainers then held half as
+    much memory again as one (``bench/engine_training.py``). For the whole process; does nothing where the C library is not glibc.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # read by torch when it first allocates
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, 1 << 20)
+        mallopt(_TRIM_THRESHOLD, 128 << 20)  # setting one switches the library's own adjusting off for both

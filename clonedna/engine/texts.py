@@ -80,18 +80,26 @@ class Texts:
     def prompt(self, request: SampleRequest) -> list[int]:
         """A request's prompt tokens: the first ``prompt_limit``, then as many of the last as leave room for the answer.
 
-        The room is ``max_tokens``, at most half of the context. Raises ``InputError`` when there is neither text nor messages.
+        The room is ``max_tokens``, at most half of the context. Raises ``InputError`` when there is neither text nor messages, or no
+        room beside a whole prompt.
         """
         if isinstance(request.prompt, tuple):
             ids = self._given(request.prompt)
         elif request.prompt is not None:
             ids = self._plain(request.prompt)
         elif request.messages:
-            ids = self._rendered(request.messages, request.tools)
+            ids = self._rendered(request.messages, request.tools if request.tool_choice != "none" else ())
         else:
             raise InputError("a sample needs messages or a prompt", "give one of the two")
         if request.prompt_limit is not None:
             ids = ids[: request.prompt_limit]
+        if request.whole_prompt:
+            if len(ids) >= self.context:
+                raise InputError(
+                    f"the prompt has {len(ids)} tokens; this base's context is {self.context}, the answer included",
+                    "send a shorter prompt", param="messages" if request.messages else "prompt",
+                )  # fmt: skip
+            return ids
         return ids[-(self.context - min(request.max_tokens, self.context // 2)) :]
 
     def piece(self, token: int) -> bytes:

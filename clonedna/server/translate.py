@@ -192,7 +192,7 @@ def _shared(ask: Sampled) -> dict[str, Any]:
         "top_p": 1.0 if ask.top_p is None else ask.top_p, "top_k": max(top_k, 0), "min_p": ask.min_p or 0.0,
         "presence_penalty": ask.presence_penalty or 0.0, "frequency_penalty": ask.frequency_penalty or 0.0,
         "repetition_penalty": ask.repetition_penalty or 1.0, "logit_bias": _bias(ask), "stop": _stops(ask),
-        "ignore_eos": bool(ask.ignore_eos), "seed": secrets.randbits(53) if ask.seed is None else ask.seed,
+        "ignore_eos": bool(ask.ignore_eos), "whole_prompt": True, "seed": secrets.randbits(53) if ask.seed is None else ask.seed,
     }  # fmt: skip
 
 
