@@ -100,7 +100,9 @@ def _ask(manager: Any, prompt: tuple[int, ...]) -> list[int]:
     raise SystemExit("transformers' continuous batching gave no answer within two minutes")
 
 
-def engine_side(report: Report, base: Path, directories: Sequence[Path], prompts: Any, threads: int, rounds: int) -> None:
+def engine_side(
+    report: Report, base: Path, directories: Sequence[Path], prompts: Any, threads: int, rounds: int
+) -> None:
     with Ours(base, threads) as ours, Ours(base, threads, prefix_bytes=0) as bare:
         asked = requests(prompts, NEW, ours.load(directories)[:ASKED])
         bare.load(directories)
@@ -112,9 +114,14 @@ def engine_side(report: Report, base: Path, directories: Sequence[Path], prompts
         if not found:
             report.not_available["prefix_exact"] = "no request found a beginning ready, so nothing was tested"
             del report.ratios["prefix_exact"]
-        report.raw |= {"answers": 2 * ASKED, "distinct": len({tuple(one) for one in wanted}), "cached_tokens": found, "prompt_tokens": ASKED * (SHARED + OWN)}  # fmt: skip
+        report.raw |= {
+            "answers": 2 * ASKED, "distinct": len({tuple(one) for one in wanted}), "cached_tokens": found,
+            "prompt_tokens": ASKED * (SHARED + OWN),
+        }  # fmt: skip
         short = [request.model_copy(update={"max_tokens": 1}) for request in asked]
-        spent = by_turns({"engine_prefixes": lambda: ours.sample(short), "engine_no_prefixes": lambda: bare.sample(short)}, rounds)
+        spent = by_turns(
+            {"engine_prefixes": lambda: ours.sample(short), "engine_no_prefixes": lambda: bare.sample(short)}, rounds
+        )
         report.compare("prefix_speed", spent, "engine_no_prefixes", "engine_prefixes")
 
 

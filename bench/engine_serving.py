@@ -44,7 +44,10 @@ class Heard:
 def examples_of(count: int) -> list[Example]:
     """Plain code of this project in pieces of about 250 tokens."""
     text = Path(models.__file__).with_name("common.py").read_text("utf-8")
-    return [Example(text=text[i * 250 : i * 250 + 300], completion=text[i * 250 + 300 : i * 250 + 1000]) for i in range(count)]
+    return [
+        Example(text=text[i * 250 : i * 250 + 300], completion=text[i * 250 + 300 : i * 250 + 1000])
+        for i in range(count)
+    ]
 
 
 async def listen(ours: Ours, asked: Sequence[SampleRequest]) -> Heard:
@@ -78,7 +81,9 @@ async def train(trainer: Trainer, examples: Sequence[Example], stop: anyio.Event
     return tokens, time.perf_counter() - began
 
 
-async def beside(ours: Ours, trainer: Trainer, examples: Sequence[Example], asked: Sequence[SampleRequest]) -> tuple[Heard, float]:
+async def beside(
+    ours: Ours, trainer: Trainer, examples: Sequence[Example], asked: Sequence[SampleRequest]
+) -> tuple[Heard, float]:
     """The requests while the trainer trains; what was heard, and trained tokens a second."""
     stop, rates = anyio.Event(), []
 
@@ -123,11 +128,15 @@ def main() -> None:
         ours.wait(alone(trainer, examples, 2))
         for _ in range(options.rounds):
             spent["serving_alone"].append(Side(lambda: still.append(ours.wait(listen(ours, asked)))).run())
-            spent["serving_beside"].append(Side(lambda: busy.append(ours.wait(beside(ours, trainer, examples, asked)))).run())
+            spent["serving_beside"].append(
+                Side(lambda: busy.append(ours.wait(beside(ours, trainer, examples, asked)))).run()
+            )
             rates.append(ours.wait(alone(trainer, examples, 4)))
         ours.wait(trainer.close())
     wanted = still[0].tokens
-    answers = [one for heard in [*still[1:], *(heard for heard, _ in busy)] for one in zip(heard.tokens, wanted, strict=True)]
+    answers = [
+        one for heard in [*still[1:], *(heard for heard, _ in busy)] for one in zip(heard.tokens, wanted, strict=True)
+    ]
     report.ratios = {
         "serving_same_tokens": figure(sum(a == b for a, b in answers) / len(answers)),
         "gap_p95_ms": figure(statistics.median(one.p95 for one in still)),
@@ -141,7 +150,10 @@ def main() -> None:
         "trained_tokens_a_second": {"alone": [figure(x) for x in rates], "beside": [figure(rate) for _, rate in busy]},
         "answers": len(answers), "gaps": len(busy[0][0].gaps),
     }  # fmt: skip
-    report.setup = {"base": options.base, "dtype": "float32", "requests": len(asked), "new_tokens": new, "rank": 16, "examples_a_step": 2, "rounds": options.rounds}  # fmt: skip
+    report.setup = {
+        "base": options.base, "dtype": "float32", "requests": len(asked), "new_tokens": new, "rank": 16, "examples_a_step": 2,
+        "rounds": options.rounds,
+    }  # fmt: skip
     report.print()
 
 

@@ -4,9 +4,10 @@
 the engine's for the same examples; the loss is on completions only, rank 16 on all linears, fp32, AdamW, clip 1. The engine is given
 exactly the packs that TRL made, in its order, from the same first adapter: ``loss_difference_*`` is the largest relative difference of a
 step's loss over the first epoch. Of TRL only its steps are counted, of the engine everything.
-``jobs8_speed``: eight trainings one after another, by the same eight at once (about 512 tokens a step each, two steps). ``jobs8_memory``: the highest
-resident memory of a process that trains eight at once, by that of one that trains one; each in a fresh process. ``jobs8_loss_difference``:
-the largest difference of a step's mean loss (nats a token) between a job in company and the same job alone.
+``jobs8_speed``: eight trainings one after another, by the same eight at once (about 512 tokens a step each, two steps).
+``jobs8_memory``: the highest resident memory of a process that trains eight at once, by that of one that trains one; each in a fresh
+process. ``jobs8_loss_difference``: the largest difference of a step's mean loss (nats a token) between a job in company and the same
+job alone.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import anyio
 import torch
@@ -157,7 +157,8 @@ def side_by_side(report: Report, name: str, steps: int, rounds: int, threads: in
     peaks = {count: _peak(name, count, threads) for count in (1, 8)}
     report.raw["jobs_peak_mib"] = {str(count): round(peak / 2**20, 1) for count, peak in peaks.items()}
     report.ratios["jobs8_memory"] = figure(peaks[8] / peaks[1])
-    report.setup["jobs"] = {"base": name, "steps": steps, "rank": SPEC.rank, "tokens": [sum(len(i) for i, _ in tokens_of(base, s)) for s in jobs[0]]}  # fmt: skip
+    tokens = [sum(len(ids) for ids, _ in tokens_of(base, step)) for step in jobs[0]]
+    report.setup["jobs"] = {"base": name, "steps": steps, "rank": SPEC.rank, "tokens_a_step": tokens}
     say(f"engine_training: jobs8_memory {report.ratios['jobs8_memory']}, loss difference {off:.2g}")
 
 
@@ -191,7 +192,7 @@ def main() -> None:
     parts, sizes = options.only or ["wide", "narrow", "jobs"], {"wide": 8, "narrow": 32}
     if options.quick:
         options.base, options.rounds, options.steps, parts, sizes = "narrow", 1, 1, ["narrow", "jobs"], {"narrow": 4}
-    report: Any = Report("engine_training", options)
+    report = Report("engine_training", options)
     report.setup = {"dtype": "float32", "rank": SPEC.rank, "rate": RATE, "optimiser": "AdamW, clip 1"}
     for name, count in sizes.items():
         if name in parts:

@@ -72,11 +72,11 @@ class Trl:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(base)
         self.clock = _Clock()
         config = SFTConfig(
-            output_dir=str(scratch), use_cpu=True, bf16=False, fp16=False, num_train_epochs=1, per_device_train_batch_size=1 if packed else batch,
-            packing=bool(packed), packing_strategy="bfd", max_length=packed or 1024, gradient_checkpointing=False,
-            learning_rate=rate, lr_scheduler_type="constant", warmup_steps=0, weight_decay=0.0, max_grad_norm=1.0, optim="adamw_torch_fused",
-            train_sampling_strategy="sequential" if packed else "group_by_length", logging_strategy="no", save_strategy="no",
-            report_to="none", disable_tqdm=True, dataloader_pin_memory=False, seed=0,
+            output_dir=str(scratch), use_cpu=True, bf16=False, fp16=False, num_train_epochs=1, seed=0,
+            per_device_train_batch_size=1 if packed else batch, packing=bool(packed), packing_strategy="bfd", max_length=packed or 1024,
+            gradient_checkpointing=False, optim="adamw_torch_fused", learning_rate=rate, lr_scheduler_type="constant", warmup_steps=0,
+            weight_decay=0.0, max_grad_norm=1.0, train_sampling_strategy="sequential" if packed else "group_by_length",
+            logging_strategy="no", save_strategy="no", report_to="none", disable_tqdm=True, dataloader_pin_memory=False,
         )  # fmt: skip
         data = Dataset.from_dict({"input_ids": [list(e.ids) for e in examples], "labels": [e.labels for e in examples]})
         self.trainer = _Trainer(
