@@ -2,7 +2,8 @@
 
 ``narrow`` is the bundled base (256 wide, 4 layers). ``wide`` has the shapes of Qwen2.5-0.5B (896 wide, feed-forward 4864, 14 heads, 2 of
 keys and values) in 4 layers instead of 24, random weights and the bundled base's tokenizer (4096 tokens): what it says means nothing,
-how long it takes does. It is written once into ``.bench/``, and both sides of a benchmark read it from there.
+how long it takes does. It is written once into ``.bench/``, and both sides of a benchmark read it from there. ``7b`` is made likewise,
+in the shapes of Qwen2.5-7B (15 GB), for ``bench/gpu.py`` alone.
 """
 
 from __future__ import annotations
@@ -27,32 +28,41 @@ from bench.common import CACHE, ROOT
 from clonedna.core.model import ALL_LINEAR
 
 NANO = ROOT / "clonedna" / "bases" / "nano"
-WIDE = {
-    "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 4, "num_attention_heads": 14, "num_key_value_heads": 2,
-    "vocab_size": 4096, "max_position_embeddings": 2048, "tie_word_embeddings": True, "pad_token_id": 0, "eos_token_id": 2,
-    "bos_token_id": None, "initializer_range": 0.02,
+COMMON = {
+    "pad_token_id": 0, "eos_token_id": 2, "bos_token_id": None, "initializer_range": 0.02,
+}  # fmt: skip
+SHAPES: dict[str, dict[str, Any]] = {
+    "wide": COMMON | {
+        "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 4, "num_attention_heads": 14, "num_key_value_heads": 2,
+        "vocab_size": 4096, "max_position_embeddings": 2048, "tie_word_embeddings": True,
+    },
+    "7b": COMMON | {
+        "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4,
+        "vocab_size": 152064, "max_position_embeddings": 4096, "tie_word_embeddings": False,
+    },
 }  # fmt: skip
 SEED = 20261121
 FIRST, LAST = 16, 4095  # token ids of random prompts: past the special ones
 
 
 def base(name: str) -> Path:
-    """The directory of ``narrow`` or ``wide``; any other name is a directory itself."""
+    """The directory of ``narrow``, ``wide`` or ``7b``; any other name is a directory itself."""
     if name == "narrow":
         return NANO
-    return _made() if name == "wide" else Path(name)
+    return _made(name) if name in SHAPES else Path(name)
 
 
-def _made() -> Path:
-    digest = sha256(json.dumps([WIDE, SEED], sort_keys=True).encode()).hexdigest()[:8]
-    directory = CACHE / f"wide-{digest}"
+def _made(name: str) -> Path:
+    shape = SHAPES[name]
+    digest = sha256(json.dumps([shape, SEED], sort_keys=True).encode()).hexdigest()[:8]
+    directory = CACHE / f"{name}-{digest}"
     if directory.is_dir():
         return directory
     CACHE.mkdir(exist_ok=True)
     torch.manual_seed(SEED)
     with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
-        made = Path(scratch) / "wide"
-        AutoModelForCausalLM.from_config(Qwen2Config(**WIDE), dtype=torch.bfloat16).save_pretrained(made)
+        made = Path(scratch) / name
+        AutoModelForCausalLM.from_config(Qwen2Config(**shape), dtype=torch.bfloat16).save_pretrained(made)
         for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
             shutil.copy(NANO / file, made)
         os.replace(made, directory)
