@@ -47,7 +47,7 @@ fmt: $(DEV) ## format and fix what can be fixed
 	@$(BIN)/ruff check --fix $(CODE)
 
 bench: $(DEV) $(BENCH_READY) ## measure against peers; each line of JSON is kept in bench/history/
-	@nice -n 5 $(BIN)/python -m bench.run $(NAMES)
+	@$(BIN)/python -m bench.run $(NAMES)
 
 bench-report: $(RUN) ## write what was measured into the README and docs/benchmarks.md
 	@$(BIN)/python tools/bench_report.py
