@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -261,7 +261,7 @@ def serving(home: Path, threads: int) -> Generator[tuple[str, int]]:
 
 
 @asynccontextmanager
-async def http(home: Path, options: argparse.Namespace) -> AsyncIterator[Server]:
+async def http(home: Path, options: argparse.Namespace) -> AsyncGenerator[Server]:
     names = await anyio.to_thread.run_sync(make_blocks, home, options.blocks, models.base("narrow"))
     with serving(home, options.threads) as (url, pid):
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=options.streams)
@@ -270,7 +270,7 @@ async def http(home: Path, options: argparse.Namespace) -> AsyncIterator[Server]
 
 
 @asynccontextmanager
-async def direct(home: Path, options: argparse.Namespace) -> AsyncIterator[Server]:
+async def direct(home: Path, options: argparse.Namespace) -> AsyncGenerator[Server]:
     from clonedna.engine.local import open_engine
 
     base = models.base("narrow")

@@ -106,6 +106,7 @@ class LocalEngine:
         torch.set_num_threads(threads)
         self._model = LoadedModel(base)
         self._max_waiting = max_waiting
+        self._coming: set[_Stream] = set()  # of requests that are made ready, before the owner has them
         self._statistics = Statistics()
         self._stacks = Stacks(self._model.shapes, base.device, adapter_bytes)
         self._lanes = Lanes(self._model.kept, self._model.lengths, cache_bytes)
@@ -155,16 +156,20 @@ class LocalEngine:
 
     async def sample(self, request: SampleRequest) -> AsyncIterator[SampleChunk]:
         """One chunk for each token, then one with ``finish`` and the usage. The token that ends a turn is no part of the completion."""
-        waiting = self._sampler.waiting + self._owner.inbox
-        if waiting >= self._max_waiting:
+        waiting = self._sampler.waiting + self._owner.inbox + len(self._coming)
+        if waiting >= self._max_waiting + self._sampler.places:
             seconds = self._statistics.retry_after(waiting, self._sampler.running)
             raise Overloaded(
                 f"{waiting} requests are waiting, as many as may", f"ask again in {seconds} s, or send fewer at once",
                 retry_after=seconds,
             )  # fmt: skip
         stream = _Stream(self._outbox)
+        self._coming.add(stream)
         try:
-            await anyio.to_thread.run_sync(self._ask, request, stream)
+            try:
+                await anyio.to_thread.run_sync(self._ask, request, stream)
+            finally:
+                self._coming.discard(stream)
             while True:
                 chunk = await stream.get()
                 yield chunk

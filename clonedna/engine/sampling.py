@@ -58,6 +58,11 @@ class Sampler:
         return len(self._waiting)
 
     @property
+    def places(self) -> int:
+        """How many more may start at once, as far as is known: none while others wait."""
+        return 0 if self._waiting else max(0, RUNNING - len(self._running))
+
+    @property
     def busy(self) -> bool:
         """Whether a step would do something now (a reader that lags makes its request wait)."""
         return bool(self._waiting) or any(s.stream.closed or s.stream.behind < BEHIND for s in self._running)

@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import pytest
 
-from clonedna.core.errors import InputError, Internal, NoMemory
+from clonedna.core.errors import InputError, Internal, NoMemory, Overloaded
 from clonedna.core.model import Example, Layer, LoraSpec, SampleRequest
 from clonedna.engine import sampling as sampling_module
 from clonedna.engine import training as training_module
@@ -296,3 +296,32 @@ def test_a_request_waits_for_a_place_and_the_next_ones_behind_it(
     assert sorted(order) == list(range(8))
     assert max(most) <= 2
     assert order[0] in (0, 1)
+
+
+@pytest.mark.parametrize("waiting", [0, 4])
+def test_no_more_wait_than_may_however_many_come_at_once(
+    base: Path, monkeypatch: pytest.MonkeyPatch, waiting: int
+) -> None:
+    monkeypatch.setattr(sampling_module, "RUNNING", 2)
+    engine = open_engine(str(base), threads=1, max_waiting=waiting)
+    refused: list[Overloaded] = []
+    most: list[int] = []
+
+    async def one() -> None:
+        try:
+            async for _ in engine.sample(LONG.model_copy(update={"max_tokens": 20})):
+                most.append(engine.status.waiting)
+        except Overloaded as error:
+            refused.append(error)
+
+    async def run() -> None:
+        for _ in range(2):
+            async with anyio.create_task_group() as group:
+                for _ in range(40):
+                    group.start_soon(one)
+        await engine.close()
+
+    anyio.run(run)
+    assert len(refused) == 2 * (40 - 2 - waiting)
+    assert max(most) <= waiting
+    assert all(isinstance(error.facts["retry_after"], int) for error in refused)
