@@ -92,18 +92,24 @@ def when(line: Line) -> str:
 def row(kept: Sequence[Line], goal: Goal) -> str:
     line = newest(kept, goal)
     if line is None:
-        cells = ["not measured", goal.wanted, "", ""]
+        cells = ["not measured", "", goal.wanted, "", ""]
     elif goal.name not in line.get("ratios", {}):
-        cells = [f"not available: {line['not_available'][goal.name]}".replace("|", "/"), goal.wanted, "", when(line)]
+        cells = [
+            f"not available: {line['not_available'][goal.name]}".replace("|", "/"),
+            "",
+            goal.wanted,
+            "",
+            when(line),
+        ]
     else:
         value = float(line["ratios"][goal.name])
         verdict = "" if not goal.wanted else "yes" if goal.met(value) else "**no**"
-        cells = [f"{value:.3g}", goal.wanted, verdict, when(line)]
+        cells = [f"{value:.3g}", _number(line.get("ratios_cpu", {}).get(goal.name)), goal.wanted, verdict, when(line)]
     return f"| {goal.text} | {' | '.join(cells)} |"
 
 
 def table(kept: Sequence[Line]) -> str:
-    head = ["| What | Figure | Goal | Met | Measured |", "|---|---|---|---|---|"]
+    head = ["| What | Figure | In CPU time | Goal | Met | Measured |", "|---|---|---|---|---|---|"]
     return "\n".join([*head, *(row(kept, goal) for goal in GOALS)])
 
 
@@ -137,7 +143,7 @@ def _section(line: Line) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
+    return "" if value is None else f"{value:.3g}"
 
 
 def put(text: str, section: str, name: str) -> str:

@@ -115,7 +115,7 @@ def test_the_newest_line_that_has_the_figure_counts() -> None:
 
 
 def test_without_a_line_there_is_no_figure() -> None:
-    assert "| not measured | ≥ 15 |" in bench_report.row([], LOAD)
+    assert "| not measured |  | ≥ 15 |" in bench_report.row([], LOAD)
     assert bench_report.table([]).count("not measured") == len(GOALS)
 
 
@@ -128,6 +128,11 @@ def test_what_was_not_available_is_shown_with_its_reason() -> None:
 @pytest.mark.parametrize(("value", "verdict"), [(15.0, "yes"), (14.9, "**no**")])
 def test_a_goal_missed_is_said(value: float, verdict: str) -> None:
     assert f"| {verdict} | 2026-01-02, 0123456 |" in bench_report.row([line(ratios={"load_vs_peft": value})], LOAD)
+
+
+def test_the_ratio_in_cpu_time_stands_beside_the_figure_and_decides_nothing() -> None:
+    row = bench_report.row([line(ratios={"load_vs_peft": 16.0}, ratios_cpu={"load_vs_peft": 12.0})], LOAD)
+    assert "| 16 | 12 | ≥ 15 | yes |" in row
 
 
 def test_a_goal_may_be_a_bound_from_above() -> None:
