@@ -1,33 +1,42 @@
 """Structured output: a request's grammar decides which tokens may come next, so that what comes out parses.
 
-By llguidance (Earley parser over the tokenizer's own vocabulary). A completion that ends with ``stop`` fits its guide from the first
-character to the last; one that ends with ``length`` was cut. JSON is written with ``", "`` and ``": "`` and no other white space between
-its parts: a small model would otherwise wander off in it. No ``$ref`` is ever fetched. Keywords of JSON Schema that the library cannot
-keep are refused by name; annotations (``title``, ``description``, ``default``, ``examples``) bind nothing.
+By llguidance (an Earley parser over derivatives of regular expressions, run against a trie of the tokenizer's vocabulary). A completion
+that ends with ``stop`` fits its guide from the first character to the last; one that ends with ``length`` was cut. No ``$ref`` is ever
+fetched. Keywords of JSON Schema that the library cannot keep, and formats that it does not know, are refused by name; annotations
+(``title``, ``description``, ``default``, ``examples``, ``$comment``, ``readOnly``, ``writeOnly``, ``contentEncoding``,
+``contentMediaType``, and words that are none of JSON Schema's) bind nothing, as the standard has it.
 
-Tool calls are in the Hermes form, ``<tool_call>\\n{"name": ..., "arguments": {...}}\\n</tool_call>``, arguments by the tool's own schema.
+Hostile grammars are bounded: in size, by a trial in another process (``grammar_trial``), and in the time that a step may take.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Sequence
-from typing import Any
+import hashlib
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+from llguidance import LLMatcher, LLTokenizer
 from llguidance.hf import from_tokenizer
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from clonedna.core.errors import InputError, Internal
-from clonedna.core.model import Guide, SampleRequest
+from clonedna.core.errors import InputError, Internal, Overloaded
+from clonedna.core.model import SampleRequest
+from clonedna.engine.grammar_texts import CLOSE, HEAD, HINT, OPEN, Plan, plan
+from clonedna.engine.grammar_trial import Trials, limits
 
-OPEN, CLOSE = "<tool_call>", "</tool_call>"
-MAX_TEXT = 256 << 10
-STYLE: dict[str, Any] = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-HINT = "see docs/structured-output.md for what a schema, regex or grammar may say"
+KEPT = 64
+CHEAP = 0.05
+STEP_SECONDS = 2.0
+BURST, PER_TOKEN = 0.5, 0.01
+RUNAWAYS = 2
+T = TypeVar("T")
 
 
 class Grammars:
@@ -35,124 +44,240 @@ class Grammars:
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, stops: Collection[int], vocabulary: int) -> None:
         size = max(vocabulary, len(tokenizer))
-        self._tokenizer: LLTokenizer = from_tokenizer(tokenizer, n_vocab=size, eos_token=sorted(stops))
-        added = {token.content: index for index, token in tokenizer.added_tokens_decoder.items()}
-        self._open, self._close = added.get(OPEN), added.get(CLOSE)
-        self._limits = LLParserLimits(verbose_errors=False)
+        self.vocabulary = vocabulary
+        self.stops = np.array(sorted(stops), dtype=np.int64)
+        try:
+            self.tokenizer: LLTokenizer = from_tokenizer(tokenizer, n_vocab=size, eos_token=sorted(stops))
+        except ValueError as error:
+            raise InputError(
+                f"this base's tokenizer cannot be guided ({error})", "use a base with bytes in its vocabulary"
+            ) from error
+        added = {
+            index: token.content
+            for index, token in tokenizer.added_tokens_decoder.items()
+            if self.tokenizer.is_special_token(index)
+        }
+        tokens = {text: index for index, text in added.items()}
+        self._opening, self._closing = tokens.get(OPEN), tokens.get(CLOSE)
+        self._trials = Trials(added, size, min(stops))
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[str, LLMatcher] = OrderedDict()
+        self._runaways: list[threading.Thread] = []
+        self._barred: tuple[NDArray[np.bool_] | None, ...] | None = None
 
     def compile(self, request: SampleRequest) -> Guidance | None:
-        """What guides this request; ``None`` when nothing does. Raises ``InputError`` with what is wrong in schema, regex or grammar."""
-        if request.guide is not None:
-            if request.tools and request.tool_choice != "none":
-                raise InputError("an answer cannot both keep a format and call tools", "leave one of the two out")
-            return Guidance(self._matcher(self._grammar(request.guide)))
-        if not request.tools or request.tool_choice == "none":
+        """What guides this request; ``None`` when nothing does. Takes milliseconds, at most a few seconds, in the caller's thread.
+
+        Raises ``InputError`` with what is wrong in schema, regex, choices, grammar or tools, and for what would take too much time or
+        memory; ``TooLarge``; ``Overloaded`` and ``Unavailable`` when it cannot be tried now.
+        """
+        wanted = plan(request, self._opening, self._closing)
+        if wanted is None:
             return None
-        calls = self._calls(request.tools, request.tool)
-        if request.tool_choice == "required" or request.tool is not None:
-            return Guidance(self._matcher(f"start: {self._opening} body\n{calls}"))
-        if self._open is None:  # plain text: the parser itself looks for the opening words
-            lazy = f"start: call* rest\nrest: TEXT\nTEXT: /(.|\\n)*/\nhead[lazy]: TEXT {json.dumps(OPEN)}\ncall: head one\n{calls}"
-            return Guidance(self._matcher(lazy))
-        rest = self._matcher(f"start: body\n{calls}")
-        return Guidance(rest, trigger=self._open)
+        matcher = self._matcher(wanted)
+        if wanted.lazy:
+            return CallGuidance(self, matcher, wanted.regexes)
+        return Guidance(self, matcher, wanted.regexes)
 
-    @property
-    def _opening(self) -> str:
-        return OPEN if self._open is not None else json.dumps(OPEN)
-
-    def _calls(self, tools: Sequence[dict[str, Any]], named: str | None) -> str:
-        """Rules ``one`` (what follows an opening up to its closing) and ``body`` (one, and any number of further calls)."""
-        schemas: list[dict[str, Any]] = []
-        for tool in tools:
-            function = tool.get("function", tool)
-            name = function.get("name")
-            if not isinstance(name, str):
-                raise InputError("a tool has no name", "give tools as OpenAI's API has them")
-            if named is None or name == named:
-                schemas.append(
-                    {
-                        "type": "object", "required": ["name", "arguments"], "additionalProperties": False,
-                        "properties": {"name": {"const": name}, "arguments": function.get("parameters") or {"type": "object"}},
-                    }
-                )  # fmt: skip
-        if not schemas:
-            raise InputError(f"no tool is called {named!r}", "name one of the tools")
-        # A tool's own $defs are reached from its own root: each schema is a grammar by itself.
-        rules = [f"call_{i}: %json {self._schema(json.dumps(schema))}" for i, schema in enumerate(schemas)]
-        closing = CLOSE if self._close is not None else json.dumps(CLOSE)
-        choice = " | ".join(f"call_{i}" for i in range(len(schemas)))
-        return "\n".join(
-            [f'one: "\\n" ( {choice} ) "\\n" {closing}', f'body: one ( "\\n" {self._opening} one )*', *rules]
-        )
-
-    def _grammar(self, guide: Guide) -> str:
-        if len(guide.text) > MAX_TEXT:
-            raise InputError(f"the guide has {len(guide.text)} characters, at most {MAX_TEXT} are taken", HINT)
-        if guide.kind == "json_object":
-            return LLMatcher.grammar_from_json_schema('{"type": "object"}', overrides=STYLE)  # type: ignore[arg-type]
-        if guide.kind == "json_schema":
-            return LLMatcher.grammar_from_json_schema(self._schema(guide.text), overrides=STYLE)  # type: ignore[arg-type]
-        if guide.kind == "regex":
-            return LLMatcher.grammar_from_regex(guide.text)
-        if guide.kind == "choice":
-            choices = _json(guide.text, "the list of choices")
-            if not isinstance(choices, list) or not choices or not all(isinstance(one, str) and one for one in choices):
-                raise InputError("choices are a list of strings, none of them empty", HINT)
-            return "start: " + " | ".join(json.dumps(one) for one in choices)
-        return LLMatcher.grammar_from_lark(guide.text)
-
-    @staticmethod
-    def _schema(text: str) -> str:
-        """The schema with this module's way of writing JSON in it; only objects and booleans are schemas."""
-        schema = _json(text, "the schema")
-        if isinstance(schema, bool):
-            schema = {} if schema else {"not": {}}
-        if not isinstance(schema, dict):
-            raise InputError("a JSON schema is an object", HINT)
-        return json.dumps(schema | {"x-guidance": STYLE})
-
-    def _matcher(self, grammar: str) -> LLMatcher:
-        matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=self._limits)
+    def _matcher(self, wanted: Plan) -> LLMatcher:
+        key = hashlib.sha256(wanted.text.encode()).hexdigest()
+        with self._lock:
+            if (kept := self._kept.get(key)) is not None:
+                self._kept.move_to_end(key)
+                return kept.deep_copy()
+        seconds = self._trials.run(wanted.text)
+        matcher = LLMatcher(self.tokenizer, wanted.text, log_level=0, limits=limits())
         if matcher.is_error():
-            raise InputError(f"this cannot guide an answer: {matcher.get_error().strip().splitlines()[0][:300]}", HINT)
+            raise InputError(f"this cannot guide an answer: {reason(matcher)}", HINT)
+        first = Guidance(self, matcher, wanted.regexes)
+        first.mask()  # whether there is any beginning at all; later copies have it at hand
+        if seconds < CHEAP:  # what was costly to make is large to keep
+            with self._lock:
+                self._kept[key] = matcher.deep_copy()
+                while len(self._kept) > KEPT:
+                    self._kept.popitem(last=False)
         return matcher
+
+    def bounded(self, work: Callable[[], T]) -> T:
+        """``work`` in a thread of its own, left alone after ``STEP_SECONDS``: one step of a regex may take minutes in native code.
+
+        Raises ``InputError`` then, and ``Overloaded`` while ``RUNAWAYS`` such threads are still at it.
+        """
+        with self._lock:
+            self._runaways = [thread for thread in self._runaways if thread.is_alive()]
+            if len(self._runaways) >= RUNAWAYS:
+                raise Overloaded("earlier grammars are still being worked on", "ask again later", retry_after=30)
+        done: list[T] = []
+        thread = threading.Thread(target=lambda: done.append(work()), daemon=True)
+        thread.start()
+        thread.join(STEP_SECONDS)
+        if thread.is_alive():
+            with self._lock:
+                self._runaways.append(thread)
+            raise InputError(f"a step of this grammar takes more than {STEP_SECONDS:g} s", HINT)
+        if not done:
+            raise Internal("a step of this grammar failed in its thread", HINT)
+        return done[0]
+
+    def barred(self, overlap: int) -> NDArray[np.bool_] | None:
+        """Tokens that may not follow the first ``overlap`` characters of ``<tool_call>`` in free words; ``None``: all may.
+
+        A token may end ``<tool_call>`` and say more; then what it says more must be how every call begins.
+        """
+        if self._barred is None:
+            self._barred = self._bars()
+        return self._barred[overlap]
+
+    def _bars(self) -> tuple[NDArray[np.bool_] | None, ...]:
+        opening, head = OPEN.encode(), HEAD.encode()
+        found: list[set[int]] = [set() for _ in opening]
+        for token in range(self.vocabulary):
+            piece = self.tokenizer.decode_bytes([token])
+            if b">" in piece:
+                for overlap, tokens in enumerate(found):
+                    _, whole, more = (opening[:overlap] + piece).partition(opening)
+                    if whole and not head.startswith(more):
+                        tokens.add(token)
+        masks: list[NDArray[np.bool_] | None] = []
+        for tokens in found:
+            mask = np.ones(self.vocabulary, dtype=np.bool_)
+            mask[sorted(tokens)] = False
+            masks.append(mask if tokens else None)
+        return tuple(masks)
 
 
 class Guidance:
-    """The state of one request. ``trigger``: the token that begins what is guided; until it comes, all tokens are free."""
+    """The state of one request, from its first token to its last. Used by one thread at a time."""
 
-    def __init__(self, matcher: LLMatcher, trigger: int | None = None) -> None:
-        self._matcher, self._trigger = matcher, trigger
-        self._free = trigger is not None
+    def __init__(self, grammars: Grammars, matcher: LLMatcher, regexes: bool) -> None:
+        self._grammars, self._matcher, self._regexes = grammars, matcher, regexes
+        self._allowed: NDArray[np.bool_] | None = None
+        self._spent, self._tokens = 0.0, 0
+        self._incomplete = 0
 
     def mask(self) -> Tensor | None:
-        """Bool ``[vocabulary]``, true where a token may come next; ``None``: any. Raises ``InputError`` when the grammar asks too much."""
-        if self._free:
-            return None
-        bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
-        if self._matcher.is_error():
-            raise InputError(f"the guide became too complex: {self._error()}", HINT)
-        return torch.from_numpy(np.unpackbits(bits, bitorder="little").view(np.bool_))
+        """Bool ``[vocabulary]``, true where a token may come next, to be read only; ``None``: any.
+
+        The same state gives the same tensor. Raises ``InputError`` when nothing may come, or when the grammar asks too much.
+        """
+        return torch.from_numpy(self._bits())
 
     def accept(self, token: int) -> None:
         """Go on with the token that was chosen. Raises ``Internal`` for one that was not allowed."""
-        if self._free:
-            self._free = token != self._trigger
-        elif not self._matcher.consume_token(token):
-            raise Internal(f"token {token} does not fit the guide: {self._error()}")
+        self._check(token, self._bits())
+        if not self._matcher.consume_token(token):  # quick: the mask has been everywhere that a token leads to
+            raise Internal(f"token {token} was allowed, and does not fit: {reason(self._matcher)}")
+        self._allowed = None
+        self._tokens += 1
+        if token not in self._grammars.stops:
+            self._incomplete = incomplete(self._incomplete, self._grammars.tokenizer.decode_bytes([token]))
 
     @property
     def finished(self) -> bool:
         """Whether nothing but the end may follow."""
-        return not self._free and self._matcher.is_stopped()
+        if self._matcher.is_stopped():
+            return True
+        if not self._matcher.is_accepting():
+            return False
+        more = self._bits().copy()
+        more[self._grammars.stops] = False
+        return not more.any()
 
-    def _error(self) -> str:
-        return (self._matcher.get_error().strip().splitlines() or ["no reason given"])[0][:300]
+    def _bits(self) -> NDArray[np.bool_]:
+        if self._allowed is None:
+            packed = self._packed()
+            if self._matcher.is_error():
+                raise InputError(f"this grammar asks too much: {reason(self._matcher)}", HINT)
+            bits = np.frombuffer(packed, dtype=np.uint8)
+            allowed = np.unpackbits(bits, count=self._grammars.vocabulary, bitorder="little").view(np.bool_)
+            if self._incomplete:  # a grammar of Lark's may end inside a character
+                allowed[self._grammars.stops] = False
+            if not allowed.any():
+                raise InputError("nothing can follow that fits this schema, regex or grammar", HINT)
+            self._allowed = allowed
+        return self._allowed
+
+    @staticmethod
+    def _check(token: int, allowed: NDArray[np.bool_] | None) -> None:
+        if allowed is not None and not (0 <= token < len(allowed) and allowed[token]):
+            raise Internal(f"token {token} was chosen, and is not allowed here")
+
+    def _packed(self) -> bytes:
+        """One bit a token, in bounded time: on average ``PER_TOKEN`` seconds of CPU for a token, and ``BURST`` to begin with."""
+        matcher = self._matcher
+
+        def measured() -> tuple[bytes, float]:
+            begun = time.thread_time()
+            return matcher.compute_bitmask(), time.thread_time() - begun
+
+        packed, seconds = self._grammars.bounded(measured) if self._regexes else measured()
+        self._spent += seconds
+        if self._spent > BURST + PER_TOKEN * self._tokens:
+            raise InputError(f"this grammar took {self._spent:.1f} s for {self._tokens} tokens", HINT)
+        return packed
 
 
-def _json(text: str, what: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{what} is not JSON ({error})", HINT) from error
+class CallGuidance(Guidance):
+    """Free words until ``<tool_call>`` is said, by its own token or letter by letter; then a call to its end; then words again.
+
+    Words cost a search in a dozen bytes for each token, and nothing is masked, but for tokens that would begin a call wrongly.
+    """
+
+    def __init__(self, grammars: Grammars, matcher: LLMatcher, regexes: bool) -> None:
+        super().__init__(grammars, matcher, regexes)
+        self._call = matcher
+        self._inside = False
+        self._tail = b""
+        self._bars = grammars.barred(0)
+
+    def mask(self) -> Tensor | None:
+        if self._inside:
+            return super().mask()
+        return torch.from_numpy(self._bars) if self._bars is not None else None
+
+    def accept(self, token: int) -> None:
+        if self._inside:
+            super().accept(token)
+            if self._matcher.is_stopped():
+                self._inside, self._tail = False, b""
+                self._bars = self._grammars.barred(0)
+            return
+        self._check(token, self._bars)
+        before, begun, more = (self._tail + self._grammars.tokenizer.decode_bytes([token])).partition(OPEN.encode())
+        if begun:
+            self._begin(more)
+        else:
+            self._tail = before[1 - len(OPEN) :]
+            self._bars = self._grammars.barred(overlap(self._tail))
+
+    @property
+    def finished(self) -> bool:
+        return False
+
+    def _begin(self, more: bytes) -> None:
+        self._inside, self._allowed = True, None
+        self._matcher = self._call.deep_copy()
+        if more and not self._matcher.consume_tokens(self._grammars.tokenizer.tokenize_bytes(more)):
+            raise Internal(f"{more!r} does not begin a call: {reason(self._matcher)}")
+
+
+def overlap(text: bytes) -> int:
+    """How many bytes at the end of ``text`` are the beginning of ``<tool_call>``."""
+    opening = OPEN.encode()
+    return next((n for n in range(len(opening) - 1, 0, -1) if text.endswith(opening[:n])), 0)
+
+
+def incomplete(missing: int, piece: bytes) -> int:
+    """How many bytes of a character of UTF-8 (RFC 3629) are still to come after ``piece``, when ``missing`` were before it."""
+    for byte in piece:
+        if missing and byte & 0xC0 == 0x80:
+            missing -= 1
+        else:
+            missing = 3 if byte >= 0xF0 else 2 if byte >= 0xE0 else 1 if byte >= 0xC0 else 0
+    return missing
+
+
+def reason(matcher: LLMatcher) -> str:
+    """What the library says is wrong, without its state and traces."""
+    said: list[Any] = matcher.get_error().partition("\n<")[0].split()
+    return " ".join(said)[:400] or "no reason given"
