@@ -88,7 +88,6 @@ def arguments(description: str | None, rounds: int = 3) -> argparse.ArgumentPars
 
 def quiet() -> None:
     """No warnings, progress bars or advice from the libraries: standard output has one line, and people read standard error."""
-    import torch  # noqa: F401 - before transformers, which looks for it
     from transformers.utils import logging as transformers_logging
 
     warnings.simplefilter("ignore")
