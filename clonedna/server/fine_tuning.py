@@ -306,7 +306,10 @@ def _add_jobs(made: APIRouter, tuning: FineTuning) -> None:
 
 
 def _add_log(made: APIRouter, tuning: FineTuning) -> None:
-    @made.get("/fine_tuning/jobs/{job_id}/events", response_model=EventList)
+    event: dict[str, Any] = {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}}
+    described: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": event}}}}
+
+    @made.get("/fine_tuning/jobs/{job_id}/events", response_model=EventList, responses=described)
     def list_events(job_id: str, after: str | None = None, limit: Limit = 20, stream: bool = False) -> Any:
         """Newest first; with ``stream``, server-sent events from the first on until the job ends."""
         found = tuning.events(job_id)

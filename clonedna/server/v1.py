@@ -104,12 +104,20 @@ def _wants_usage(ask: ChatAsk | CompletionAsk) -> bool:
     return bool(ask.stream and ask.stream_options is not None and ask.stream_options.include_usage)
 
 
+# One server-sent event, as readers of the description see it: what is described is each event, not the text of all.
+EVENT = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {"data": {"type": "string", "contentMediaType": "application/json"}},
+}
+
+
 def _streamed(whole: type[Any], event: type[Any]) -> dict[int | str, dict[str, Any]]:
     """The 200 of a route that answers with JSON, or with events of which each holds ``event``."""
     about = f"With `stream`, server-sent events: each holds a `{event.__name__}` as JSON, the last one `[DONE]`."
     return {
         200: {
             "model": whole, "description": f"The answer. {about}",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {"schema": EVENT}},
         }
     }  # fmt: skip
