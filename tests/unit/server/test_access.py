@@ -238,8 +238,9 @@ def test_a_fault_of_ours_is_logged_and_not_shown(
 
 def test_metrics_count_what_was_answered(tmp_path: Path) -> None:
     async def work(client: httpx2.AsyncClient, app: FastAPI) -> None:
-        await client.post("/v1/chat/completions", json=CHAT | {"n": 2})
-        await client.post("/v1/completions", json={"model": "fake", "prompt": "ab", "max_tokens": 3, "stream": True})
+        await client.post("/v1/chat/completions", json=CHAT | {"n": 2, "ignore_eos": True})
+        plain = {"model": "fake", "prompt": "ab", "max_tokens": 3, "ignore_eos": True}
+        await client.post("/v1/completions", json=plain | {"stream": True})
         text = (await client.get("/metrics")).text
         for line in (
             'vllm:prompt_tokens_total{model_name="fake"} 4.0', 'vllm:generation_tokens_total{model_name="fake"} 7.0',
