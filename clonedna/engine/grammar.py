@@ -12,16 +12,16 @@ Hostile grammars are bounded: in size, by a trial in another process (``grammar_
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from llguidance import LLMatcher, LLTokenizer
-from llguidance.hf import from_tokenizer
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
@@ -43,23 +43,27 @@ class Grammars:
     """One base's tokenizer, prepared for grammars. ``stops`` end a completion; ``vocabulary`` is the width of the logits. Thread-safe."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, stops: Collection[int], vocabulary: int) -> None:
+        if not stops:
+            raise InputError(
+                "this base has no token that ends an answer, so none can be guided to its end", "use another base"
+            )
         size = max(vocabulary, len(tokenizer))
         self.vocabulary = vocabulary
-        self.stops = np.array(sorted(stops), dtype=np.int64)
+        self.ends, self.stops = frozenset(stops), np.array(sorted(stops), dtype=np.int64)
+        self._special = {
+            index: token.content
+            for index, token in tokenizer.added_tokens_decoder.items()
+            if token.special or (token.content.startswith("<") and token.content.endswith(">"))  # as the library has it
+        }
         try:
-            self.tokenizer: LLTokenizer = from_tokenizer(tokenizer, n_vocab=size, eos_token=sorted(stops))
+            self.tokenizer = LLTokenizer(_renamed(tokenizer, self._special), n_vocab=size, eos_token=sorted(stops))
         except ValueError as error:
             raise InputError(
                 f"this base's tokenizer cannot be guided ({error})", "use a base with bytes in its vocabulary"
             ) from error
-        added = {
-            index: token.content
-            for index, token in tokenizer.added_tokens_decoder.items()
-            if self.tokenizer.is_special_token(index)
-        }
-        tokens = {text: index for index, text in added.items()}
+        tokens = {text: index for index, text in self._special.items()}
         self._opening, self._closing = tokens.get(OPEN), tokens.get(CLOSE)
-        self._trials = Trials(added, size, min(stops))
+        self._trials = Trials({index: _name(index) for index in self._special}, size, min(stops))
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, LLMatcher] = OrderedDict()
         self._runaways: list[threading.Thread] = []
@@ -119,6 +123,11 @@ class Grammars:
             raise Internal("a step of this grammar failed in its thread", HINT)
         return done[0]
 
+    def piece(self, token: int) -> bytes:
+        """What a token says, special ones their text."""
+        text = self._special.get(token)
+        return self.tokenizer.decode_bytes([token]) if text is None else text.encode()
+
     def barred(self, overlap: int) -> NDArray[np.bool_] | None:
         """Tokens that may not follow the first ``overlap`` characters of ``<tool_call>`` in free words; ``None``: all may.
 
@@ -132,7 +141,7 @@ class Grammars:
         opening, head = OPEN.encode(), HEAD.encode()
         found: list[set[int]] = [set() for _ in opening]
         for token in range(self.vocabulary):
-            piece = self.tokenizer.decode_bytes([token])
+            piece = self.piece(token)
             if b">" in piece:
                 for overlap, tokens in enumerate(found):
                     _, whole, more = (opening[:overlap] + piece).partition(opening)
@@ -166,11 +175,11 @@ class Guidance:
         """Go on with the token that was chosen. Raises ``Internal`` for one that was not allowed."""
         self._check(token, self._bits())
         if not self._matcher.consume_token(token):  # quick: the mask has been everywhere that a token leads to
-            raise Internal(f"token {token} was allowed, and does not fit: {reason(self._matcher)}")
+            raise InputError(f"this grammar asks too much: {reason(self._matcher)}", HINT)
         self._allowed = None
         self._tokens += 1
-        if token not in self._grammars.stops:
-            self._incomplete = incomplete(self._incomplete, self._grammars.tokenizer.decode_bytes([token]))
+        if token not in self._grammars.ends:
+            self._incomplete = incomplete(self._incomplete, self._grammars.piece(token))
 
     @property
     def finished(self) -> bool:
@@ -187,7 +196,7 @@ class Guidance:
         if self._allowed is None:
             packed = self._packed()
             if self._matcher.is_error():
-                raise InputError(f"this grammar asks too much: {reason(self._matcher)}", HINT)
+                raise InputError(f"this grammar leads nowhere, or asks too much: {reason(self._matcher)}", HINT)
             bits = np.frombuffer(packed, dtype=np.uint8)
             allowed = np.unpackbits(bits, count=self._grammars.vocabulary, bitorder="little").view(np.bool_)
             if self._incomplete:  # a grammar of Lark's may end inside a character
@@ -243,7 +252,7 @@ class CallGuidance(Guidance):
                 self._bars = self._grammars.barred(0)
             return
         self._check(token, self._bars)
-        before, begun, more = (self._tail + self._grammars.tokenizer.decode_bytes([token])).partition(OPEN.encode())
+        before, begun, more = (self._tail + self._grammars.piece(token)).partition(OPEN.encode())
         if begun:
             self._begin(more)
         else:
@@ -259,6 +268,32 @@ class CallGuidance(Guidance):
         self._matcher = self._call.deep_copy()
         if more and not self._matcher.consume_tokens(self._grammars.tokenizer.tokenize_bytes(more)):
             raise Internal(f"{more!r} does not begin a call: {reason(self._matcher)}")
+
+
+def _name(index: int) -> str:
+    return f"<\ue000{index}>"
+
+
+def _renamed(tokenizer: PreTrainedTokenizerFast, special: Mapping[int, str]) -> str:
+    """The tokenizer as JSON, its special tokens under names that nobody says.
+
+    Under their own a text that has to be written (``"const": "<tool_call>"``) would be tokenised into them, and text is no control.
+    """
+    described: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
+    described["truncation"] = described["padding"] = None
+    for token in described["added_tokens"]:
+        if token["id"] in special:
+            token["content"] = _name(token["id"])
+    pieces: Any = described["model"].get("vocab")
+    if isinstance(pieces, dict):
+        described["model"]["vocab"] = {
+            _name(index) if index in special else text: index for text, index in pieces.items()
+        }
+    elif isinstance(pieces, list):
+        for index in special:
+            if index < len(pieces):
+                pieces[index][0] = _name(index)
+    return json.dumps(described)
 
 
 def overlap(text: bytes) -> int:

@@ -60,6 +60,7 @@ def _guided(guide: Guide) -> Plan:
             raise InputError("nothing fits the schema false", HINT)
         if schema is not True and not isinstance(schema, dict):
             raise InputError("a JSON schema is an object, true or false", HINT)
+        _check_exact(schema)
         return _plan({"json_schema": _styled({} if schema is True else schema)})
     if guide.kind == "choice":
         choices = _json(guide.text, "the list of choices")
@@ -107,6 +108,7 @@ def _signature(tool: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     kind: Any = schema.get("type", "object")
     if kind != "object" and not (isinstance(kind, list) and "object" in kind):
         raise InputError(f"the parameters of tool {name!r} are of type {kind!r}", "arguments are an object")
+    _check_exact(schema)
     return name, schema | {"type": "object"}
 
 
@@ -115,6 +117,19 @@ def _plan(*grammars: dict[str, Any], lazy: bool = False) -> Plan:
     if len(text) > 2 * MAX_TEXT:  # of tools; what a guide says was counted before it was escaped
         raise TooLarge(f"the grammar has {len(text)} characters, at most {2 * MAX_TEXT} are taken", HINT)
     return Plan(text, lazy, regexes='"pattern' in text)
+
+
+def _check_exact(schema: Any) -> None:
+    """The library has numbers as binary64; an integer that must be met exactly and is none of them would come out as its neighbour."""
+    waiting: list[tuple[Any, bool]] = [(schema, False)]
+    while waiting:
+        value, exact = waiting.pop()
+        if isinstance(value, dict):
+            waiting += [(one, exact or key in ("const", "enum")) for key, one in value.items()]
+        elif isinstance(value, list):
+            waiting += [(one, exact) for one in value]
+        elif exact and isinstance(value, int) and abs(value) > 2**53:
+            raise InputError(f"const and enum cannot have the integer {value}: beyond 2^53", "write it as a string")
 
 
 def _grammars(*grammars: dict[str, Any]) -> str:
