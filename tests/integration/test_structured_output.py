@@ -14,6 +14,7 @@ import pytest
 from clonedna.core.errors import InputError
 from clonedna.core.model import Guide, Message, SampleRequest
 from clonedna.engine.local import LocalEngine, open_engine
+from tests import schemas
 
 pytestmark = pytest.mark.slow
 TOOL = {
@@ -93,23 +94,74 @@ async def answer(engine: LocalEngine, **options: Any) -> tuple[str, str | None]:
 
 def test_two_hundred_random_schemas_are_kept_by_all_answers(engine: LocalEngine) -> None:
     draw = random.Random(7)
-    schemas = [schema_of(draw) for _ in range(200)]
+    wanted = [schema_of(draw) for _ in range(200)]
     answers: dict[int, tuple[str, str | None]] = {}
 
     async def one(i: int) -> None:
-        guide = Guide(kind="json_schema", text=json.dumps(schemas[i]))
+        guide = Guide(kind="json_schema", text=json.dumps(wanted[i]))
         answers[i] = await answer(engine, guide=guide, temperature=(i % 3) * 0.7, seed=i)
 
     async def run() -> None:
         async with anyio.create_task_group() as group:
-            for i in range(len(schemas)):
+            for i in range(len(wanted)):
                 group.start_soon(one, i)
 
     anyio.run(run)
-    for i, schema in enumerate(schemas):
+    for i, schema in enumerate(wanted):
         text, finish = answers[i]
         assert finish == "stop", (schema, text)
         assert jsonschema_rs.is_valid(schema, json.loads(text)), (schema, text)
+
+
+def test_calls_and_schemas_are_kept_beside_grammars_that_ask_too_much(engine: LocalEngine) -> None:
+    """What would take minutes, gigabytes or the whole stack is refused, and the others have their answers in the meantime."""
+    chain = {str(i): {"$ref": f"#/$defs/{i + 1}"} for i in range(5000)} | {"5000": {"type": "integer"}}
+    hostile = [
+        Guide(kind="json_schema", text=json.dumps({"$ref": "#/$defs/0", "$defs": chain})),
+        Guide(kind="regex", text="a?" * 2000 + "a" * 2000),
+        Guide(kind="lark", text='start: "yes" B\nB: /' + "a?" * 2000 + "a" * 2000 + "/"),
+        Guide(kind="lark", text="start: A\nA: " + " & ".join(f"/(.*x){{{i}}}.*/" for i in range(2, 60))),
+        Guide(kind="json_schema", text='{"type": "integer", "multipleOf": 1000003}'),
+    ]
+    wanted = [schemas.schema(seed, tight=True) for seed in range(60)]
+    answers: dict[int, tuple[str, str | None]] = {}
+    called: list[str] = []
+    refused: list[InputError] = []
+
+    async def keep(i: int) -> None:
+        guide = Guide(kind="json_schema", text=json.dumps(wanted[i]))
+        answers[i] = await answer(engine, guide=guide, temperature=0.8, seed=i)
+
+    async def call(seed: int) -> None:
+        text, finish = await answer(engine, tools=(TOOL, OTHER), tool_choice="required", temperature=0.9, seed=seed)
+        assert finish == "stop"
+        called.append(text)
+
+    async def break_it(guide: Guide) -> None:
+        try:
+            await answer(engine, guide=guide)
+        except InputError as error:
+            refused.append(error)
+
+    async def run() -> None:
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as group:
+                for guide in hostile:
+                    group.start_soon(break_it, guide)
+                for i in range(len(wanted)):
+                    group.start_soon(keep, i)
+                for seed in range(20):
+                    group.start_soon(call, seed)
+
+    anyio.run(run)
+    assert len(refused) == len(hostile)
+    for i, schema in enumerate(wanted):
+        text, finish = answers[i]
+        assert finish == "stop", (schema, text)
+        jsonschema_rs.validator_for(schema, validate_formats=True).validate(json.loads(text))
+    for text in called:
+        for part in text.split("</tool_call>")[:-1]:
+            assert json.loads(part.partition("<tool_call>\n")[2])["name"] in ("read_file", "stop_now")
 
 
 @pytest.mark.parametrize("options", [{"tool_choice": "required"}, {"tool": "read_file"}, {"tool": "stop_now"}])

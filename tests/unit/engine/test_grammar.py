@@ -15,6 +15,8 @@ import jsonschema_rs
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 import clonedna
@@ -64,8 +66,6 @@ def plain_grammars() -> Grammars:
     described["model"]["vocab"] = {
         text.replace("tool_call>", "other>"): index for text, index in described["model"]["vocab"].items()
     }
-    from tokenizers import Tokenizer
-
     return Grammars(PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(described))), STOPS, 4096)
 
 
@@ -596,6 +596,67 @@ def test_overlaps_with_the_opening() -> None:
         0,
         1,
     ]
+
+
+def test_tokens_added_without_being_marked_special_are_control_all_the_same() -> None:
+    described = json.loads(tokenizer().backend_tokenizer.to_str())
+    for token in described["added_tokens"]:
+        token["special"] = token["id"] in STOPS
+    own = Grammars(PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(described))), STOPS, 4096)
+    guidance = tools(using=own)
+    assert allowed(guidance) == {OPEN}
+    string = guide("json_schema", '{"type": "string"}', using=own)
+    take(string, '"a')
+    assert not allowed(string) & set(range(12))
+
+
+def test_bytes_that_are_tokens_of_a_sentencepiece_vocabulary() -> None:
+    names = [
+        "<unk>",
+        "<s>",
+        "</s>",
+        *(f"<0x{byte:02X}>" for byte in range(256)),
+        "\u2581",
+        *'abcdeflnrstu0123456789{}[]:,"',
+        "\u2581a",
+    ]
+    described = {
+        "version": "1.0", "truncation": None, "padding": None, "post_processor": None, "pre_tokenizer": None,
+        "added_tokens": [
+            {"id": i, "content": names[i], "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+            for i in range(3)
+        ],
+        "normalizer": {"type": "Sequence", "normalizers": [
+            {"type": "Prepend", "prepend": "\u2581"}, {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"},
+        ]},
+        "decoder": {"type": "Sequence", "decoders": [
+            {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"},
+        ]},
+        "model": {
+            "type": "BPE", "dropout": None, "unk_token": "<unk>", "continuing_subword_prefix": None, "end_of_word_suffix": None,
+            "fuse_unk": True, "byte_fallback": True, "ignore_merges": False, "merges": ["\u2581 a"],
+            "vocab": {name: index for index, name in enumerate(names)},
+        },
+    }  # fmt: skip
+    fast = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(described)))
+    own = Grammars(fast, {2}, len(names))
+    draw = np.random.default_rng(0)
+    for value in ("a", "é日 </s>", 12, [True, None], {"a b": "\n"}):
+        guidance, tokens = guide("json_schema", json.dumps({"const": value}), using=own), []
+        while not guidance.finished:
+            mask = guidance.mask()
+            assert mask is not None
+            tokens.append(int(draw.choice(mask.nonzero().flatten().numpy())))
+            if tokens[-1] == 2:
+                break
+            guidance.accept(tokens[-1])
+        assert json.loads(b"".join(own.piece(token) for token in tokens if token != 2)) == value
+
+
+def test_a_tokenizer_without_bytes_cannot_be_guided() -> None:
+    words = Tokenizer(WordLevel({"a": 0, "</s>": 1, "[UNK]": 2}, unk_token="[UNK]"))
+    with pytest.raises(InputError, match="tokenizer"):
+        Grammars(PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>"), {1}, 3)
 
 
 def test_a_base_without_an_end_cannot_be_guided() -> None:
