@@ -37,7 +37,7 @@ from clonedna.engine.adapters import Adapter, read_adapter
 from clonedna.engine.bases import Base, load_base
 from clonedna.engine.checkpoints import read_state
 from clonedna.engine.lanes import Lanes
-from clonedna.engine.memory import available, give_back_early
+from clonedna.engine.memory import available
 from clonedna.engine.model import LoadedModel, score_rows
 from clonedna.engine.owner import Owner
 from clonedna.engine.packed import Part
@@ -72,7 +72,6 @@ def open_engine(
     """
     if not 0 < duty <= 1:
         raise InputError(f"duty {duty} is not a share of time", "give a number over 0, at most 1")
-    give_back_early()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     loaded = load_base(base, dtype=dtype, device=device, quantize=quantize)
     cache = cache_bytes or _free(loaded.device) // 8

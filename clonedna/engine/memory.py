@@ -42,7 +42,8 @@ def give_back_early() -> None:
     """Let the C library take every tensor beyond 1 MiB from the system by itself, in huge pages, and give it back when it is freed.
 
     Otherwise the activations of training steps of many lengths leave holes that are never filled: eight trainers then held half as
-    much memory again as one (``bench/engine_training.py``). For the whole process; does nothing where the C library is not glibc.
+    much memory again as one (``bench/engine_training.py``). For the whole process, from the first
+    training on: reading files into memory becomes slower by it. Does nothing where the C library is not glibc.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # read by torch when it first allocates
     if sys.platform != "linux":

@@ -20,7 +20,7 @@ from torch import Tensor
 from clonedna.core.errors import InputError
 from clonedna.core.model import LoraSpec, Score, StepLoss
 from clonedna.engine.adapters import lora_scale
-from clonedna.engine.memory import require
+from clonedna.engine.memory import give_back_early, require
 from clonedna.engine.model import STEP_TOKENS, LoadedModel, row_nlls, score_rows, steps_of, total_scored
 from clonedna.engine.packed import Part
 from clonedna.engine.step import Linear
@@ -81,6 +81,7 @@ class Training:
 
     def open(self, payloads: list[tuple[LoraSpec, Saved | None]]) -> list[TrainedSlot]:
         """Raises ``NoMemory`` when the estimate does not fit."""
+        give_back_early()
         opened: list[TrainedSlot] = []
         for spec, saved in payloads:
             require(training_bytes(self._model, spec), f"training rank {spec.rank} on base {self._model.base.id!r}")
