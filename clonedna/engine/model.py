@@ -49,7 +49,7 @@ class LoadedModel:
         kind = next(base.model.parameters()).dtype
         self.kept = Shape(int(config.num_hidden_layers), kv_heads, width, kind, base.device)
         distinct = {shape: self.linears[name].base for name, shape in self.shapes.items()}
-        self.lengths = verify([*distinct.values(), self.head], kv_heads, heads // kv_heads, width, base.context, kind)
+        self.lengths = verify([*distinct.values()], self.head, kv_heads, heads // kv_heads, width, base.context, kind)
         self._check(ids, expected)
 
     @property

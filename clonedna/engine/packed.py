@@ -26,7 +26,7 @@ class Part:
 
 
 class PackedStep:
-    """``core`` of a pass over sequences of ``lengths``; the parts' rows add up to the same number."""
+    """``step.Step`` for sequences of ``lengths``; the parts' rows add up to the same number."""
 
     def __init__(self, lengths: Sequence[int], parts: Sequence[Part]) -> None:
         if sum(lengths) != sum(part.rows for part in parts):

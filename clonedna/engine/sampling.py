@@ -1,7 +1,7 @@
 """The scheduler: which requests run in the next step. Requests join and leave at any step; each gets the tokens it would get alone.
 
 A request waits until there is a lane for all it may become, computes its prompt in pieces of ``PIECE`` tokens (skipping those that
-an earlier request left behind), then one token a step. Only the owner's thread comes here, but for ``outstanding``.
+an earlier request left behind), then one token a step. Only the owner's thread comes here, but for ``gone`` and the counts.
 """
 
 from __future__ import annotations

@@ -42,7 +42,17 @@ class BySum(nn.Linear):
 
 def found(linear: nn.Module, context: int = 256) -> Shapes:
     torch.manual_seed(0)
-    return verify([linear], 2, 2, 16, context, torch.float32)
+    return verify([linear], linear, 2, 2, 16, context, torch.float32)
+
+
+def test_a_head_whose_rows_depend_on_their_number_is_noticed() -> None:
+    class Uneven(nn.Linear):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            return super().forward(input) + 1e-6 * input.shape[1]
+
+    plain = nn.Linear(64, 48)
+    assert verify([plain], plain, 2, 2, 16, 256, torch.float32).exact
+    assert not verify([plain], Uneven(64, 48), 2, 2, 16, 256, torch.float32).exact
 
 
 def test_a_linear_whose_rows_depend_on_their_number_is_noticed() -> None:
@@ -101,7 +111,7 @@ def test_the_lengths_cover_the_context_with_little_padding(context: int, monkeyp
         return torch.zeros(1)
 
     monkeypatch.setattr(exact, "decode_attention", equal)
-    shapes = verify([nn.Linear(8, 8)], 1, 1, 2, context, torch.float32)
+    shapes = verify([nn.Linear(8, 8)], nn.Linear(8, 8), 1, 1, 2, context, torch.float32)
     assert shapes.lengths[0] <= 128
     assert context <= shapes.lengths[-1] < context + 128
     assert all(b - a <= 512 for a, b in zip(shapes.lengths, shapes.lengths[1:], strict=False))

@@ -11,8 +11,8 @@ import torch
 
 from clonedna.core.errors import InputError, Internal, NotFound
 from clonedna.core.model import Example, Layer, Message, SampleChunk, SampleRequest
-from clonedna.engine.local import LocalEngine, open_engine
 from clonedna.engine.choosing import choose
+from clonedna.engine.local import LocalEngine
 from tests.unit.engine import small
 
 
