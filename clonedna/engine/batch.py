@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from clonedna.engine.exact import ROWS, Shapes, decode_attention
 from clonedna.engine.lanes import Lane, Pool
+from clonedna.engine.slots import add
 from clonedna.engine.stacks import Block, Stack
 from clonedna.engine.step import Linear, forward
 
@@ -179,15 +180,17 @@ class BatchStep:
 
     def adapted(self, linear: Linear, x: Tensor, out: Tensor) -> Tensor:
         """Adds in place: ``out`` was just made by the base's product."""
-        for start, stop, block in self._products:
-            out[start:stop] = block.added(linear, x[start:stop], out[start:stop])
+        if self._products:
+            add(x, out, [(start, stop, block.factors(linear)) for start, stop, block in self._products])
         for run in self._runs:
             a, b = run.stack.pair(linear.name)
             rows = x[run.start : run.stop] if run.gather is None else x.index_select(0, run.gather)
             shape = (len(rows), run.stack.rank, -1)
             low = torch.bmm(rows.unsqueeze(1).float(), a[run.low : run.high].expand(shape).transpose(1, 2))
             more = torch.bmm(low, b[run.low : run.high].expand(shape)).squeeze(1)
-            _add(out[run.start : run.stop], more if run.scatter is None else more.index_select(0, run.scatter))
+            out[run.start : run.stop] += (
+                more if run.scatter is None else more.index_select(0, run.scatter)
+            )  # an fp32 sum
         return out
 
     def attended(self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
@@ -224,13 +227,6 @@ class BatchStep:
             for lane in plan.lanes:
                 lane.length += 1
         return hidden
-
-
-def _add(out: Tensor, more: Tensor) -> None:
-    if out.dtype == torch.float32:
-        out += more
-    else:
-        out.copy_((out.float() + more).to(out.dtype))
 
 
 def _piece_attention(q: Tensor, k: Tensor, v: Tensor, scaling: float) -> Tensor:

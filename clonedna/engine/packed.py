@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from clonedna.engine.slots import Term
+from clonedna.engine.slots import Factors, Term, add
 from clonedna.engine.step import Linear, forward
 
 
@@ -34,14 +34,14 @@ class PackedStep:
         self._lengths, self._parts = list(lengths), list(parts)
 
     def adapted(self, linear: Linear, x: Tensor, out: Tensor) -> Tensor:
-        if all(part.term is None for part in self._parts):
-            return out
-        rows = [part.rows for part in self._parts]
-        pieces = [
-            own if part.term is None else part.term.added(linear, part_x, own)
-            for part, part_x, own in zip(self._parts, x.split(rows), out.split(rows), strict=True)
-        ]
-        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        terms: list[tuple[int, int, Factors]] = []
+        start = 0
+        for part in self._parts:
+            factors = part.term.factors(linear) if part.term is not None else None
+            if factors is not None:
+                terms.append((start, start + part.rows, factors))
+            start += part.rows
+        return add(x, out, terms) if terms else out
 
     def attended(self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
         """transformers' own call for each sequence: causal, so no mask is needed."""

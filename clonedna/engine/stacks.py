@@ -18,6 +18,7 @@ from torch import Tensor
 from clonedna.core.errors import NoMemory, Overloaded
 from clonedna.engine.adapters import Adapter
 from clonedna.engine.memory import available
+from clonedna.engine.slots import Factors
 from clonedna.engine.step import Linear
 
 SMALLEST = 16  # below this, the matrix library takes another path for a product's columns, and bits differ
@@ -34,10 +35,9 @@ class Block:
     uses: int = 0
     last: float = field(default_factory=time.monotonic)
 
-    def added(self, linear: Linear, x: Tensor, out: Tensor) -> Tensor:
+    def factors(self, linear: Linear) -> Factors:
         a, b = self.stack.pair(linear.name)
-        low = x.float() @ a[self.position].t()
-        return torch.addmm(out.float(), low, b[self.position]).to(out.dtype)
+        return Factors(a[self.position], b[self.position], 1.0)
 
 
 class Stack:

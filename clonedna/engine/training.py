@@ -20,9 +20,10 @@ from torch import Tensor
 from clonedna.core.errors import InputError
 from clonedna.core.model import LoraSpec, Score, StepLoss
 from clonedna.engine.adapters import lora_scale
-from clonedna.engine.memory import give_back_early, require
+from clonedna.engine.memory import give_back, require
 from clonedna.engine.model import STEP_TOKENS, LoadedModel, row_nlls, score_rows, steps_of, total_scored
 from clonedna.engine.packed import Part
+from clonedna.engine.slots import Factors
 from clonedna.engine.step import Linear
 from clonedna.engine.texts import Row
 
@@ -44,13 +45,9 @@ class TrainedSlot:
     def parameters(self) -> list[Tensor]:
         return [matrix for pair in self.matrices.values() for matrix in pair]
 
-    def added(self, linear: Linear, x: Tensor, out: Tensor) -> Tensor:
-        """Scaling at rank width is cheapest."""
+    def factors(self, linear: Linear) -> Factors | None:
         pair = self.matrices.get(linear.name)
-        if pair is None:
-            return out
-        low = (x.float() @ pair[0].t()) * self.scale
-        return torch.addmm(out.float(), low, pair[1].t()).to(out.dtype)
+        return None if pair is None else Factors(pair[0], pair[1].t(), self.scale)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +78,6 @@ class Training:
 
     def open(self, payloads: list[tuple[LoraSpec, Saved | None]]) -> list[TrainedSlot]:
         """Raises ``NoMemory`` when the estimate does not fit."""
-        give_back_early()
         opened: list[TrainedSlot] = []
         for spec, saved in payloads:
             require(training_bytes(self._model, spec), f"training rank {spec.rank} on base {self._model.base.id!r}")
@@ -185,6 +181,8 @@ def _forward_backward(
     scores = [[Score(nll=0.0, tokens=0, bytes=row.bytes) for row in rows] for _, rows in jobs]
     places = [(j, i) for j, (_, rows) in enumerate(jobs) for i, row in enumerate(rows) if row.scored]
     for run in steps_of([(n, jobs[j][1][i]) for n, (j, i) in enumerate(places)], limit):
+        if len(jobs) > 1:
+            give_back()
         rows = [row for _, row in run]
         owners = [places[n][0] for n, _ in run]
         nlls = row_nlls(model, rows, _parts(rows, [jobs[j][0] for j in owners]))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from clonedna.core.errors import NoMemory, Overloaded
 from clonedna.core.model import AdapterInfo
 from clonedna.engine.adapters import Adapter
-from clonedna.engine.slots import SlotLinear
+from clonedna.engine.slots import SlotLinear, add
 from clonedna.engine.stacks import Block, Key, Stacks
 
 SHAPES = {"up": (12, 20), "down": (20, 12)}
@@ -49,7 +49,9 @@ def check(block: Block, *parts: tuple[Adapter, float]) -> None:
             if name in one.matrices:
                 a, b = one.matrices[name]
                 wanted = wanted + weight * one.scale * (x.double() @ a.double().t() @ b.double().t())
-        torch.testing.assert_close(block.added(LINEARS[name], x, out).double(), wanted, atol=1e-4, rtol=1e-5)
+        torch.testing.assert_close(
+            add(x, out.clone(), [(0, len(x), block.factors(LINEARS[name]))]).double(), wanted, atol=1e-4, rtol=1e-5
+        )
 
 
 def stacks_for(slots: int) -> Stacks:
@@ -179,6 +181,6 @@ def test_growth_keeps_to_the_budget() -> None:
 def test_a_term_in_half_precision_is_summed_in_full() -> None:
     block = use(stacks_for(4), (adapter(1), 1.0))
     x, out = torch.randn(3, 12), torch.randn(3, 20)
-    got: Tensor = block.added(LINEARS["up"], x.bfloat16(), out.bfloat16())
-    wanted = block.added(LINEARS["up"], x.bfloat16().float(), out.bfloat16().float()).bfloat16()
+    got: Tensor = add(x.bfloat16(), out.bfloat16(), [(0, len(x), block.factors(LINEARS["up"]))])
+    wanted = add(x.bfloat16().float(), out.bfloat16().float(), [(0, len(x), block.factors(LINEARS["up"]))]).bfloat16()
     assert torch.equal(got, wanted)
