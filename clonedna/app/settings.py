@@ -17,6 +17,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from clonedna.core.errors import BadConfig
 
 PREFIX = "DNA_"
+XAI_URL = "https://api.x.ai/v1"
+ENVIRONMENT_ONLY = {"teacher_key"}
 
 
 class Settings(BaseSettings):
@@ -30,6 +32,10 @@ class Settings(BaseSettings):
     The server's: ``api_key`` lets a client use it, ``admin_key`` (where set, and then only this one) also change what it serves;
     ``max_body_bytes`` of one request, ``max_requests`` at one time, ``max_choices`` = prompts x n of one request,
     ``request_timeout`` and ``drain_seconds`` in seconds.
+    The ``openai`` teacher's (docs/teachers.md): ``teacher_url`` of any OpenAI-compatible server and ``teacher_model`` there;
+    ``teacher_key``, from the environment alone; ``teacher_schema``: how the answer's form is asked for; ``teacher_timeout`` of one call in
+    seconds, ``teacher_retries`` of it, ``teacher_at_once`` calls; prices in US dollars for a million tokens.
+    General pairs: ``general_dataset`` on the hub, ``general_file`` of pairs (JSONL).
     Training: ``checkpoint_seconds`` between two checkpoints, ``parallel_training`` jobs of a server at once, ``max_upload_bytes`` of one
     file of pairs.
     """
@@ -60,6 +66,17 @@ class Settings(BaseSettings):
     checkpoint_seconds: float = Field(default=20.0, ge=0)
     parallel_training: int = Field(default=2, ge=1, le=64)
     max_upload_bytes: int = Field(default=100_000_000, ge=1)
+    teacher_url: str = Field(default=XAI_URL, pattern=r"^https?://[^\s@?#]+$")
+    teacher_model: str = Field(default="grok-4", min_length=1, max_length=200, pattern=r"^[\w./:@+-]+$")
+    teacher_key: SecretStr | None = None
+    teacher_schema: Literal["json_schema", "json_object"] = "json_schema"
+    teacher_timeout: float = Field(default=60.0, gt=0, le=3600)
+    teacher_retries: int = Field(default=4, ge=0, le=20)
+    teacher_at_once: int = Field(default=8, ge=1, le=64)
+    teacher_prompt_price: float | None = Field(default=None, ge=0)
+    teacher_completion_price: float | None = Field(default=None, ge=0)
+    general_dataset: str = Field(default="yahma/alpaca-cleaned", min_length=1)
+    general_file: Path | None = None
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     api_key: SecretStr | None = Field(default=None, min_length=16)
@@ -103,6 +120,9 @@ def load_settings(flags: dict[str, Any] | None = None, *, config: Path | None = 
             f"a DNA_ environment variable cannot be read: {error}",
             "lists are written as JSON, e.g. DNA_LICENCES='[\"MIT\"]'",
         ) from error
+    xai = os.environ.get("XAI_API_KEY")
+    if xai and settings.teacher_key is None and settings.teacher_url.rstrip("/") == XAI_URL:  # to nobody else's server
+        settings = settings.model_copy(update={"teacher_key": SecretStr(xai)})
     return settings.model_copy(update={"home": settings.home.expanduser().absolute()})
 
 
@@ -119,6 +139,11 @@ def _read(path: Path, *, required: bool) -> dict[str, Any]:
     if unknown:
         known = ", ".join(sorted(Settings.model_fields))
         raise BadConfig(f"unknown key {unknown[0]!r} in {path}", f"known keys: {known}")
+    if kept := sorted(ENVIRONMENT_ONLY & set(values)):
+        raise BadConfig(
+            f"{kept[0]!r} does not belong in a file ({path})",
+            f"set {PREFIX}{kept[0].upper()} in the environment, and take the key out of the file",
+        )
     return values
 
 

@@ -36,6 +36,45 @@ def not_available(why: str) -> Measure:
     return Measure(value=None, status="not_available", how=why)
 
 
+class Teaching(Value):
+    """What it took to write a mint's instructions. ``prompt``: the version of the question that was put.
+
+    ``calls`` were answered by the model, ``cached`` had been answered in an earlier mint; the tokens are those of all these answers, each
+    with what it took when it was asked. ``dropped``: answers that could not be used. ``cost``: US dollars, by the prices in the settings.
+    """
+
+    teacher: str
+    model: str = ""
+    prompt: str = ""
+    calls: int = 0
+    cached: int = 0
+    dropped: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: Measure = not_available("nothing was asked of a server")
+
+    def settled(self) -> Teaching:
+        """The same, whenever it was asked: so a mint that finds all answers in the cache has the recipe of the one that asked."""
+        return self.model_copy(update={"calls": self.calls + self.cached, "cached": 0})
+
+
+GeneralSource = Literal["auto", "alpaca-cleaned", "jsonl", "rehearsal"]
+
+
+class GeneralPairs(Value):
+    """The general pairs beside a person's: ``ratio`` of theirs were wanted, ``n`` were drawn with ``seed``.
+
+    ``how`` says in words what they are; ``digest``: SHA-256 over the canonical JSON of exactly these pairs, in their order.
+    """
+
+    source: Literal["none", "alpaca-cleaned", "jsonl", "rehearsal"]
+    how: str
+    n: int
+    ratio: float
+    seed: int
+    digest: str = Field(pattern=DIGEST_PATTERN)
+
+
 class EvalSpan(Value):
     """One hold-out pair's likelihood under base and adapter; nats summed over the same tokens."""
 
@@ -59,6 +98,7 @@ class Recipe(Value):
     """All that decides the weights, given sources and base: same recipe, seed and sources -> same block.
 
     A batch has at most ``batch_examples`` examples (0 = as many as fit) of about ``batch_tokens`` tokens together.
+    ``general`` is the source that was ordered; ``general_pairs`` and ``teaching`` say, in a block, what was used.
     """
 
     preset: Literal["style", "seed", "knowledge", "custom"] = "style"
@@ -73,7 +113,10 @@ class Recipe(Value):
     max_holdout_pairs: int = Field(default=96, ge=1)
     base_instruct_ratio: float = Field(default=0.5, ge=0, le=4)
     tool_use_pairs: int = Field(default=24, ge=0)
+    general: GeneralSource = "rehearsal"
     general_source: str = ""
+    general_pairs: GeneralPairs | None = None
+    teaching: Teaching | None = None
     holdout_share: float = Field(default=0.2, gt=0, lt=1)
     min_holdout: int = Field(default=8, ge=1)
     min_spans: int = Field(default=24, ge=2)
@@ -306,7 +349,7 @@ class MintOrder(Value):
     name: str | None = None
     base: str = "nano"
     consent: Literal["auto", "self", "local-only"] = "auto"
-    teacher: Literal["own-words"] = "own-words"
+    teacher: Literal["own-words", "openai", "engine"] = "own-words"
     licences: tuple[str, ...] = ("MIT", "Apache-2.0")
     recipe: Recipe = Recipe()
     owned_share: float = Field(default=0.8, gt=0, le=1)

@@ -11,9 +11,11 @@ the next step. Faces map the class to an exit status (``exit_code``) or an HTTP 
     │   └── BlockNotFound, JobNotFound
     ├── Refused               4 / 403   it could be done, but may not
     │   ├── Unauthorised (401)
-    │   ├── LicenceUnknown, LicenceNotAllowed, ConsentMissing, TooFewSpans, BlockRejected, BlockUntrusted, BlockRevoked, WrongBase
+    │   ├── ConsentMissing
+    │   │   └── ConsentInvalid, ConsentRevoked
+    │   ├── LicenceUnknown, LicenceNotAllowed, TooFewSpans, BlockRejected, BlockUntrusted, BlockRevoked, WrongBase
     ├── Corrupt               5 / 422   what was read is not what was written
-    │   └── BlockCorrupt, SignatureInvalid, AdapterInvalid
+    │   └── BlockCorrupt, SignatureInvalid, AdapterInvalid, BadAnswer
     ├── Unavailable           6 / 503   something this needs is missing or full
     │   └── NoSpace, NoMemory, GitFailed, TimedOut, JobBusy, Overloaded (429)
     ├── Interrupted         130 / 499   somebody stopped it; nothing is half-written
@@ -127,6 +129,18 @@ class ConsentMissing(Refused):
     code = "consent_missing"
 
 
+class ConsentInvalid(ConsentMissing):
+    """A statement of consent, or its evidence, that does not hold; ``facts["fault"]`` is a stable word for why."""
+
+    code = "consent_invalid"
+
+
+class ConsentRevoked(ConsentMissing):
+    """The person took the consent back."""
+
+    code = "consent_revoked"
+
+
 class TooFewSpans(Refused):
     code = "too_few_spans"
 
@@ -169,6 +183,12 @@ class AdapterInvalid(Corrupt):
     """Adapter files that are well-formed but cannot be an adapter of this base (shapes, modules, unsupported options)."""
 
     code = "adapter_invalid"
+
+
+class BadAnswer(Corrupt):
+    """A model's answer that is not what was asked for; ``facts["why"]`` is a stable word. It is dropped, nothing of it is used."""
+
+    code = "bad_answer"
 
 
 class Unavailable(DnaError):

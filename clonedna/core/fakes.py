@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from clonedna.core.block import BlockRef, ConsentRecord, Envelope, Manifest, SignatureEntry
+from clonedna.core.block import BlockRef, ConsentRecord, Envelope, Manifest, SignatureEntry, Teaching
 from clonedna.core.canonical import sha256
 from clonedna.core.errors import (
     AdapterInvalid,
@@ -75,6 +75,16 @@ class FakeTeacher:
 
     async def write_instruction(self, span: Span) -> Instruction:
         return Instruction(form="whole", text=f"Write {span.name}.", completion_start=span.start)
+
+    def estimate(self, spans: Sequence[Span]) -> Teaching:
+        return Teaching(teacher=self.name)
+
+    @property
+    def teaching(self) -> Teaching:
+        return Teaching(teacher=self.name)
+
+    async def close(self) -> None:
+        """Nothing to close."""
 
 
 class FakeEngine:

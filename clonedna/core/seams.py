@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from clonedna.core.block import BlockRef, ConsentRecord, Envelope, Manifest
+from clonedna.core.block import BlockRef, ConsentRecord, Envelope, Manifest, Teaching
 from clonedna.core.events import Emit
 from clonedna.core.model import (
     AdapterInfo,
@@ -56,7 +56,23 @@ class Teacher(Protocol):
     name: str
 
     async def write_instruction(self, span: Span) -> Instruction:
-        """The instruction for this span, and where in the span the completion starts."""
+        """The instruction for this span, and where in the span the completion starts.
+
+        Raises BadAnswer (this span has none), Unavailable (ask again later), BadConfig or Unauthorised (no span will have one).
+        """
+        ...
+
+    def estimate(self, spans: Sequence[Span]) -> Teaching:
+        """What asking about these spans will take; nothing is asked. ``cached`` are those that need no call."""
+        ...
+
+    @property
+    def teaching(self) -> Teaching:
+        """What was asked so far."""
+        ...
+
+    async def close(self) -> None:
+        """Close connections; asking again afterwards is not possible."""
         ...
 
 

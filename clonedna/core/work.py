@@ -181,3 +181,11 @@ class Instruction(Value):
     form: Form
     text: str
     completion_start: int
+
+
+class About(Value):
+    """What a teacher may be told of the person, all of it third-party text: languages by share, topics, and how they describe themselves."""
+
+    languages: tuple[tuple[str, float], ...] = ()
+    topics: tuple[str, ...] = ()
+    bio: str = ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from clonedna.core.block import Check, Evaluation, GateVerdict
+from clonedna.core.block import Check, Evaluation, GateVerdict, GeneralPairs, Teaching
 from clonedna.core.model import Example, Message
 from clonedna.core.value import Value
 from clonedna.core.work import Pair, Refusal, Repository, Span
@@ -35,6 +35,7 @@ class Taught(Value):
     pairs: tuple[Pair, ...]
     refusals: tuple[Refusal, ...]
     teacher: str
+    teaching: Teaching | None = None
 
 
 class GivenExample(Value):
@@ -60,6 +61,7 @@ class Mixed(Value):
     general: tuple[Example, ...]
     general_source: str
     tool_use: tuple[Example, ...]
+    general_pairs: GeneralPairs | None = None
 
 
 class Trained(Value):
