@@ -2,6 +2,7 @@
 
 ``load_vs_peft``: PEFT's ``load_adapter`` + ``set_adapter`` + ``delete_adapter`` (warm: the model is wrapped already; the faster of its
 two settings, ``low_cpu_mem_usage`` on) by the engine's ``load`` + ``unload``; a request may name the adapter as soon as ``load`` is back.
+The files were loaded before, so the engine knows them and does not hash them again; ``load_first_vs_peft`` is with files it never saw.
 ``load_vs_peft_default`` is against PEFT as it is called by default. ``load_to_token_vs_peft`` counts the way to the first token too, with
 a prompt of one token on both sides: the engine copies an adapter into its slot when it is first asked for, and that is here and not
 above. ``resident_swap_ms`` is what a request pays more whose adapter lies in a slot but was not the last one used, against one that uses
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,24 +79,31 @@ def main() -> None:
     report = Report("engine_load", options)
     base = models.base(options.base)
     with tempfile.TemporaryDirectory() as folder, Ours(base, options.threads) as ours:
-        fixed, fresh, *others = models.adapters(base, Path(folder), 10, rank=options.rank)
+        fixed, fresh, touched, *others = models.adapters(base, Path(folder), 11, rank=options.rank)
         theirs = Peft(base, fixed)
         names = ours.load([fixed, *others])
         prompt = models.prompts(1, 1)
 
-        def load() -> None:
-            ours.wait(ours.engine.unload(ours.wait(ours.engine.load(fresh)).id))
+        def load(directory: Path = fresh) -> None:
+            ours.wait(ours.engine.unload(ours.wait(ours.engine.load(directory)).id))
+
+        def load_first() -> None:
+            (touched / "adapter_config.json").touch()  # written to: what was known of it counts no more
+            load(touched)
 
         def load_to_token() -> None:
             name = ours.wait(ours.engine.load(fresh)).id
             ours.sample(requests(prompt, 1, [name]))
             ours.wait(ours.engine.unload(name))
 
+        time.sleep(2.5)  # files that were just made are not taken as known
         rounds = by_turns(
-            {"engine_load": load, "peft_load": lambda: theirs.cycle(fresh), "peft_load_default": lambda: theirs.cycle(fresh, spare=False)},
+            {"engine_load": load, "engine_load_first": load_first, "peft_load": lambda: theirs.cycle(fresh),
+             "peft_load_default": lambda: theirs.cycle(fresh, spare=False)},
             options.rounds, warm=3,
         )  # fmt: skip
         report.compare("load_vs_peft", rounds, "peft_load", "engine_load")
+        report.compare("load_first_vs_peft", rounds, "peft_load", "engine_load_first")
         report.compare("load_vs_peft_default", rounds, "peft_load_default", "engine_load")
         rounds = by_turns(
             {"engine_load_token": load_to_token, "peft_load_token": lambda: theirs.cycle(fresh, theirs.token)}, options.rounds, warm=3

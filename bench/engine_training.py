@@ -4,6 +4,7 @@
 the engine's for the same examples; the loss is on completions only, rank 16 on all linears, fp32, AdamW, clip 1. The engine is given
 exactly the packs that TRL made, in its order, from the same first adapter: ``loss_difference_*`` is the largest relative difference of a
 step's loss over the first epoch. Of TRL only its steps are counted, of the engine everything.
+``train_vs_trl_wide_bf16``: the same with the base held in bfloat16 by the engine, and TRL's bf16 (autocast).
 ``jobs8_speed``: eight trainings one after another, by the same eight at once (about 512 tokens a step each, two steps).
 ``jobs8_memory``: the highest resident memory of a process that trains eight at once, by that of one that trains one; each in a fresh
 process. ``jobs8_loss_difference``: the largest difference of a step's mean loss (nats a token) between a job in company and the same
@@ -67,18 +68,20 @@ async def epoch(trainer: Trainer, groups: Sequence[Sequence[Example]]) -> list[f
     return losses
 
 
-def against_trl(report: Report, name: str, count: int, pack: int, rounds: int, threads: int) -> None:
+def against_trl(report: Report, part: str, count: int, pack: int, rounds: int, threads: int) -> None:
     from bench.peer_trl import Tokens, Trl
 
+    name, _, half = part.partition("_")
     base, examples = models.base(name), examples_of(count)
+    name = part
     pairs = [Tokens(ids, start) for ids, start in tokens_of(base, examples)]
     by_ids = {pair.ids: example for pair, example in zip(pairs, examples, strict=True)}
-    with tempfile.TemporaryDirectory() as folder, Ours(base, threads) as ours:
+    with tempfile.TemporaryDirectory() as folder, Ours(base, threads, dtype="bfloat16" if half else "float32") as ours:
         first, scratch = Path(folder) / "first", Path(folder) / "trl"
         trainer = ours.wait(ours.engine.train(SPEC))
         ours.wait(trainer.save(first))
-        packed = Trl(base, first, pairs, scratch, packed=pack, batch=4, rate=RATE)
-        padded = Trl(base, first, pairs, scratch, packed=0, batch=4, rate=RATE)
+        packed = Trl(base, first, pairs, scratch, packed=pack, batch=4, rate=RATE, bf16=bool(half))
+        padded = Trl(base, first, pairs, scratch, packed=0, batch=4, rate=RATE, bf16=bool(half))
         packs = packed.packs
         if sorted(ids for group in packs for ids in group) != sorted(by_ids):
             raise SystemExit("TRL's packs do not hold the examples that it was given, whole and once each")
@@ -182,14 +185,16 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--base", default="wide", help="of the eight jobs")
     parser.add_argument("--steps", type=int, default=2, help="of each of the eight jobs")
-    parser.add_argument("--only", choices=("wide", "narrow", "jobs"), action="append", help="parts; default: all")
+    parser.add_argument(
+        "--only", choices=("wide", "wide_bf16", "narrow", "jobs"), action="append", help="parts; default: all"
+    )
     parser.add_argument("--worker", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args()
     quiet()
     torch.set_num_threads(options.threads)
     if options.worker:
         return worker(options)
-    parts, sizes = options.only or ["wide", "narrow", "jobs"], {"wide": 8, "narrow": 32}
+    parts, sizes = options.only or ["wide", "wide_bf16", "narrow", "jobs"], {"wide": 8, "wide_bf16": 8, "narrow": 32}
     if options.quick:
         options.base, options.rounds, options.steps, parts, sizes = "narrow", 1, 1, ["narrow", "jobs"], {"narrow": 4}
     report = Report("engine_training", options)

@@ -62,17 +62,17 @@ class _Trainer(SFTTrainer):
 
 
 class Trl:
-    """An SFTTrainer over ``examples``. ``packed``: tokens of a pack; 0 = padded batches of ``batch``."""
+    """An SFTTrainer over ``examples``. ``packed``: tokens of a pack; 0 = padded batches of ``batch``. ``bf16``: its autocast."""
 
     def __init__(
-        self, base: Path, adapter: Path, examples: Sequence[Tokens], scratch: Path, *, packed: int, batch: int, rate: float
+        self, base: Path, adapter: Path, examples: Sequence[Tokens], scratch: Path, *, packed: int, batch: int, rate: float, bf16: bool = False
     ) -> None:  # fmt: skip
         disable_progress_bar()
         model = peft.PeftModel.from_pretrained(models.plain(base), str(adapter), is_trainable=True)
         tokenizer = PreTrainedTokenizerFast.from_pretrained(base)
         self.clock = _Clock()
         config = SFTConfig(
-            output_dir=str(scratch), use_cpu=True, bf16=False, fp16=False, num_train_epochs=1, seed=0,
+            output_dir=str(scratch), use_cpu=True, bf16=bf16, fp16=False, num_train_epochs=1, seed=0,
             per_device_train_batch_size=1 if packed else batch, packing=bool(packed), packing_strategy="bfd", max_length=packed or 1024,
             gradient_checkpointing=False, optim="adamw_torch_fused", learning_rate=rate, lr_scheduler_type="constant", warmup_steps=0,
             weight_decay=0.0, max_grad_norm=1.0, train_sampling_strategy="sequential" if packed else "group_by_length",

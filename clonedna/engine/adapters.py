@@ -11,6 +11,7 @@ import math
 import os
 import re
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,13 +74,43 @@ class Adapter:
     matrices: dict[str, tuple[Tensor, Tensor]]
 
 
+Stamp = tuple[int, int, int, int, int]
+_SETTLED = 2_000_000_000  # ns; longer than any file system's own clock is coarse
+
+
+class Seen:
+    """Digests of adapter files that were read and checked whole before, so that they need not be hashed again. From any thread.
+
+    A file is the same while the system says so: device, inode, size, times of writing and of change, as git's index has it. Nobody but
+    the machine's administrator can set the last of these. One that changed within two seconds of being hashed is hashed again.
+    """
+
+    MOST = 4096
+
+    def __init__(self) -> None:
+        self._digests: dict[tuple[Stamp, Stamp], str] = {}
+
+    def digest(self, stamps: tuple[Stamp, Stamp]) -> str | None:
+        return self._digests.get(stamps)
+
+    def keep(self, stamps: tuple[Stamp, Stamp], digest: str) -> None:
+        if time.time_ns() - max(stamp[-1] for stamp in stamps) > _SETTLED:
+            if len(self._digests) >= self.MOST:
+                self._digests.clear()
+            self._digests[stamps] = digest
+
+
 def lora_scale(alpha: float, rank: int, *, rslora: bool) -> float:
     """alpha / r (Hu et al. 2021), or alpha / sqrt(r) for rank-stabilised LoRA (Kalajdzievski 2023)."""
     return alpha / (math.sqrt(rank) if rslora else rank)
 
 
-def read_adapter(directory: Path, shapes: Mapping[str, tuple[int, int]], fingerprint: str) -> Adapter:
+def read_adapter(
+    directory: Path, shapes: Mapping[str, tuple[int, int]], fingerprint: str, seen: Seen | None = None
+) -> Adapter:
     """Read and check an adapter for a base with these modules (``(in, out)`` by name) and this fingerprint.
+
+    Files that ``seen`` knows are not hashed and searched for values that are not finite again; all else is checked as ever.
 
     Raises ``AdapterInvalid`` with the reason, ``WrongBase`` when the files name another base, ``NoMemory``.
     """
@@ -90,12 +121,12 @@ def read_adapter(directory: Path, shapes: Mapping[str, tuple[int, int]], fingerp
         raise AdapterInvalid(
             f"{pickles[0]} is a pickle, which could run code when loaded", "convert the adapter to safetensors"
         )
-    raw_config = _bytes(directory / CONFIG, MAX_CONFIG_BYTES)
+    raw_config, config_stamp = _bytes(directory / CONFIG, MAX_CONFIG_BYTES)
     config = _config(raw_config)
     rows = [name for name in shapes if any(name == t or name.endswith(f".{t}") for t in config.target_modules)]
     expected = 4 * config.r * sum(sum(shapes[name]) for name in rows)
     require(2 * expected, f"adapter {directory.name}")
-    raw = _bytes(directory / WEIGHTS, 2 * expected + (16 << 20))
+    raw, stamp = _bytes(directory / WEIGHTS, 2 * expected + (16 << 20))
     try:
         tensors = safetensors.torch.load(raw)
     except (SafetensorError, ValueError, KeyError) as error:
@@ -106,8 +137,12 @@ def read_adapter(directory: Path, shapes: Mapping[str, tuple[int, int]], fingerp
             f"this adapter was made for base {str(named)[:12]}, this engine holds {fingerprint[:12]}",
             "load it on the base it was trained on",
         )
-    matrices = _matrices(tensors, config, shapes, rows)
-    identity = digest({CONFIG: sha256(raw_config), WEIGHTS: sha256(raw)})
+    identity = seen.digest((config_stamp, stamp)) if seen is not None else None
+    matrices = _matrices(tensors, config, shapes, rows, finite=identity is not None)
+    if identity is None:
+        identity = digest({CONFIG: sha256(raw_config), WEIGHTS: sha256(raw)})
+        if seen is not None:
+            seen.keep((config_stamp, stamp), identity)
     info = AdapterInfo(
         id=identity[:16], digest=identity, rank=config.r, alpha=config.lora_alpha,
         target_modules=tuple(sorted({name.rpartition(".")[2] for name in matrices})), bytes=expected,
@@ -115,18 +150,27 @@ def read_adapter(directory: Path, shapes: Mapping[str, tuple[int, int]], fingerp
     return Adapter(info, lora_scale(config.lora_alpha, config.r, rslora=config.use_rslora), matrices)
 
 
-def _bytes(path: Path, limit: int) -> bytes:
+def _bytes(path: Path, limit: int) -> tuple[bytes, Stamp]:
     try:
         with path.open("rb") as file:
+            stamp = _stamp(file.fileno())
             # As much as it says it has, not as much as it may have: memory is taken for what is asked.
-            data = file.read(min(os.fstat(file.fileno()).st_size, limit) + 1)
+            data = file.read(min(stamp[2], limit) + 1)
+            changed = _stamp(file.fileno()) != stamp
     except OSError as error:
         raise AdapterInvalid(
             f"{path.name} is missing or cannot be read ({error.strerror})", "get the adapter again"
         ) from error
     if len(data) > limit:
         raise AdapterInvalid(f"{path.name} is larger than {limit} bytes, more than such an adapter can be", HINT)
-    return data
+    if changed:
+        raise AdapterInvalid(f"{path.name} was written while it was read", "load it again once it is whole")
+    return data, stamp
+
+
+def _stamp(descriptor: int) -> Stamp:
+    status = os.fstat(descriptor)
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _config(raw: bytes) -> _Config:
@@ -166,7 +210,12 @@ def _metadata(raw: bytes) -> dict[str, Any]:
 
 
 def _matrices(
-    tensors: Mapping[str, Tensor], config: _Config, shapes: Mapping[str, tuple[int, int]], modules: list[str]
+    tensors: Mapping[str, Tensor],
+    config: _Config,
+    shapes: Mapping[str, tuple[int, int]],
+    modules: list[str],
+    *,
+    finite: bool,
 ) -> dict[str, tuple[Tensor, Tensor]]:
     for target in config.target_modules:
         if target.rpartition(".")[2] not in ALL_LINEAR or not any(
@@ -200,7 +249,7 @@ def _matrices(
             )
         if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):
             raise AdapterInvalid(f"{key} is of type {tensor.dtype}, not a float of 16 or 32 bits", HINT)
-        if not _finite(tensor):
+        if not finite and not _finite(tensor):
             raise AdapterInvalid(
                 f"{key} has values that are not finite", "get the adapter again, or train it with a lower rate"
             )

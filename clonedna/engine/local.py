@@ -33,7 +33,7 @@ from clonedna.core.model import (
     SampleRequest,
     Score,
 )
-from clonedna.engine.adapters import Adapter, read_adapter
+from clonedna.engine.adapters import Adapter, Seen, read_adapter
 from clonedna.engine.bases import Base, load_base
 from clonedna.engine.checkpoints import read_state
 from clonedna.engine.lanes import Lanes
@@ -114,6 +114,7 @@ class LocalEngine:
         self._sampler = Sampler(
             self._model, self._stacks, self._lanes, self._prefixes, self._statistics, lambda: self._training.slots > 0
         )
+        self._seen = Seen()
         self._shelf = Shelf(self._read, adapter_bytes, self._sampler.gone)
         self._tokenizer = base.tokenizer
         self._outbox = _Outbox()
@@ -274,7 +275,7 @@ class LocalEngine:
         return [tensors]
 
     def _read(self, directory: Path) -> Adapter:
-        return read_adapter(directory, self._model.shapes, self.base.fingerprint)
+        return read_adapter(directory, self._model.shapes, self.base.fingerprint, self._seen)
 
 
 class _Outbox:

@@ -1,8 +1,11 @@
 """Adapter files: what is written is PEFT's, what is not plain LoRA on this base is refused with the reason."""
 
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import warnings
 from collections.abc import Callable
@@ -14,9 +17,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from clonedna.core.canonical import sha256
 from clonedna.core.errors import AdapterInvalid, NoMemory, NoSpace, WrongBase
 from clonedna.core.model import Example, Layer, LoraSpec
-from clonedna.engine import memory
+from clonedna.engine import adapters, memory
 from clonedna.engine.adapters import CONFIG, WEIGHTS, write_adapter
 from clonedna.engine.local import LocalEngine
 from tests.unit.engine import small
@@ -206,3 +210,46 @@ def test_a_directory_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     matrices = {"model.layers.0.self_attn.q_proj": (torch.ones(1, 2), torch.ones(2, 1))}
     with pytest.raises(NoSpace, match="cannot write the adapter"):
         write_adapter(tmp_path / "file" / "x", matrices, rank=1, alpha=1, rslora=False, base="b", fingerprint="f")
+
+
+def test_files_that_were_hashed_are_hashed_again_once_anything_wrote_to_them(
+    engine: LocalEngine, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[int] = []
+
+    def counted(data: bytes) -> str:
+        hashed.append(len(data))
+        return sha256(data)
+
+    monkeypatch.setattr(adapters, "sha256", counted)
+    monkeypatch.setattr(adapters, "_SETTLED", 0)
+    seen = adapters.Seen()
+    shapes, fingerprint = engine._model.shapes, engine.base.fingerprint
+
+    def read() -> adapters.Adapter:
+        return adapters.read_adapter(copy, shapes, fingerprint, seen)
+
+    first, again = read(), read()
+    assert again.info == first.info
+    assert len(hashed) == 2
+    before = (copy / WEIGHTS).stat()
+    tensors(lambda held: held[Q0.format("A")].mul_(2))(copy)
+    os.utime(
+        copy / WEIGHTS, ns=(before.st_atime_ns, before.st_mtime_ns)
+    )  # of equal size and, as it claims, of equal age
+    other = read()
+    assert (copy / WEIGHTS).stat().st_size == before.st_size
+    assert len(hashed) == 4
+    assert other.info.digest != first.info.digest
+    tensors(poisoned(float("nan")))(copy)
+    with pytest.raises(AdapterInvalid, match="not finite"):
+        read()
+    with pytest.raises(AdapterInvalid, match="not finite"):
+        read()
+
+
+def test_files_that_have_just_changed_are_not_taken_as_known(engine: LocalEngine, copy: Path) -> None:
+    (copy / CONFIG).touch()
+    seen = adapters.Seen()
+    adapters.read_adapter(copy, engine._model.shapes, engine.base.fingerprint, seen)
+    assert not seen._digests
