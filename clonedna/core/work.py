@@ -184,7 +184,7 @@ class Instruction(Value):
 
 
 class About(Value):
-    """What a teacher may be told of the person, all of it third-party text: languages by share, topics, and how they describe themselves."""
+    """What a teacher may be told of a person, all of it third-party text: languages by share, topics, how they describe themselves."""
 
     languages: tuple[tuple[str, float], ...] = ()
     topics: tuple[str, ...] = ()

@@ -2,20 +2,21 @@
 
 Needs no key and no network, and invents nothing. What it shows in the instruction is not in the answer: a docstring and its
 signature are shown only in the ``body`` form, where the completion starts behind them; the ``whole`` form uses only text that
-stands outside of the span (leading comment, commit subject, path) and the bare name with its argument names.
+stands outside of the span (leading comment, commit subject, path) and the bare name with its argument names; the ``change`` form
+shows the lines that a commit replaced. A comment or subject whose words stand in the answer as well is left out.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from clonedna.core.work import Form, Instruction, Span
+from clonedna.core.block import Teaching
+from clonedna.core.work import Instruction, Span
+from clonedna.teachers.forms import call_of, completion_of, completion_start, form_of, language_of, one_line, shown_of
 
-LANGUAGE_NAMES = {"python": "Python", "javascript": "JavaScript", "typescript": "TypeScript"}
 MAX_COMMENT = 300
-_EMAIL = re.compile(r"\S+@\S+\.\w+")
 
 
 class OwnWords:
@@ -30,38 +31,31 @@ class OwnWords:
 
     async def write_instruction(self, span: Span) -> Instruction:
         """The instruction for ``span``; the same span always gives the same text."""
-        form = self._form(span)
-        lines = span.text.split("\n")
-        head = "\n".join(lines[: (span.body_start or span.start) - span.start])
+        form, shown, answer = form_of(span), shown_of(span), completion_of(span)
         text = self._prompts.get_template(f"{form}.j2").render(
-            language=LANGUAGE_NAMES[span.language],
+            language=language_of(span),
             fence=span.language,
             kind=span.kind,
-            call=self._call(span),
+            call=call_of(span),
             path=span.path,
-            comment=_one_line(span.comment),
-            subject=span.subject,
-            head=head,
-            before=(span.before or "").rstrip("\n"),
+            comment=_outside(one_line(span.comment, MAX_COMMENT), answer),
+            subject=_outside(span.subject, answer),
+            head=shown,
+            before=shown,
         )
-        start = span.body_start if form == "body" and span.body_start else span.start
-        return Instruction(form=form, text=text, completion_start=start)
+        return Instruction(form=form, text=text, completion_start=completion_start(span))
 
-    @staticmethod
-    def _form(span: Span) -> Form:
-        """Half of the documented functions ask for the body; which half is decided by the span's digest, so it never changes."""
-        if span.kind == "hunk":
-            return "change"
-        if span.body_start is not None and span.docstring and int(span.sha256[:2], 16) % 2 == 0:
-            return "body"
-        return "whole"
+    def estimate(self, spans: Sequence[Span]) -> Teaching:
+        return Teaching(teacher=self.name)
 
-    @staticmethod
-    def _call(span: Span) -> str:
-        return span.name if span.kind == "class" else f"{span.name}({', '.join(span.arguments)})"
+    @property
+    def teaching(self) -> Teaching:
+        return Teaching(teacher=self.name)
+
+    async def close(self) -> None:
+        """Nothing is open."""
 
 
-def _one_line(comment: str) -> str:
-    """A comment as one bounded line, without words that look like an e-mail address."""
-    flat = _EMAIL.sub("", " ".join(comment.split()))
-    return flat if len(flat) <= MAX_COMMENT else flat[:MAX_COMMENT].rsplit(" ", 1)[0]
+def _outside(words: str, answer: str) -> str:
+    """``words``, unless the answer says them too (in any case and spacing)."""
+    return "" if " ".join(words.casefold().split()) in " ".join(answer.casefold().split()) else words
