@@ -6,18 +6,18 @@ the next step. Faces map the class to an exit status (``exit_code``) or an HTTP 
     DnaError
     ├── InputError            2 / 400   the request itself cannot be carried out as given
     │   ├── NotARepository, NoSuchAuthor, AuthorNeeded, UnknownBase, BadConfig, BadReference
-    │   ├── MethodNotAllowed (405), TooSlow (408), TooLarge (413)
+    │   ├── MethodNotAllowed (405), TooSlow (408), TooLarge (413), DocumentEncrypted
     ├── NotFound              3 / 404   it does not exist here
     │   └── BlockNotFound, JobNotFound
     ├── Refused               4 / 403   it could be done, but may not
-    │   ├── Unauthorised (401)
+    │   ├── Unauthorised (401), AddressRefused
     │   ├── ConsentMissing
     │   │   └── ConsentInvalid, ConsentRevoked
     │   ├── LicenceUnknown, LicenceNotAllowed, TooFewSpans, BlockRejected, BlockUntrusted, BlockRevoked, WrongBase
     ├── Corrupt               5 / 422   what was read is not what was written
-    │   └── BlockCorrupt, SignatureInvalid, AdapterInvalid, BadAnswer
+    │   └── BlockCorrupt, DocumentBroken, SignatureInvalid, AdapterInvalid, BadAnswer
     ├── Unavailable           6 / 503   something this needs is missing or full
-    │   └── NoSpace, NoMemory, GitFailed, TimedOut, JobBusy, Overloaded (429)
+    │   └── NoSpace, NoMemory, GitFailed, FetchFailed, TimedOut, JobBusy, Overloaded (429)
     ├── Interrupted         130 / 499   somebody stopped it; nothing is half-written
     │   └── Cancelled
     └── Internal             70 / 500   a fault of ours
@@ -95,6 +95,12 @@ class TooLarge(InputError):
     code, http_status = "too_large", 413
 
 
+class DocumentEncrypted(InputError):
+    """A document that only a password opens."""
+
+    code = "document_encrypted"
+
+
 class NotFound(DnaError):
     code, exit_code, http_status = "not_found", 3, 404
 
@@ -115,6 +121,12 @@ class Unauthorised(Refused):
     """No key was given, or not the server's."""
 
     code, http_status = "unauthorised", 401
+
+
+class AddressRefused(Refused):
+    """An address on the web that is not asked: private, not http, with a password, redirected to such a one."""
+
+    code = "address_refused"
 
 
 class LicenceUnknown(Refused):
@@ -175,6 +187,12 @@ class BlockCorrupt(Corrupt):
     code = "block_corrupt"
 
 
+class DocumentBroken(Corrupt):
+    """A page or file of a person that is not what its kind says, or was made to break its reader."""
+
+    code = "document_broken"
+
+
 class SignatureInvalid(Corrupt):
     code = "signature_invalid"
 
@@ -205,6 +223,12 @@ class NoMemory(Unavailable):
 
 class GitFailed(Unavailable):
     code = "git_failed"
+
+
+class FetchFailed(Unavailable):
+    """A web page that did not come: no such host, no connection, or an HTTP status that says so."""
+
+    code = "fetch_failed"
 
 
 class TimedOut(Unavailable):
