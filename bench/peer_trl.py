@@ -65,7 +65,8 @@ class Trl:
     """An SFTTrainer over ``examples``. ``packed``: tokens of a pack; 0 = padded batches of ``batch``. ``bf16``: its autocast."""
 
     def __init__(
-        self, base: Path, adapter: Path, examples: Sequence[Tokens], scratch: Path, *, packed: int, batch: int, rate: float, bf16: bool = False
+        self, base: Path, adapter: Path, examples: Sequence[Tokens], scratch: Path,
+        *, packed: int, batch: int, rate: float, bf16: bool = False,
     ) -> None:  # fmt: skip
         disable_progress_bar()
         model = peft.PeftModel.from_pretrained(models.plain(base), str(adapter), is_trainable=True)
