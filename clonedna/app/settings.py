@@ -18,7 +18,7 @@ from clonedna.core.errors import BadConfig
 
 PREFIX = "DNA_"
 XAI_URL = "https://api.x.ai/v1"
-ENVIRONMENT_ONLY = {"teacher_key"}
+ENVIRONMENT_ONLY = {"teacher_key", "key_passphrase"}
 
 
 class Settings(BaseSettings):
@@ -29,6 +29,7 @@ class Settings(BaseSettings):
     ``adapter_bytes`` for adapters in memory (and as much again for slots) and ``cache_bytes`` for keys and values, 0 = an
     eighth of the free memory each; ``prefix_bytes`` for prompts' beginnings, -1 = a quarter of that; ``max_waiting`` requests beyond
     those that run; ``duty``: share of the time for training while requests run.
+    ``key_passphrase`` of this machine's signing key, from the environment alone (docs/keys.md).
     The server's: ``api_key`` lets a client use it, ``admin_key`` (where set, and then only this one) also change what it serves;
     ``max_body_bytes`` of one request, ``max_requests`` at one time, ``max_choices`` = prompts x n of one request,
     ``request_timeout`` and ``drain_seconds`` in seconds.
@@ -77,6 +78,7 @@ class Settings(BaseSettings):
     teacher_completion_price: float | None = Field(default=None, ge=0)
     general_dataset: str = Field(default="yahma/alpaca-cleaned", min_length=1)
     general_file: Path | None = None
+    key_passphrase: SecretStr | None = Field(default=None, min_length=1, max_length=1024)
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     api_key: SecretStr | None = Field(default=None, min_length=16)
@@ -157,5 +159,5 @@ def _refuse_unknown_environment() -> None:
 def _explain(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=True)[0]
     where = ".".join(str(part) for part in first["loc"])
-    given = "..." if where.endswith("_key") else repr(first["input"])  # a secret is never shown
+    given = "..." if where.endswith(("_key", "_passphrase")) else repr(first["input"])  # a secret is never shown
     return f"setting {where!r} = {given}: {first['msg']}"

@@ -13,9 +13,11 @@ the next step. Faces map the class to an exit status (``exit_code``) or an HTTP 
     │   ├── Unauthorised (401), AddressRefused
     │   ├── ConsentMissing
     │   │   └── ConsentInvalid, ConsentRevoked
-    │   ├── LicenceUnknown, LicenceNotAllowed, TooFewSpans, BlockRejected, BlockUntrusted, BlockRevoked, WrongBase
+    │   ├── LicenceUnknown, LicenceNotAllowed, TooFewSpans, BlockRejected, BlockRevoked, WrongBase, KeyLocked, KeyLogOlder
+    │   └── BlockUntrusted
+    │       └── BlockUnsigned, KeyWeak, KeyCompromised
     ├── Corrupt               5 / 422   what was read is not what was written
-    │   └── BlockCorrupt, DocumentBroken, SignatureInvalid, AdapterInvalid, BadAnswer
+    │   └── BlockCorrupt, DocumentBroken, SignatureInvalid, KeyLogInvalid, AdapterInvalid, BadAnswer
     ├── Unavailable           6 / 503   something this needs is missing or full
     │   └── NoSpace, NoMemory, GitFailed, FetchFailed, TimedOut, JobBusy, Overloaded (429)
     ├── Interrupted         130 / 499   somebody stopped it; nothing is half-written
@@ -164,9 +166,37 @@ class BlockRejected(Refused):
 
 
 class BlockUntrusted(Refused):
-    """Unsigned, or signed by a key that this machine does not trust."""
+    """Signed by a key that this machine does not trust; its subclasses are the other reasons why nobody vouches for it."""
 
     code = "block_untrusted"
+
+
+class BlockUnsigned(BlockUntrusted):
+    code = "block_unsigned"
+
+
+class KeyWeak(BlockUntrusted):
+    """A public key that others than its owner could sign for, or that is no point of the curve."""
+
+    code = "key_weak"
+
+
+class KeyCompromised(BlockUntrusted):
+    """Signed by a key that its owner gave up as compromised, and not known here before."""
+
+    code = "key_compromised"
+
+
+class KeyLocked(Refused):
+    """A private key that is protected, and no passphrase or the wrong one."""
+
+    code = "key_locked"
+
+
+class KeyLogOlder(Refused):
+    """A key log that is older than the one seen here, or tells another story."""
+
+    code = "key_log_older"
 
 
 class BlockRevoked(Refused):
@@ -195,6 +225,12 @@ class DocumentBroken(Corrupt):
 
 class SignatureInvalid(Corrupt):
     code = "signature_invalid"
+
+
+class KeyLogInvalid(Corrupt):
+    """A key log whose entries do not follow from each other, or a trust record that is damaged."""
+
+    code = "key_log_invalid"
 
 
 class AdapterInvalid(Corrupt):
