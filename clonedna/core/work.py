@@ -9,6 +9,7 @@ import re
 from typing import Any, Literal
 
 from clonedna.core.model import Message
+from clonedna.core.people import Account
 from clonedna.core.value import Value
 
 Language = Literal["python", "javascript", "typescript", "text"]
@@ -63,7 +64,11 @@ class AuthorShare(Value):
 
 
 class Repository(Value):
-    """A repository at one commit. ``url`` is fit for a block: no credentials, never a local path (``local:NAME`` when it has no remote)."""
+    """A repository at one commit. ``url`` is fit for a block: no credentials, never a local path (``local:NAME`` when it has no remote).
+
+    Of a whole account: ``parts`` are its repositories, ``commit`` the first 40 hex digits of the SHA-256 of their ``url commit`` lines,
+    and ``commits`` those that the account's API listing showed.
+    """
 
     name: str
     url: str
@@ -72,14 +77,31 @@ class Repository(Value):
     licence: Licence
     commits: int
     authors: tuple[AuthorShare, ...] = ()
+    parts: tuple[Repository, ...] = ()
+
+
+class Refusal(Value):
+    """Something that was not used, and why. ``reason`` is a stable word, ``detail`` a few more; never the content."""
+
+    path: str
+    start: int | None = None
+    end: int | None = None
+    reason: str
+    detail: str = ""
 
 
 class Found(Value):
-    """What ``Source.find`` found. ``location`` is where this machine reads it (a path); it never enters a block."""
+    """What ``Source.find`` found. ``location`` is where this machine reads it (a path); it never enters a block.
+
+    ``account``: set when a forge's account was asked for, whose commits alone then count; what consent is about. ``refusals``: what of it
+    will not be read.
+    """
 
     repository: Repository
     location: str
     you: Identity | None = None
+    account: Account | None = None
+    refusals: tuple[Refusal, ...] = ()
 
 
 class Span(Value):
@@ -89,6 +111,7 @@ class Span(Value):
     of ``path`` at ``commit``. ``owned`` is the share of its non-blank lines that blame gives to the person.
     ``body_start`` is the first line after signature and docstring, where there is a docstring and a body.
     ``before`` is set for hunks: the lines that ``text`` replaced.
+    ``repository`` and ``url``: which of several repositories it stands in; empty where the collection is of one.
     """
 
     path: str
@@ -110,16 +133,8 @@ class Span(Value):
     before: str | None = None
     owned: float
     licence: str
-
-
-class Refusal(Value):
-    """Something that was not used, and why. ``reason`` is a stable word, ``detail`` a few more; never the content."""
-
-    path: str
-    start: int | None = None
-    end: int | None = None
-    reason: str
-    detail: str = ""
+    repository: str = ""
+    url: str = ""
 
 
 class Collection(Value):
