@@ -18,7 +18,7 @@ from typing import TypeVar
 import anyio
 
 from clonedna.app.parts import Parts, factory
-from clonedna.app.workspace import Workspace, require_space, write_atomic
+from clonedna.app.workspace import Workspace, naming, require_space, write_atomic
 from clonedna.core.block import (
     Candidate,
     Capability,
@@ -39,7 +39,7 @@ from clonedna.evals.likelihood import example_of
 from clonedna.mint.divide import divide
 from clonedna.mint.gate import GateLimits, judge
 from clonedna.mint.given import pairs_of, read_examples
-from clonedna.mint.instruct import instruct
+from clonedna.mint.instruct import about, instruct
 from clonedna.mint.mix import mix
 from clonedna.mint.papers import Draft, languages, papers, slug
 from clonedna.mint.sift import sift
@@ -215,17 +215,32 @@ class Minting:
         }
 
     async def _instruct(self) -> Outcome:
-        repository = self._load("find", Found).repository
-        taught = await instruct(
-            self._load("split", Divided), repository, self.author, teacher=self.parts.teacher(self.order.teacher),
-            examiner=self.parts.teacher("own-words"), emit=self.emit,
-        )  # fmt: skip
-        return taught, {"pairs": len(taught.pairs), "teacher": taught.teacher}
+        repository, divided = self._load("find", Found).repository, self._load("split", Divided)
+        teacher = self.parts.teacher(self.order.teacher, base=self.order.base, about=about(divided.train))
+        try:
+            taught = await instruct(
+                divided, repository, self.author, teacher=teacher, examiner=self.parts.teacher("own-words"),
+                secret_in=factory("secrets", "patterns"), emit=self.emit,
+            )  # fmt: skip
+            took = teacher.teaching
+        finally:
+            with anyio.CancelScope(shield=True):
+                await teacher.close()
+        counts: dict[str, int | float | str] = {"pairs": len(taught.pairs), "teacher": taught.teacher}
+        if took.model:
+            counts |= {"calls": took.calls, "cached": took.cached, "dropped": took.dropped}
+            counts |= {"prompt_tokens": took.prompt_tokens, "answer_tokens": took.completion_tokens}
+            counts["cost"] = took.cost.how if took.cost.value is None else f"${took.cost.value:.4f}"
+        return taught, counts
 
     async def _mix(self) -> Outcome:
-        require_space(self.workspace.directory, min(MODELLED_BYTES, self.parts.settings.min_free_bytes))
+        settings = self.parts.settings
+        require_space(self.workspace.directory, min(MODELLED_BYTES, settings.min_free_bytes))
         pairs = [pair for pair in self._taught().pairs if pair.split == "train"]
-        mixed = await mix(self.parts.engine(self.order.base), self.order.recipe, len(pairs), emit=self.emit)
+        mixed = await mix(
+            self.parts.engine(self.order.base), self.order.recipe, len(pairs), dataset=settings.general_dataset,
+            file=settings.general_file, secret_in=factory("secrets", "patterns"), emit=self.emit,
+        )  # fmt: skip
         return mixed, {"general": len(mixed.general), "tool_use": len(mixed.tool_use)}
 
     async def _train(self) -> Outcome:
@@ -284,9 +299,15 @@ class Minting:
         return Signed(key_id=self.parts.signer.key_id), {"key": self.parts.signer.key_id[:12]}
 
     async def _register(self) -> Outcome:
-        self.parts.store.put(self.workspace.block)
-        manifest = factory("block", "verify")(self.workspace.block, self.parts.signer)
-        reference = self.parts.registry.publish(manifest)
+        """If another mint took this version since the block was packed, it is packed and signed again as the next one; its id stays."""
+        with naming(self.parts.settings.home):
+            manifest = factory("block", "verify")(self.workspace.block, self.parts.signer)
+            if self._version(manifest.name, manifest.id)[1] != manifest.version:
+                await self._pack()
+                await self._sign()
+                manifest = factory("block", "verify")(self.workspace.block, self.parts.signer)
+            self.parts.store.put(self.workspace.block)
+            reference = self.parts.registry.publish(manifest)
         return reference, {"block": str(reference), "status": reference.status}
 
     # What the papers and the manifest are made of.
@@ -331,14 +352,18 @@ class Minting:
             tool_use_pairs=len(mixed.tool_use), epochs=trained.epochs,
         )  # fmt: skip
 
+    def _version(self, name: str, block_id: str) -> tuple[Manifest | None, str, str | None]:
+        """These files as they are registered under this name, if they are; their version, else the next; the one before it."""
+        before = next((m for m in self.parts.registry.manifests() if m.id == block_id and m.name == name), None)
+        if before is not None:
+            return before, before.version, before.previous_version
+        return None, *self.parts.registry.next_version(name)
+
     def _manifest(self, draft: Draft, staging: Path) -> Manifest:
         """The manifest of the packed files. Exactly these files under this name already registered: that block's version and time."""
         table = factory("block", "table")(staging)
         block_id = factory("block", "id")(table)
-        before = next((m for m in self.parts.registry.manifests() if m.id == block_id and m.name == draft.name), None)
-        version, previous = (
-            (before.version, before.previous_version) if before else self.parts.registry.next_version(draft.name)
-        )
+        before, version, previous = self._version(draft.name, block_id)
         spoken = tuple(language for language, _ in languages(draft.pairs) if draft.repository is not None)
         if draft.repository is not None:
             specialization = f"{', '.join(spoken)} code by {draft.author} in {draft.repository.name}"
@@ -358,7 +383,8 @@ class Minting:
             rank=lora.rank, alpha=lora.alpha, target_modules=lora.target_modules,
             recipe=recipe.model_copy(
                 update={
-                    "general_source": draft.general_source, "libraries": {name: installed(name) for name in LIBRARIES},
+                    "general_source": draft.general_source, "general_pairs": self._load("mix", Mixed).general_pairs,
+                    "teaching": self._taught().teaching, "libraries": {name: installed(name) for name in LIBRARIES},
                     "threads": base.threads, "dtype": base.dtype,
                 }
             ),

@@ -31,7 +31,7 @@ HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 def order_of(
     settings: Settings, *, target: str, authors: Sequence[Identity], name: str | None, base: str | None,
     consent: Literal["auto", "self", "local-only"],
-    allow_licence: Sequence[str], recipe: Mapping[str, Any],
+    allow_licence: Sequence[str], recipe: Mapping[str, Any], teacher: Literal["own-words", "openai", "engine"] = "own-words",
 ) -> MintOrder:  # fmt: skip
     """A checked order. Recipe entries that are ``None`` keep their defaults. Raises ``InputError`` naming the field."""
     _refuse_impossible(base or settings.base)
@@ -39,8 +39,9 @@ def order_of(
     with _explained():
         return MintOrder(
             target=str(path.absolute()) if path.exists() else target, authors=tuple(authors), name=_block_name(name),
-            base=base or settings.base, consent=consent, licences=tuple(dict.fromkeys((*settings.licences, *allow_licence))),
-            recipe=_recipe(recipe), owned_share=settings.owned_share, max_files=settings.max_files, max_changes=settings.max_changes,
+            base=base or settings.base, consent=consent, teacher=teacher,
+            licences=tuple(dict.fromkeys((*settings.licences, *allow_licence))), recipe=_recipe(recipe),
+            owned_share=settings.owned_share, max_files=settings.max_files, max_changes=settings.max_changes,
         )  # fmt: skip
 
 

@@ -8,16 +8,20 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from clonedna.app.settings import Settings
+from clonedna.app.settings import XAI_URL, Settings
 from clonedna.core.block import Check
 from clonedna.core.errors import BadConfig, InputError
 from clonedna.core.model import Example
 from clonedna.core.seams import Consents, Engine, Registry, Signer, Source, Store, Teacher
-from clonedna.core.work import Refusal
+from clonedna.core.work import About, Refusal
 
 FACTORIES: dict[str, dict[str, str]] = {
     "source": {"git": "clonedna.sources.git:GitSource"},
-    "teacher": {"own-words": "clonedna.teachers.own_words:OwnWords"},
+    "teacher": {
+        "own-words": "clonedna.teachers.own_words:OwnWords",
+        "openai": "clonedna.teachers.models:openai_teacher",
+        "engine": "clonedna.teachers.models:engine_teacher",
+    },
     "engine": {"local": "clonedna.engine.local:open_engine", "vllm": "clonedna.engine.vllm:open_vllm"},
     "identity": {"git": "clonedna.sources.views:identity"},
     "secrets": {"patterns": "clonedna.sources.secrets:secret_in"},
@@ -61,8 +65,26 @@ class Parts:
             max_clone_bytes=self.settings.max_clone_bytes,
         )
 
-    def teacher(self, name: str) -> Teacher:
-        return factory("teacher", name)()
+    def teacher(self, name: str, *, base: str = "", about: About | None = None) -> Teacher:
+        """The teacher of this name, told what it may know ``about`` the person; ``base`` is what the `engine` teacher asks."""
+        make, settings = factory("teacher", name), self.settings
+        if name == "own-words":
+            return make()
+        known: dict[str, Any] = {
+            "home": settings.home, "about": about or About(), "secret_in": factory("secrets", "patterns"),
+        }  # fmt: skip
+        if name == "engine":
+            return make(engine=self.engine(base), **known)
+        key = settings.teacher_key.get_secret_value() if settings.teacher_key else ""
+        if not key and settings.teacher_url.rstrip("/") == XAI_URL:
+            raise BadConfig(
+                "the openai teacher has no key", "set DNA_TEACHER_KEY or XAI_API_KEY, or another teacher_url"
+            )
+        return make(
+            url=settings.teacher_url, model=settings.teacher_model, key=key, schema=settings.teacher_schema,
+            timeout=settings.teacher_timeout, retries=settings.teacher_retries, at_once=settings.teacher_at_once,
+            prompt_price=settings.teacher_prompt_price, completion_price=settings.teacher_completion_price, **known,
+        )  # fmt: skip
 
     @cached_property
     def signer(self) -> Signer:

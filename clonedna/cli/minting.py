@@ -53,6 +53,21 @@ def mint(
         Path | None, typer.Option(help="Instead of a repository: a JSONL file of examples (chat messages).")
     ] = None,
     licence: Annotated[str, typer.Option(help="With --pairs: the licence of the examples, an SPDX id.")] = "",
+    teacher: Annotated[
+        Literal["own-words", "openai", "engine"],
+        typer.Option(
+            help="Who writes the tasks: the person's own words; a server (settings); the base model. Code goes to that server."
+        ),
+    ] = "own-words",
+    general: Annotated[
+        Literal["auto", "alpaca-cleaned", "jsonl", "rehearsal"],
+        typer.Option(
+            help="Pairs against forgetting: the hub's data set; a file (settings); the base's own answers; auto: the first there is."
+        ),
+    ] = "rehearsal",
+    general_ratio: Annotated[
+        float | None, typer.Option(min=0.0, max=4.0, help="General pairs for each pair of the person's; 0 = none.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Mint a block from one person's code in a repository, or from given pairs.
@@ -70,6 +85,8 @@ def mint(
         "learning_rate": learning_rate,
         "max_train_pairs": max_pairs,
         "rank": rank,
+        "general": None if general == "rehearsal" else general,
+        "base_instruct_ratio": general_ratio,
     }
     if (target is None) == (pairs is None):
         raise InputError("say what to mint from", "give a repository, or --pairs FILE.jsonl", param="target")
@@ -77,10 +94,12 @@ def mint(
         people = _people(state, target, author)
         order = order_of(
             state.settings, target=target, authors=people, name=name, base=base, consent=consent,
-            allow_licence=allow_licence or [], recipe=recipe,
+            allow_licence=allow_licence or [], recipe=recipe, teacher=teacher,
         )  # fmt: skip
         workspace, goes_on = state.jobs.create(order)
     else:
+        if teacher != "own-words":
+            raise InputError("given pairs have their instructions", "leave --teacher out", param="teacher")
         workspace, goes_on = _given(state, pairs, author, name, base, consent, licence, recipe)
     if goes_on:
         tell(f"going on with the interrupted job {workspace.id}")

@@ -1,22 +1,27 @@
 """The mix stage: what is trained beside the person's pairs, so that the base forgets less.
 
-General pairs are the base's own answers to a bundled list of requests (self-synthesised rehearsal, Huang et al. 2024), tool-use
-pairs are ours. Which source was used is named in the result and goes into the recipe.
+General pairs are drawn, seeded, from a source that the order names (`clonedna.mint.general`) or are the base's own answers to a bundled
+list of requests (self-synthesised rehearsal, Huang et al. 2024). Tool-use pairs are ours. What was used goes into the recipe.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import anyio
 
-from clonedna.core.block import Recipe
-from clonedna.core.events import Emit, StageProgress
+from clonedna.core.block import GeneralPairs, Recipe
+from clonedna.core.canonical import digest
+from clonedna.core.errors import BadConfig, Unavailable
+from clonedna.core.events import Emit, Note, StageProgress
 from clonedna.core.model import Example, Message, SampleRequest
 from clonedna.core.seams import Engine
+from clonedna.mint.general import alpaca, from_file
 from clonedna.mint.values import Mixed
 
 ANSWER_TOKENS = 96
@@ -43,24 +48,69 @@ def _rows(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-async def mix(engine: Engine, recipe: Recipe, candidate_pairs: int, *, emit: Emit) -> Mixed:
-    """``base_instruct_ratio`` x ``candidate_pairs`` rehearsal answers and the recipe's tool-use pairs.
+async def mix(
+    engine: Engine, recipe: Recipe, candidate_pairs: int, *, dataset: str, file: Path | None,
+    secret_in: Callable[[str], str | None], emit: Emit,
+) -> Mixed:  # fmt: skip
+    """``base_instruct_ratio`` x ``candidate_pairs`` general pairs from ``recipe.general``, and the recipe's tool-use pairs.
 
-    Request i is answered with seed ``recipe.seed`` + i at temperature 0.7; beyond the list's end it starts again with new seeds.
-    Empty answers are left out.
+    A source that was named and cannot be had is an error (``BadConfig``, ``Unavailable``, ``InputError``). Only ``auto`` goes on to the
+    next: the hub's ``dataset``, ``file``, rehearsal; it says so, and the recipe has the one that was used.
     """
     wanted = round(recipe.base_instruct_ratio * candidate_pairs)
+    source, how, general = "none", "none", ()
+    if wanted:
+        source, how, general = await _general(engine, recipe, wanted, dataset, file, secret_in, emit)
+    if not general:
+        source, how = "none", "none"
+    return Mixed(
+        general=general,
+        general_source=how,
+        tool_use=tool_use_pairs()[: recipe.tool_use_pairs],
+        general_pairs=GeneralPairs(
+            source=source, how=how, n=len(general), ratio=recipe.base_instruct_ratio, seed=recipe.seed, digest=digest(general)
+        ),
+    )  # fmt: skip
+
+
+Drawn = tuple[Literal["alpaca-cleaned", "jsonl", "rehearsal"], str, tuple[Example, ...]]
+
+
+async def _general(
+    engine: Engine, recipe: Recipe, wanted: int, dataset: str, file: Path | None,
+    secret_in: Callable[[str], str | None], emit: Emit,
+) -> Drawn:  # fmt: skip
+    most = min(recipe.max_tokens, engine.base.context)
+    if recipe.general in ("alpaca-cleaned", "auto"):
+        try:
+            found = await anyio.to_thread.run_sync(lambda: alpaca(dataset, wanted, recipe.seed, most, secret_in))
+            return "alpaca-cleaned", f"{dataset} from the hub, drawn with the recipe's seed", found
+        except (BadConfig, Unavailable) as error:
+            if recipe.general != "auto":
+                raise
+            emit(Note(level="warning", text=f"general pairs are not from the hub ({error.code})"))
+    if recipe.general == "jsonl" or (recipe.general == "auto" and file is not None):
+        if file is None:
+            raise BadConfig("no file of general pairs is set", "set general_file (or DNA_GENERAL_FILE) to a JSONL file")
+        found, name = await anyio.to_thread.run_sync(lambda: from_file(file, wanted, recipe.seed, most, secret_in))
+        return "jsonl", f"a file of pairs, sha256 {name}, drawn with the recipe's seed", found
+    if recipe.general == "auto":
+        emit(Note(text="general pairs are the base's own answers to bundled requests"))
+    return "rehearsal", SOURCE, await rehearse(engine, recipe.seed, wanted, emit=emit)
+
+
+async def rehearse(engine: Engine, seed: int, wanted: int, *, emit: Emit) -> tuple[Example, ...]:
+    """Request i is answered with seed ``seed`` + i at temperature 0.7; beyond the list's end it starts again with new seeds.
+
+    Empty answers are left out.
+    """
     requests = rehearsal_requests()
     answers: list[str] = [""] * wanted
 
     async def answer(i: int) -> None:
         request = SampleRequest(
-            messages=requests[i % len(requests)],
-            max_tokens=ANSWER_TOKENS,
-            temperature=TEMPERATURE,
-            top_p=TOP_P,
-            seed=recipe.seed + i,
-        )
+            messages=requests[i % len(requests)], max_tokens=ANSWER_TOKENS, temperature=TEMPERATURE, top_p=TOP_P, seed=seed + i
+        )  # fmt: skip
         answers[i] = "".join([chunk.text async for chunk in engine.sample(request)])
 
     for start in range(0, wanted, AT_ONCE):
@@ -69,11 +119,6 @@ async def mix(engine: Engine, recipe: Recipe, candidate_pairs: int, *, emit: Emi
             for i in range(start, end):
                 group.start_soon(answer, i)
         emit(StageProgress(stage="mix", done=end, total=wanted, unit="answers"))
-    general = tuple(
+    return tuple(
         Example(messages=requests[i % len(requests)], completion=text) for i, text in enumerate(answers) if text.strip()
-    )
-    return Mixed(
-        general=general,
-        general_source=SOURCE if general else "none",
-        tool_use=tool_use_pairs()[: recipe.tool_use_pairs],
     )

@@ -25,7 +25,7 @@ from clonedna.teachers.asking import Answer
 MOST_BYTES = 256 * 1024
 MOST_TOKENS = 2048
 MOST_COUNTED = 10_000_000
-NO_KEY = "none"
+SENT = {"host", "content-type", "content-length", "accept", "user-agent", "connection"}
 
 
 class OpenAIModel:
@@ -44,11 +44,10 @@ class OpenAIModel:
         self._model, self._schema = model, schema
         self._limit = anyio.CapacityLimiter(at_once)
         self._understood = False
-        # Empty, not None: the SDK would take these from its own environment variables and send them to this server.
+        transport = _Bounded(timeout, f"Bearer {key}" if key else None)
         self._client = openai.AsyncOpenAI(
-            api_key=key or NO_KEY, base_url=url, organization="", project="", max_retries=retries, timeout=timeout,
-            default_headers={"Accept-Encoding": "identity"},
-            http_client=httpx2.AsyncClient(transport=_Bounded(timeout), trust_env=False, follow_redirects=False),
+            api_key=key or "none", base_url=url, max_retries=retries, timeout=timeout,
+            http_client=httpx2.AsyncClient(transport=transport, trust_env=False, follow_redirects=False),
         )  # fmt: skip
 
     async def ask(self, system: str, data: dict[str, Any], schema: dict[str, Any]) -> Answer:
@@ -159,14 +158,22 @@ def _is_loopback(host: str) -> bool:
 
 
 class _Bounded(httpx2.AsyncBaseTransport):
-    """Reads each answer whole, within ``seconds`` and ``MOST_BYTES``; what is longer is cut there, and what is compressed is dropped."""
+    """Reads each answer whole, within ``seconds`` and ``MOST_BYTES``; what is longer is cut there, and what is compressed is dropped.
 
-    def __init__(self, seconds: float) -> None:
+    Only the headers that a call needs are sent: the SDK would add what its own environment variables say, and tell of this machine.
+    """
+
+    def __init__(self, seconds: float, authorisation: str | None) -> None:
         self._inner = httpx2.AsyncHTTPTransport(trust_env=False)
-        self._seconds = seconds
+        self._seconds, self._authorisation = seconds, authorisation
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         body = bytearray()
+        for name in set(request.headers) - SENT:
+            del request.headers[name]
+        request.headers["accept-encoding"] = "identity"
+        if self._authorisation:
+            request.headers["authorization"] = self._authorisation
         try:
             with anyio.fail_after(self._seconds):
                 response = await self._inner.handle_async_request(request)

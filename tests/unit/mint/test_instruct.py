@@ -15,6 +15,7 @@ from clonedna.mint.divide import divide
 from clonedna.mint.instruct import instruct, make_pair
 from clonedna.mint.sift import sift
 from clonedna.mint.values import Taught
+from clonedna.sources.secrets import secret_in
 from clonedna.teachers.own_words import OwnWords
 from tests.values import REPOSITORY, collection, span
 
@@ -23,7 +24,9 @@ def taught(teacher: object, count: int = 60, **changes: object) -> Taught:
     divided = divide(sift(collection(count, **changes), max_tokens=1000), Recipe())
 
     async def work() -> Taught:
-        return await instruct(divided, REPOSITORY, "Ada Example", teacher=teacher, examiner=OwnWords(), emit=silent)  # type: ignore[arg-type]
+        return await instruct(
+            divided, REPOSITORY, "Ada Example", teacher=teacher, examiner=OwnWords(), secret_in=secret_in, emit=silent
+        )  # type: ignore[arg-type]
 
     return anyio.run(work)
 
