@@ -22,7 +22,7 @@ from clonedna.app import merge_papers as inherited
 from clonedna.app.blocks import Blocks
 from clonedna.app.merge_papers import Parent
 from clonedna.app.parts import Parts, factory
-from clonedna.app.workspace import now, require_space, write_atomic
+from clonedna.app.workspace import naming, now, require_space, write_atomic
 from clonedna.core.block import NAME_PATTERN, BlockRef, Capability, Check, ConsentRecord, Lineage, Manifest, Share
 from clonedna.core.canonical import strict_json
 from clonedna.core.errors import InputError, UnknownBase, WrongBase
@@ -207,10 +207,11 @@ class Merging:
         )  # fmt: skip
         for file, data in inherited.papers(name, parents, record, report, inherited.verdict(peft)).items():
             write_atomic(staging / file, data)
-        factory("block", "pack")(staging, self._manifest(name, parents, record, report, peft, staging))
-        factory("block", "sign")(staging, self.parts.signer)
-        self.parts.store.put(staging)
-        return self.parts.registry.publish(factory("block", "verify")(staging, self.parts.signer))
+        with naming(self.parts.settings.home):
+            factory("block", "pack")(staging, self._manifest(name, parents, record, report, peft, staging))
+            factory("block", "sign")(staging, self.parts.signer)
+            self.parts.store.put(staging)
+            return self.parts.registry.publish(factory("block", "verify")(staging, self.parts.signer))
 
     def _manifest(
         self, name: str, parents: Sequence[Parent], record: MergeRecord, report: MergeReport, peft: Check, staging: Path

@@ -209,3 +209,12 @@ def require_space(directory: Path, needed: int) -> None:
             f"{free // 1_000_000} MB are free on the disk of {directory}; {needed // 1_000_000} MB are needed",
             "free some space, then: dna jobs resume (or choose another DNA_HOME)", free=free, needed=needed,
         )  # fmt: skip
+
+
+@contextmanager
+def naming(home: Path) -> Generator[None]:
+    """Held, by one process of this home at a time, from where a block's version is chosen until the version is taken."""
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "naming.lock").open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)  # held for as long as a manifest is signed and written
+        yield

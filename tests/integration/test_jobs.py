@@ -126,6 +126,19 @@ def test_another_seed_is_a_new_version_that_names_the_one_before(tmp_path: Path)
     assert jobs.parts.registry.resolve(str(second)).previous_version == "1.0.0"
 
 
+def test_two_mints_that_were_packed_as_one_version_become_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = jobs_at(tmp_path)
+    first, _ = jobs.create(order())
+    with monkeypatch.context() as patch:
+        failing("register", NoSpace("full", "free some"), patch)
+        with pytest.raises(NoSpace):
+            jobs.run(first, silent)
+    second, _ = jobs.create(order(recipe=order().recipe.model_copy(update={"seed": 5})))
+    assert str(jobs.run(second, silent)) == "ada-example@1.0.0"
+    assert str(jobs.run(first, silent)) == "ada-example@1.1.0"
+    assert jobs.parts.registry.resolve("ada-example").previous_version == "1.0.0"
+
+
 def test_the_same_order_takes_up_an_interrupted_job(tmp_path: Path) -> None:
     jobs = jobs_at(tmp_path)
     workspace, _ = jobs.create(order())
