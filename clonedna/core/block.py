@@ -20,6 +20,8 @@ NAME_PATTERN = r"^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$"
 VERSION_PATTERN = r"^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)$"
 DIGEST_PATTERN = r"^[0-9a-f]{64}$"
 
+Use = Literal["mint", "serve", "share"]
+
 
 class Measure(Value):
     """A number with its standing. ``not_available`` has no value and says why in ``how``."""
@@ -135,7 +137,7 @@ class ConsentRecord(Value):
 
     mode: Literal["self", "granted", "local-only"]
     status: Literal["none", "requested", "granted", "revoked", "expired"]
-    uses: tuple[Literal["mint", "serve", "share"], ...]
+    uses: tuple[Use, ...]
     repositories: tuple[str, ...]
     subject: str
     identity_digest: str
@@ -216,11 +218,14 @@ class GateVerdict(Value):
 
 
 class SourceFile(Value):
+    """``repository``: which of several, by its URL; empty where the record is of one."""
+
     path: str
     blob: str
     language: str
     bytes: int
     ranges: tuple[tuple[int, int], ...]
+    repository: str = ""
 
 
 class GivenFile(Value):

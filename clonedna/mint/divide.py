@@ -1,6 +1,7 @@
 """The split stage: what is held out, decided before anything is generated.
 
-Whole files are held out. Where one file holds most of a person's code, whole top-level definitions are, and the result says so.
+Whole repositories are held out where there are three or more, else whole files. Where one file holds most of a person's code, whole
+top-level definitions are. The result says which.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from clonedna.mint.values import Divided, Sifted
 LEAK_SIMILAR = 0.7
 MOST_HELD_OUT = 0.4
 VALIDATION_FROM = 60
+REPOSITORIES = 3
 VALIDATION_SHARE = 0.1
 
 
 def divide(sifted: Sifted, recipe: Recipe) -> Divided:
-    """Hold out ``holdout_share`` of the spans (at least ``min_holdout``) by whole files; from 60 spans on also a validation part.
+    """Hold out ``holdout_share`` of the spans (at least ``min_holdout``) whole; from 60 spans on also a validation part, by whole files.
 
     Training spans that are near-duplicates of held-out ones are dropped. Raises ``TooFewSpans`` when less than ``min_spans`` are there.
     """
@@ -30,7 +32,11 @@ def divide(sifted: Sifted, recipe: Recipe) -> Divided:
     if len(spans) < recipe.min_spans:
         raise _too_few(len(spans), recipe.min_spans)
     want = max(recipe.min_holdout, round(recipe.holdout_share * len(spans)))
-    by, held = "file", _hold_out(spans, lambda s: s.path, want, f"{recipe.seed}:holdout")
+    by, held = "repository", None
+    if len({span.url for span in spans}) >= REPOSITORIES:
+        held = _hold_out(spans, lambda s: s.url, want, f"{recipe.seed}:holdout")
+    if held is None:
+        by, held = "file", _hold_out(spans, _file, want, f"{recipe.seed}:holdout")
     if held is None:
         by, held = "definition", _hold_out(spans, _definition, want, f"{recipe.seed}:holdout")
     if held is None:
@@ -39,7 +45,7 @@ def divide(sifted: Sifted, recipe: Recipe) -> Divided:
     rest = [span for span in spans if id(span) not in held]
     validation: list[Span] = []
     if len(rest) >= VALIDATION_FROM:
-        part = _hold_out(rest, lambda s: s.path, round(VALIDATION_SHARE * len(rest)), f"{recipe.seed}:validation")
+        part = _hold_out(rest, _file, round(VALIDATION_SHARE * len(rest)), f"{recipe.seed}:validation")
         validation = [span for span in rest if part and id(span) in part]
     own = {id(span) for span in validation}
     train, leaks = without_near_duplicates(
@@ -65,8 +71,12 @@ def _too_few(found: int, needed: int) -> TooFewSpans:
     )  # fmt: skip
 
 
+def _file(span: Span) -> str:
+    return f"{span.url}:{span.path}"
+
+
 def _definition(span: Span) -> str:
-    return f"{span.path}:{span.name.split('.')[0]}"
+    return f"{_file(span)}:{span.name.split('.')[0]}"
 
 
 def _hold_out(spans: Sequence[Span], key: Callable[[Span], str], want: int, seed: str) -> set[int] | None:

@@ -85,18 +85,19 @@ def papers(draft: Draft) -> dict[str, bytes]:
 
 def source_record(draft: Draft) -> SourceRecord:
     """Files and line ranges that the pairs use, and what was refused (all counted, the first 2,000 listed)."""
-    ranges: dict[tuple[str, str, str], list[tuple[int, int]]] = defaultdict(list)
-    size: Counter[tuple[str, str, str]] = Counter()
+    ranges: dict[tuple[str, str, str, str], list[tuple[int, int]]] = defaultdict(list)
+    size: Counter[tuple[str, str, str, str]] = Counter()
+    several = draft.repository is not None and bool(draft.repository.parts)
     for pair in draft.pairs:
-        key = (pair.provenance.path, pair.provenance.blob, pair.language)
+        key = (pair.provenance.url if several else "", pair.provenance.path, pair.provenance.blob, pair.language)
         ranges[key].append((pair.provenance.start, pair.provenance.end))
         size[key] += len(pair.completion.encode())
     used = tuple(
         SourceFile(
-            path=path, blob=blob, language=language, bytes=size[path, blob, language],
-            ranges=joined(found) if draft.given else tuple(sorted(found)),
+            path=path, blob=blob, language=language, bytes=size[url, path, blob, language],
+            ranges=joined(found) if draft.given else tuple(sorted(found)), repository=url,
         )
-        for (path, blob, language), found in sorted(ranges.items())
+        for (url, path, blob, language), found in sorted(ranges.items())
     )  # fmt: skip
     return SourceRecord(
         repository=draft.repository and draft.repository.model_copy(update={"authors": ()}),

@@ -23,21 +23,24 @@ from clonedna.sources.views import Views
 class GitSource:
     """Fulfils the ``Source`` seam.
 
-    ``cache`` holds the views; ``timeout`` (seconds) bounds each call of git; ``max_clone_bytes`` what a URL may bring.
+    ``cache`` holds the views; ``timeout`` (seconds) bounds each call of git; ``max_clone_bytes`` what a URL may bring. Without
+    ``mailmap`` authors are who the commits say: what a repository's own mailmap says of them does not count.
     """
 
-    def __init__(self, *, cache: Path, timeout: float = 600.0, max_clone_bytes: int = 2_000_000_000) -> None:
-        self.timeout = timeout
+    def __init__(
+        self, *, cache: Path, timeout: float = 600.0, max_clone_bytes: int = 2_000_000_000, mailmap: bool = True
+    ) -> None:
+        self.timeout, self.mailmap = timeout, mailmap
         self.views = Views(cache.absolute(), timeout, max_clone_bytes)
 
-    def find(self, target: str) -> Found:
-        """Raises ``NotARepository`` (an empty one too), ``GitFailed``, ``TimedOut``, ``NoSpace``.
+    def find(self, target: str, revision: str = "HEAD") -> Found:
+        """Raises ``NotARepository`` (an empty one too), ``GitFailed`` (no such ``revision`` too), ``TimedOut``, ``NoSpace``.
 
         A URL is cloned, the second time fetched.
         """
         view = self.views.open(target)
         git = Git(view.directory, timeout=self.timeout)
-        commit, _, committed_at = git.text("log", "-1", "--format=%H %cI", "HEAD", "--").partition(" ")
+        commit, _, committed_at = git.text("log", "-1", "--format=%H %cI", revision, "--").partition(" ")
         git = self._at(view.directory, commit)
         total, shares = author_shares(identities(git, commit))
         with Objects(git) as objects:
@@ -71,8 +74,9 @@ class GitSource:
         return collect_spans(git, request, own_commits(git, commit, who), emit)
 
     def _at(self, directory: Path, commit: str) -> Git:
-        """Git for reading at ``commit``, with the mailmap of that commit."""
-        return Git(directory, timeout=self.timeout, settings=[f"mailmap.blob={commit}:.mailmap"])
+        """Git for reading at ``commit``, with the mailmap of that commit or with none."""
+        blob = f"{commit}:.mailmap" if self.mailmap else ""
+        return Git(directory, timeout=self.timeout, settings=[f"mailmap.blob={blob}"])
 
 
 def _index_paths(git: Git, emit: Emit) -> None:

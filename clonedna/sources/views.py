@@ -29,7 +29,10 @@ from clonedna.sources.process import Git, failure
 
 HEAD = "refs/heads/dna"
 MAX_SHALLOW = 16_000_000
-_SCHEME = re.compile(r"^((https|ssh|git)://([^/\s@]*@)?[^/\s@-]|file:///)\S*$", re.IGNORECASE)
+_SCHEME = re.compile(
+    r"^((https|ssh|git)://([^/\s@]*@)?[^/\s@-]|http://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?/|file:///)\S*$",
+    re.IGNORECASE,
+)  # plain http only on this machine
 _SCP = re.compile(r"^(?:[\w.-]+@)?(?P<host>[A-Za-z0-9][\w.-]*):(?P<path>(?!//)[^:\s-][^\s]*)$")
 _HINT = "give the path of a repository, or a git URL (https, ssh, git, file)"
 
