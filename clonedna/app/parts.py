@@ -16,7 +16,17 @@ from clonedna.core.seams import Consents, Engine, Registry, Signer, Source, Stor
 from clonedna.core.work import About, Refusal
 
 FACTORIES: dict[str, dict[str, str]] = {
-    "source": {"git": "clonedna.sources.git:GitSource"},
+    "source": {
+        "git": "clonedna.sources.git:GitSource",
+        "github": "clonedna.sources.github_source:GitHubSource",
+        "targets": "clonedna.sources.targets:Targets",
+    },
+    "github": {
+        "client": "clonedna.sources.github_client:GitHub",
+        "account": "clonedna.sources.github:account",
+        "profile": "clonedna.sources.github:profile",
+        "headhunt": "clonedna.sources.github_headhunt:headhunt",
+    },
     "teacher": {
         "own-words": "clonedna.teachers.own_words:OwnWords",
         "openai": "clonedna.teachers.models:openai_teacher",
@@ -56,14 +66,26 @@ class Parts:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._engines: dict[str, Engine] = {}
+        self.ask_passphrase: Callable[[], str] | None = None  # set by a face that has a person before it
 
     @cached_property
     def source(self) -> Source:
-        return factory("source", "git")(
-            cache=self.settings.home / "clones",
-            timeout=self.settings.git_timeout,
-            max_clone_bytes=self.settings.max_clone_bytes,
-        )
+        """Paths, git URLs and GitHub handles; each goes to its own source."""
+        settings = self.settings
+        bounds = {"cache": settings.home / "clones", "timeout": settings.git_timeout, "max_clone_bytes": settings.max_clone_bytes}
+
+        def github() -> Source:
+            return factory("source", "github")(self.github, most=settings.max_repositories, **bounds)
+
+        return factory("source", "targets")(factory("source", "git")(**bounds), github)
+
+    def github(self) -> Any:
+        """A client of GitHub, to be closed after use (``clonedna.sources.github_client.GitHub``). Raises ``BadConfig``."""
+        settings = self.settings
+        return factory("github", "client")(
+            url=settings.github_url, token=settings.github_token.get_secret_value() if settings.github_token else None,
+            cache=settings.home / "github", max_wait=settings.github_max_wait,
+        )  # fmt: skip
 
     def teacher(self, name: str, *, base: str = "", about: About | None = None) -> Teacher:
         """The teacher of this name, told what it may know ``about`` the person; ``base`` is what the `engine` teacher asks."""
@@ -88,7 +110,10 @@ class Parts:
 
     @cached_property
     def signer(self) -> Signer:
-        return factory("signer", "keyring")(self.settings.home / "keys")
+        secret = self.settings.key_passphrase
+        return factory("signer", "keyring")(
+            self.settings.home / "keys", passphrase=secret.get_secret_value() if secret else None, ask=self.ask_passphrase
+        )
 
     @cached_property
     def consents(self) -> Consents:

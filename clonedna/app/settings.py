@@ -18,7 +18,7 @@ from clonedna.core.errors import BadConfig
 
 PREFIX = "DNA_"
 XAI_URL = "https://api.x.ai/v1"
-ENVIRONMENT_ONLY = {"teacher_key", "key_passphrase"}
+ENVIRONMENT_ONLY = {"teacher_key", "key_passphrase", "github_token"}
 
 
 class Settings(BaseSettings):
@@ -36,6 +36,8 @@ class Settings(BaseSettings):
     The ``openai`` teacher's (docs/teachers.md): ``teacher_url`` of any OpenAI-compatible server and ``teacher_model`` there;
     ``teacher_key``, from the environment alone; ``teacher_schema``: how the answer's form is asked for; ``teacher_timeout`` of one call in
     seconds, ``teacher_retries`` of it, ``teacher_at_once`` calls; prices in US dollars for a million tokens.
+    GitHub's (docs/github.md): ``github_url`` of its API, an Enterprise server's too; ``github_token``, from the environment alone;
+    ``github_max_wait`` seconds for a rate limit; ``max_repositories`` of an account.
     General pairs: ``general_dataset`` on the hub, ``general_file`` of pairs (JSONL).
     Training: ``checkpoint_seconds`` between two checkpoints, ``parallel_training`` jobs of a server at once, ``max_upload_bytes`` of one
     file of pairs.
@@ -67,6 +69,10 @@ class Settings(BaseSettings):
     checkpoint_seconds: float = Field(default=20.0, ge=0)
     parallel_training: int = Field(default=2, ge=1, le=64)
     max_upload_bytes: int = Field(default=100_000_000, ge=1)
+    github_url: str = "https://api.github.com"
+    github_token: SecretStr | None = None
+    github_max_wait: float = Field(default=60.0, ge=0, le=3600)
+    max_repositories: int = Field(default=10, ge=1, le=100)
     teacher_url: str = Field(default=XAI_URL, pattern=r"^https?://[^\s@?#]+$")
     teacher_model: str = Field(default="grok-4", min_length=1, max_length=200, pattern=r"^[\w./:@+-]+$")
     teacher_key: SecretStr | None = None
@@ -159,5 +165,5 @@ def _refuse_unknown_environment() -> None:
 def _explain(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=True)[0]
     where = ".".join(str(part) for part in first["loc"])
-    given = "..." if where.endswith(("_key", "_passphrase")) else repr(first["input"])  # a secret is never shown
+    given = "..." if where.endswith(("_key", "_passphrase", "_token")) else repr(first["input"])  # a secret is never shown
     return f"setting {where!r} = {given}: {first['msg']}"

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from clonedna.core.block import BlockRef
     from clonedna.core.work import AuthorShare, Identity
 
-Target = Annotated[str, typer.Argument(help="A local repository, or a git URL.", show_default=False)]
-MaybeTarget = Annotated[str | None, typer.Argument(help="A local repository, or a git URL.", show_default=False)]
+Target = Annotated[str, typer.Argument(help="A local repository, a git URL, or a GitHub handle.", show_default=False)]
+MaybeTarget = Annotated[str | None, typer.Argument(help="A local repository, a git URL, or a GitHub handle.", show_default=False)]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -183,7 +183,10 @@ def _people(state: State, target: str, given: list[str] | None) -> tuple[Identit
             return tuple(Identity.parse(text) for text in given)
         except ValueError as error:
             raise InputError(str(error), "write it as 'Name <mail>'") from None
-    shares = state.parts.source.find(target).repository.authors
+    found = state.parts.source.find(target)
+    shares = found.repository.authors
+    if found.account:
+        return tuple(share.identity for share in shares)
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise AuthorNeeded(
             f"say whose code to mint; {len(shares)} authors wrote this repository",

@@ -60,6 +60,11 @@ def account_of(github: GitHub, user: UserWire) -> Account:
     return Account(id=user.id, login=user.login, name=clean(user.name), host=github.host)
 
 
+def account(github: GitHub, handle: str) -> Account:
+    """Who a handle is today. Raises as ``find_user`` does."""
+    return account_of(github, find_user(github, handle))
+
+
 def profile(github: GitHub, handle: str, *, most: int = 10, max_kilobytes: int | None = None) -> GithubProfile:
     """Typed facts of an account and its ``most`` most starred own repositories. Raises as ``GitHub.get`` and ``find_user`` do.
 
