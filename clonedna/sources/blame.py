@@ -1,12 +1,12 @@
 """Whose line is it: `git blame` of one file, white-space changes looked through, moves inside the file and from files that the same commit
-changed followed to whoever wrote the line, and reformatting commits that the repository itself names skipped.
+changed followed to whoever wrote the line, and reformatting commits skipped: those that the repository itself names, and those found.
 """
 
 from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 
 from clonedna.core.errors import GitFailed
@@ -19,12 +19,15 @@ _GROUP = re.compile(rb"^([0-9a-f]{40,64}) \d+ (\d+) (\d+)$", re.MULTILINE)
 
 
 @contextmanager
-def ignored_revisions(git: Git, objects: Objects, revision: str) -> Generator[list[str]]:
-    """Arguments for blame from the repository's own `.git-blame-ignore-revs`; lines that name no commit there is are passed over."""
+def ignored_revisions(git: Git, objects: Objects, revision: str, also: Iterable[str] = ()) -> Generator[list[str]]:
+    """Arguments for blame from the repository's own `.git-blame-ignore-revs` and the commits ``also``.
+
+    Lines of that file that name no commit there is are passed over.
+    """
     text = (objects.get(f"{revision}:{IGNORED}", 1_000_000) or b"").decode("utf-8", "replace")
     named = [word for line in text.splitlines() if _ID.fullmatch(word := line.partition("#")[0].strip())]
     answers = git.run("cat-file", "--batch-check", stdin="".join(f"{one}\n" for one in named).encode()).decode()
-    real = [answer.split()[0] for answer in answers.splitlines() if answer.split()[1] == "commit"]
+    real = sorted(also) + [answer.split()[0] for answer in answers.splitlines() if answer.split()[1] == "commit"]
     with tempfile.NamedTemporaryFile("w", suffix=".revs") as file:
         file.write("".join(f"{one}\n" for one in real))
         file.flush()

@@ -18,10 +18,10 @@ from clonedna.core.events import Emit, Note, StageProgress
 from clonedna.core.work import Collection, Refusal, Repository, Span
 from clonedna.sources.blame import blame, ignored_revisions
 from clonedna.sources.changes import Change, find_changes
-from clonedna.sources.filters import email_in, path_refusal, text_refusal
+from clonedna.sources.filters import email_in, path_refusal, shown_path, text_refusal
 from clonedna.sources.history import Commit, clean_subject
 from clonedna.sources.languages import Entry, entry_of
-from clonedna.sources.licences import allowed, header_licence, licence_files, licence_of_files
+from clonedna.sources.licences import allowed, contradicts, header_licence, licence_files, licence_of_files
 from clonedna.sources.process import Git, Objects
 from clonedna.sources.secrets import secret_in
 from clonedna.sources.spans import Definition, find_definitions, innermost
@@ -55,10 +55,16 @@ class _File:
     definitions: list[Definition]
 
 
-def collect_spans(git: Git, request: Request, own: Sequence[Commit], emit: Emit) -> Collection:
-    """The spans of the person whose commits are ``own``, in order of path and line. Raises ``LicenceUnknown``, ``LicenceNotAllowed``."""
+def collect_spans(
+    git: Git, request: Request, own: Sequence[Commit], emit: Emit, reformats: frozenset[str] = frozenset()
+) -> Collection:
+    """The spans of the person whose commits are ``own``, in order of path and line. Raises ``LicenceUnknown``, ``LicenceNotAllowed``.
+
+    ``reformats``: commits, of anybody, that blame looks through and that make no line anybody's.
+    """
     with Objects(git) as objects:
-        work = _Work(git, objects, request, own, emit)
+        work = _Work(git, objects, request, [one for one in own if one.id not in reformats], emit)
+        work.reformats = reformats
         definitions = list(work.definitions())
         work.judge_licence()
         spans = sorted([*definitions, *work.hunks()], key=lambda span: (span.path, span.start, span.commit, span.end))
@@ -79,6 +85,7 @@ class _Work:
         self.git, self.objects, self.request, self.emit = git, objects, request, emit
         self.latest = list(own)
         self.own = {commit.id: commit for commit in own if not commit.reverts}
+        self.reformats: frozenset[str] = frozenset()
         self.refusals: list[Refusal] = []
         self.seen = self.licensed = self.lines_owned = 0
         self._secrets: dict[str, str | None] = {}
@@ -86,12 +93,9 @@ class _Work:
 
     def refuse(self, path: str, reason: str, detail: str = "", lines: tuple[int, int] | None = None) -> None:
         start, end = lines or (None, None)
-        shown = (
-            path.encode("utf-8", "replace").decode().encode("unicode_escape").decode()
-            if not path.isprintable()
-            else path
+        self.refusals.append(
+            Refusal(path=shown_path(path)[:500], start=start, end=end, reason=reason, detail=detail[:100])
         )
-        self.refusals.append(Refusal(path=shown[:500], start=start, end=end, reason=reason, detail=detail[:100]))
 
     # Definitions, as they are today.
 
@@ -100,7 +104,7 @@ class _Work:
         candidates = self._candidates()
         began = told = time.monotonic()
         with (
-            ignored_revisions(self.git, self.objects, self.request.repository.commit) as ignored,
+            ignored_revisions(self.git, self.objects, self.request.repository.commit, self.reformats) as ignored,
             _workers(self.git) as pool,
         ):
             waiting: deque[tuple[_File, Future[list[str]]]] = deque()
@@ -146,7 +150,7 @@ class _Work:
         return sorted(chosen[:most], key=lambda one: one[0])
 
     def usable(self, path: str, blob: str, entry: Entry, licence: str | None) -> _File | None:
-        """A file that may be used, or nothing and a refusal. ``licence``: the repository's; the file's own header wins."""
+        """A file that may be used, or nothing and a refusal. ``licence``: the repository's; a header may choose among its parts."""
         data = self.objects.get(blob, MAX_FILE_BYTES)
         if data is None:
             return self.refuse(path, "too_large_or_missing", f"over {MAX_FILE_BYTES} bytes, or not in this clone")
@@ -157,9 +161,12 @@ class _Work:
         reason = text_refusal(text)
         if reason:
             return self.refuse(path, reason)
-        stated = header_licence(text) or licence
+        header = header_licence(text)
+        stated = header or licence
         if stated is None:
             return self.refuse(path, "licence_unknown")
+        if header and contradicts(header, licence):
+            return self.refuse(path, "licence_contradicts", f"{header} in the file, {licence} of the repository")
         if not allowed(stated, self.request.licences):
             return self.refuse(path, "licence_not_allowed", stated)
         self.licensed += 1

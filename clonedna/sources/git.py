@@ -17,6 +17,7 @@ from clonedna.sources.collecting import Request, collect_spans
 from clonedna.sources.history import author_shares, identities, own_commits, own_identities
 from clonedna.sources.licences import repository_licence
 from clonedna.sources.process import Git, Objects
+from clonedna.sources.reformats import reformatting
 from clonedna.sources.views import Views
 
 
@@ -71,7 +72,13 @@ class GitSource:
             )
         _index_paths(git, emit)
         request = Request(found.repository, tuple(licences), owned_share, max_files, max_changes)
-        return collect_spans(git, request, own_commits(git, commit, who), emit)
+        own, wide = own_commits(git, commit, who)
+        reformats = reformatting(git, [*(one.id for one in own), *wide])
+        if reformats:
+            emit(
+                Note(text=f"{len(reformats)} commits only lay code out anew: their lines stay with whoever wrote them")
+            )
+        return collect_spans(git, request, own, emit, reformats)
 
     def _at(self, directory: Path, commit: str) -> Git:
         """Git for reading at ``commit``, with the mailmap of that commit or with none."""

@@ -15,7 +15,8 @@ from clonedna.core.work import AuthorShare, Identity
 from clonedna.sources.process import Git
 
 _BOT = re.compile(
-    r"\[bot\]|[-_]bot$|^(dependabot|renovate|github[- ]actions?|pre-commit-ci|greenkeeper|snyk|codecov|web-flow|allcontributors)\b",
+    r"\[bot\]|[-_. ]bot$|^(dependabot|renovate|github[- ]actions?|pre-commit[-. ]ci|greenkeeper|snyk|codecov|web-flow|allcontributors|"
+    r"imgbot|mergify|semantic-release|deepsource|pyup|release-please|weblate|transifex|gitlab[- ]ci)\b",
     re.IGNORECASE,
 )
 _REVERT = re.compile(r'revert(ed|s)?\b(:| ")', re.IGNORECASE)
@@ -32,6 +33,7 @@ _TRIVIAL = re.compile(
 )
 _PREFIX = re.compile(r"^\w+(\([\w ./-]*\))?!?:\s*")
 MAX_SUBJECT = 100
+MANY_FILES = 20
 Person = tuple[str, str]
 
 
@@ -61,7 +63,8 @@ class Author:
 
     @property
     def bot(self) -> bool:
-        return any(_BOT.search(name) for name in (self.name, self.raw_name)) or "[bot]" in self.email + self.raw_email
+        names = (self.name, self.raw_name, *(email.partition("@")[0] for email in (self.email, self.raw_email)))
+        return any(_BOT.search(name) for name in names)
 
 
 def identities(git: Git, revision: str) -> Counter[Author]:
@@ -95,8 +98,8 @@ def own_identities(authors: Iterable[Author], people: Sequence[Identity]) -> fro
     return frozenset(mine | old)
 
 
-def own_commits(git: Git, revision: str, who: frozenset[Person]) -> list[Commit]:
-    """Their commits without merges, newest first."""
+def own_commits(git: Git, revision: str, who: frozenset[Person]) -> tuple[list[Commit], list[str]]:
+    """Their commits without merges, newest first; and the ids of others' commits that touched ``MANY_FILES`` or more."""
     mark = secrets.token_hex(16)
     fields = git.fields(
         "log", "-z", "--no-merges", "--name-status", "-M", "-l1000", "--no-ext-diff", "--no-textconv",
@@ -104,6 +107,7 @@ def own_commits(git: Git, revision: str, who: frozenset[Person]) -> list[Commit]
     )  # fmt: skip
     today: dict[str, str] = {}
     own: list[Commit] = []
+    wide: list[str] = []
     order = -1
     field = next(fields, None)
     while field is not None:
@@ -112,7 +116,9 @@ def own_commits(git: Git, revision: str, who: frozenset[Person]) -> list[Commit]
         paths, field = _paths(fields, mark, today)
         if (head[1], head[2]) in who:
             own.append(Commit(head[0], head[3], order, paths))
-    return own
+        elif len(paths) >= MANY_FILES:
+            wide.append(head[0])
+    return own, wide
 
 
 def _paths(fields: Iterable[str], mark: str, today: dict[str, str]) -> tuple[tuple[str, ...], str | None]:

@@ -1,14 +1,17 @@
 """Which licence a repository or a file is under, and whether it is allowed. Unknown is refused.
 
-Order of truth: the text of licence files at the root (`pyaskalono`, score >= 0.9), then SPDX headers in the files themselves; a file's
-own header wins for that file. Several licence files mean a choice (OR) only where their names or a note beside them say so; else all
-of them hold (AND).
+Order of truth: the SPDX id that the platform (GitHub) gives for the repository, the text of licence files at the root (`pyaskalono`,
+score >= 0.9), SPDX headers in the files. None of them overrules another: where platform and text name different licences the licence
+is unknown, and a file whose header names a licence that is none of its repository's is refused. A header decides alone where the
+repository states nothing. Several licence files mean a choice (OR) only where their names or a note beside them say so; else all of
+them hold (AND). A rider that takes something back makes any of it unknown.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import askalono  # type: ignore[import-untyped]
 from license_expression import AND, OR, ExpressionError, LicenseSymbol, get_spdx_licensing
@@ -47,19 +50,37 @@ def licence_files(git: Git, revision: str) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(found))
 
 
-def repository_licence(git: Git, objects: Objects, revision: str) -> Licence:
-    """The licence that the root of ``revision`` states; ``spdx`` is ``None`` when it states none that is known."""
-    return licence_of_files(objects, licence_files(git, revision))
+def repository_licence(git: Git, objects: Objects, revision: str, platform: str | None = None) -> Licence:
+    """The licence of the repository at ``revision``; ``spdx`` is ``None`` when none is known. ``platform``: the id that its API gives."""
+    return licence_of_files(objects, licence_files(git, revision), platform)
 
 
-def licence_of_files(objects: Objects, files: Sequence[tuple[str, str]]) -> Licence:
+def licence_of_files(objects: Objects, files: Sequence[tuple[str, str]], platform: str | None = None) -> Licence:
     """The licence that these ``(name, blob)`` state together."""
     texts = [(name, (objects.get(blob, MAX_LICENCE_BYTES) or b"").decode("utf-8", "replace")) for name, blob in files]
-    return licence_of_texts(texts)
+    return licence_of_texts(texts, platform)
 
 
-def licence_of_texts(files: Sequence[tuple[str, str]]) -> Licence:
-    """The licence that licence files ``(name, text)`` state together."""
+def licence_of_texts(files: Sequence[tuple[str, str]], platform: str | None = None) -> Licence:
+    """The licence that licence files ``(name, text)`` and the platform's SPDX id state together.
+
+    The platform's word stands where the texts are not recognised; ``NOASSERTION`` and what is no SPDX id are no word at all.
+    """
+    for name, text in files:
+        if not _OTHERS_CODE.search(name) and _RIDERS.search(" ".join(text.split())):
+            return Licence(spdx=None, how=f"file:{name} carries a rider that restricts it")
+    stated = platform if platform and platform != "NOASSERTION" and _parsed(platform) is not None else None
+    told = _licence_of_texts(files)
+    if stated is None:
+        return told
+    if told.spdx is None:
+        return Licence(spdx=stated, how=f"the platform's id; {told.how}", score=told.score)
+    if contradicts(stated, told.spdx):
+        return Licence(spdx=None, how=f"the platform says {stated}, {told.how} says {told.spdx}", score=told.score)
+    return told.model_copy(update={"how": f"the platform's id and {told.how}"})
+
+
+def _licence_of_texts(files: Sequence[tuple[str, str]]) -> Licence:
     own = [(name, text) for name, text in files if not _OTHERS_CODE.search(name)]
     named = [name for name, _ in own if _ONE_OF_SEVERAL.match(name)]
     pointers = {
@@ -69,8 +90,6 @@ def licence_of_texts(files: Sequence[tuple[str, str]]) -> Licence:
     for name, text in own:
         if name in pointers:
             continue
-        if _RIDERS.search(" ".join(text.split())):
-            return Licence(spdx=None, how=f"file:{name} carries a rider that restricts it")
         stated = header_licence(text)
         match = askalono.identify(text)  # pyright: ignore[reportAttributeAccessIssue]
         score = round(float(match.score), 4)
@@ -116,6 +135,17 @@ def allowed(expression: str, licences: Sequence[str]) -> bool:
         return isinstance(node, AND) and all(fits(part) for part in node.args)
 
     return fits(_parsed(expression))
+
+
+def contradicts(one: str, other: str | None) -> bool:
+    """Whether ``one`` names a licence that ``other`` does not; nothing contradicts what states nothing (``None``)."""
+    return other is not None and not _names(one) <= _names(other)
+
+
+def _names(expression: str) -> frozenset[str]:
+    """The licences of an expression, as SPDX writes them; what cannot be parsed is a name of its own."""
+    parsed: Any = _parsed(expression)
+    return frozenset(str(key) for key in _SPDX.license_keys(parsed)) if parsed else frozenset((expression,))
 
 
 def _parsed(expression: str) -> object:

@@ -39,6 +39,13 @@ KNOWN = (
 )  # fmt: skip
 # Kind -> what must stand in the text for the pattern to match (quick to look for), and the pattern.
 FORMATS: dict[str, tuple[tuple[str, ...], str]] = {
+    "AWS access key": (("AKIA", "ASIA", "ABIA", "ACCA"), r"\b(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}\b"),
+    # 40 characters of base64, in both cases (a SHA-1 has one), behind a name that says AWS and secret or key.
+    "AWS secret key": (
+        ("aws", "AWS", "Aws"),
+        r"(?:aws|AWS|Aws)[^\n]{0,40}?(?i:secret|key)[^\n]{0,20}?[\"'=:\s]"
+        r"(?=[A-Za-z0-9/+]{0,39}[A-Z])(?=[A-Za-z0-9/+]{0,39}[a-z])[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+=])",
+    ),
     "Anthropic key": (("sk-ant-",), r"\bsk-ant-[A-Za-z0-9_-]{20,}"),
     "OpenAI key": (("sk-",), r"\bsk-(?:(?:proj|svcacct|admin|None)-[A-Za-z0-9_-]{20,}|[A-Za-z0-9]{32,})"),
     "xAI key": (("xai-",), r"\bxai-[A-Za-z0-9]{20,}"),

@@ -1,0 +1,93 @@
+"""Commits that only lay code out anew: whoever ran a formatter over it did not write it.
+
+A commit counts as such when, file by file, what it removed and what it added are the same but for white space, the kind of quote
+marks, commas, semicolons, backslashes and parentheses: what formatters add and take away. A commit over many
+files may hold a few others (a formatter's own settings, a string prefix): they get 5 % of its changed lines. Blame is told to look
+through these commits, as through those that a repository names in `.git-blame-ignore-revs`, and a line that stays with one is nobody's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Iterable, Sequence
+
+from clonedna.sources.languages import entry_of
+from clonedna.sources.process import Git
+
+WIDE = 20
+SAME_SHARE = 0.95
+MAX_FILE_BYTES = 1_000_000
+_COMMIT = re.compile(rb"[0-9a-f]{40}|[0-9a-f]{64}")
+_HUNK = re.compile(rb"@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@")
+_LAYOUT = re.compile(rb"[\s(),;\\]+")
+File = tuple[int, bool]
+
+
+def reformatting(git: Git, commits: Sequence[str]) -> frozenset[str]:
+    """Those of ``commits`` (full ids, no merges) that changed the layout of code and nothing else. Raises ``GitFailed``, ``TimedOut``.
+
+    One git process, read as it prints; memory is bounded by one file's changes.
+    """
+    if not commits:
+        return frozenset()
+    with git.reading(
+        "diff-tree", "--stdin", "-p", "-U0", "-r", "-M", "--no-ext-diff", "--no-textconv", "--no-color", "--src-prefix=a/",
+        "--dst-prefix=b/", stdin="".join(f"{commit}\n" for commit in commits).encode(),
+    ) as stream:  # fmt: skip
+        return frozenset(commit for commit, files in _commits(stream) if _only_layout(files))
+
+
+def _only_layout(files: Sequence[File]) -> bool:
+    changed = sum(lines for lines, _ in files)
+    same = sum(lines for lines, equal in files if equal)
+    return changed > 0 and same >= (SAME_SHARE if len(files) >= WIDE else 1.0) * changed
+
+
+def _commits(stream: Iterable[bytes]) -> Generator[tuple[str, list[File]]]:
+    """``(commit, [(changed lines, whether only layout) of each code file])`` of a diff with no context."""
+    commit, path = "", ""
+    files: list[File] = []
+    removed, added = bytearray(), bytearray()
+    lines = left = right = 0
+
+    def end_file() -> None:
+        nonlocal lines
+        if lines:
+            fits = max(len(removed), len(added)) <= MAX_FILE_BYTES
+            files.append((lines, fits and _words(removed) == _words(added)))
+        lines = 0
+        removed.clear()
+        added.clear()
+
+    for line in stream:
+        if left > 0 or right > 0:
+            # Counted, so that no line of a file can pass for a header.
+            if line.startswith(b"\\"):
+                continue
+            side = removed if line.startswith(b"-") else added
+            left, right = left - line.startswith(b"-"), right - line.startswith(b"+")
+            if path:
+                lines += 1
+                if len(side) <= MAX_FILE_BYTES:
+                    side += line[1:]
+        elif header := _HUNK.match(line):
+            left, right = int(header[1] or 1), int(header[2] or 1)
+        elif line.startswith(b"diff --git "):
+            end_file()
+            path = ""
+        elif line.startswith(b"+++ b/"):
+            named = line[6:].rstrip(b"\t\n").decode("utf-8", "surrogateescape")
+            path = named if entry_of(named) else ""
+        elif _COMMIT.fullmatch(line.removesuffix(b"\n")):
+            end_file()
+            if commit:
+                yield commit, files
+            commit, files, path = line.decode().strip(), [], ""
+    end_file()
+    if commit:
+        yield commit, files
+
+
+def _words(lines: bytearray) -> bytes:
+    """The text without what a formatter decides."""
+    return _LAYOUT.sub(b"", bytes(lines)).replace(b'"', b"'")
