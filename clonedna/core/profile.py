@@ -16,7 +16,7 @@ from clonedna.core.value import Value
 
 EvidenceKind = Literal["website", "resume", "git", "github"]
 How = Literal["stated", "counted", "read"]
-MAX_QUOTE = 300
+MAX_QUOTE = 600
 
 
 class Evidence(Value):
