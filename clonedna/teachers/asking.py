@@ -105,14 +105,18 @@ class AskingTeacher:
         self._secret_in, self._prices, self._most_code = secret_in, prices or Prices(), most_code
         self._person = person_of(about, secret_in)
         self._taken: list[Kept] = []
-        self._calls = self._cached = 0
+        self._calls = self._cached = self._withheld = 0
         self._unknown = False
 
     async def write_instruction(self, span: Span) -> Instruction:
         """Raises ``BadAnswer`` where there is no usable answer for this span, and what its model raises."""
         kept = self._kept(span)
         if kept is None:
-            kept = await self._ask(span)
+            question = self._question(span)
+            if self._secret_in(canonical(question).decode()):
+                self._withheld += 1
+                raise bad("secret_in_question")
+            kept = await self._ask(span, question)
             self._calls += 1
             if self._cache:
                 self._cache.put(self._key(span), kept)
@@ -141,7 +145,7 @@ class AskingTeacher:
         answers = sum(kept.completion_tokens or 0 for kept in self._taken)
         cost = self._prices.cost(prompt, answers, asked=True)
         return self._teaching(
-            calls=self._calls, cached=self._cached, dropped=sum(bool(kept.why) for kept in self._taken),
+            calls=self._calls, cached=self._cached, dropped=self._withheld + sum(bool(kept.why) for kept in self._taken),
             prompt_tokens=prompt, completion_tokens=answers,
             cost=not_available("the server did not count the tokens of each answer") if self._unknown else cost,
         )  # fmt: skip
@@ -154,10 +158,7 @@ class AskingTeacher:
     async def close(self) -> None:
         await self._model.close()
 
-    async def _ask(self, span: Span) -> Kept:
-        question = self._question(span)
-        if self._secret_in(canonical(question).decode()):
-            raise bad("secret_in_question")
+    async def _ask(self, span: Span, question: dict[str, Any]) -> Kept:
         kept = Kept(
             span=span.sha256, completion=sha256(completion_of(span)), model=self._model.identity, prompt=PROMPT_VERSION
         )

@@ -61,9 +61,7 @@ class AnswerCache:
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         try:
             with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(canonical(kept))
-                file.flush()
-                os.fsync(file.fileno())
+                file.write(canonical(kept))  # not synced: what a power cut takes is asked again
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)

@@ -169,14 +169,15 @@ class _Bounded(httpx2.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         body = bytearray()
-        for name in set(request.headers) - SENT:
-            del request.headers[name]
-        request.headers["accept-encoding"] = "identity"
-        if self._authorisation:
-            request.headers["authorization"] = self._authorisation
+        headers = [(name, value) for name, value in request.headers.items() if name in SENT]
+        headers += [("accept-encoding", "identity")]
+        headers += [("authorization", self._authorisation)] if self._authorisation else []
+        sent = httpx2.Request(
+            request.method, request.url, headers=headers, stream=request.stream, extensions=request.extensions
+        )
         try:
             with anyio.fail_after(self._seconds):
-                response = await self._inner.handle_async_request(request)
+                response = await self._inner.handle_async_request(sent)
                 try:
                     async for piece in response.aiter_raw():
                         body += piece[: MOST_BYTES - len(body)]
