@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from clonedna.core.block import Recipe
 from clonedna.core.errors import TooFewSpans
 from clonedna.core.work import Span
-from clonedna.mint.sift import refuse, without_near_duplicates
+from clonedna.mint.sift import refuse, without_contained, without_near_duplicates
 from clonedna.mint.values import Divided, Sifted
 
 LEAK_SIMILAR = 0.7
@@ -26,7 +26,8 @@ VALIDATION_SHARE = 0.1
 def divide(sifted: Sifted, recipe: Recipe) -> Divided:
     """Hold out ``holdout_share`` of the spans (at least ``min_holdout``) whole; from 60 spans on also a validation part, by whole files.
 
-    Training spans that are near-duplicates of held-out ones are dropped. Raises ``TooFewSpans`` when less than ``min_spans`` are there.
+    Training spans that are like held-out ones, or hold them, or stand in them, are dropped; so are such validation spans.
+    Raises ``TooFewSpans`` when less than ``min_spans`` are there.
     """
     spans = sifted.spans
     if len(spans) < recipe.min_spans:
@@ -48,9 +49,8 @@ def divide(sifted: Sifted, recipe: Recipe) -> Divided:
         part = _hold_out(rest, _file, round(VALIDATION_SHARE * len(rest)), f"{recipe.seed}:validation")
         validation = [span for span in rest if part and id(span) in part]
     own = {id(span) for span in validation}
-    train, leaks = without_near_duplicates(
-        [span for span in rest if id(span) not in own], against=[*holdout, *validation], similar=LEAK_SIMILAR
-    )
+    validation, seen = _without_leaks(validation, holdout)
+    train, leaks = _without_leaks([span for span in rest if id(span) not in own], [*holdout, *validation])
     if len(train) < recipe.min_spans - recipe.min_holdout:
         raise _too_few(len(train) + len(holdout), recipe.min_spans)
     draw = random.Random(f"{recipe.seed}:draw")  # noqa: S311 - a seeded draw, no secret
@@ -59,8 +59,17 @@ def divide(sifted: Sifted, recipe: Recipe) -> Divided:
         train=tuple(_draw(train, recipe.max_train_pairs, draw)),
         validation=tuple(_draw(validation, recipe.max_holdout_pairs, draw)),
         holdout=tuple(_draw(holdout, recipe.max_holdout_pairs, draw)),
-        refusals=tuple(refuse(span, "held_out_duplicate", f"like {other.path}:{other.start}") for span, other in leaks),
+        refusals=tuple(
+            refuse(span, "held_out_duplicate", f"like {other.path}:{other.start}") for span, other in [*seen, *leaks]
+        ),
     )
+
+
+def _without_leaks(spans: Sequence[Span], held: Sequence[Span]) -> tuple[list[Span], list[tuple[Span, Span]]]:
+    """``spans`` without what gives ``held`` away, and each that was dropped with the one that it is like."""
+    apart, like = without_near_duplicates(spans, against=held, similar=LEAK_SIMILAR)
+    kept, inside = without_contained(apart, held)
+    return kept, [*like, *inside]
 
 
 def _too_few(found: int, needed: int) -> TooFewSpans:

@@ -1,21 +1,29 @@
 """The filter stage: what is too long for the recipe, and what stands there twice.
 
-Near-duplicates are found by MinHash over 5-token shingles (Broder 1997; the `datasketch` LSH index), so moved and copied code counts once.
+Near-duplicates are found by MinHash over 5-token shingles (Broder 1997; the `datasketch` LSH index) and settled by their exact Jaccard
+similarity, so moved and copied code counts once; so does code that differs in its names alone. Across a split it also counts when the
+one stands inside the other.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 from datasketch import MinHash, MinHashLSH
 
+from clonedna.core.canonical import sha256
 from clonedna.core.work import Collection, Refusal, Span
 from clonedna.mint.values import Sifted
 
 SIMILAR = 0.8
 SHINGLE = 5
-PERMUTATIONS = 64
+# 32 bands of 4 rows: two texts of similarity s become candidates with probability 1 - (1 - s^4)^32, at 0.7 that is 0.9999.
+BANDS, ROWS = 32, 4
+CONTAINED = 0.8
+MIN_SHINGLES = 8  # of fewer, most stand in many texts
+MIN_RENAMED = 40  # words: shorter code is often alike but for its names
 BYTES_PER_TOKEN = 3
 _WORD = re.compile(r"\w+|[^\w\s]")
 
@@ -44,36 +52,97 @@ def refuse(span: Span, reason: str, detail: str) -> Refusal:
 def without_near_duplicates(
     spans: Sequence[Span], against: Iterable[Span] = (), *, similar: float = SIMILAR
 ) -> tuple[list[Span], list[tuple[Span, Span]]]:
-    """``spans`` without those whose shingles are about as similar (Jaccard >= ``similar``) to ``against`` or to an earlier span.
+    """``spans`` without those that are like ``against`` or an earlier one: Jaccard similarity of shingles >= ``similar``, or the same
+    words but for a renaming.
 
     Gives (kept, [(dropped, the one it is like)]).
     """
-    index = MinHashLSH(threshold=similar, num_perm=PERMUTATIONS)
-    known: dict[str, Span] = {}
+    index = MinHashLSH(num_perm=BANDS * ROWS, params=(BANDS, ROWS))
+    known: list[tuple[Span, frozenset[str]]] = []
+    renamed: dict[str, int] = {}
 
-    def add(span: Span, sketch: MinHash) -> None:
-        key = str(len(known))
-        known[key] = span
-        index.insert(key, sketch, check_duplication=False)
+    def add(span: Span, words: frozenset[str], sketch: MinHash) -> None:
+        index.insert(str(len(known)), sketch, check_duplication=False)
+        if mark := renaming(span.text):
+            renamed.setdefault(mark, len(known))
+        known.append((span, words))
 
     for span in against:
-        add(span, _sketch(span.text))
+        words = shingles(span.text)
+        add(span, words, _sketch(words))
     kept: list[Span] = []
     dropped: list[tuple[Span, Span]] = []
     for span in spans:
-        sketch = _sketch(span.text)
-        like = sorted(int(str(key)) for key in index.query(sketch))
-        if like:
-            dropped.append((span, known[str(like[0])]))
+        words = shingles(span.text)
+        sketch = _sketch(words)
+        near = sorted(int(str(key)) for key in index.query(sketch))
+        like = next((i for i in near if similarity(words, known[i][1]) >= similar), renamed.get(renaming(span.text)))
+        if like is not None:
+            dropped.append((span, known[like][0]))
         else:
             kept.append(span)
-            add(span, sketch)
+            add(span, words, sketch)
     return kept, dropped
 
 
-def _sketch(text: str) -> MinHash:
+def without_contained(spans: Sequence[Span], held: Sequence[Span]) -> tuple[list[Span], list[tuple[Span, Span]]]:
+    """``spans`` without those of which 80 % of the shingles stand in one of ``held``, or the other way round; what a hunk replaced
+    counts, too.
+
+    Exact, by an inverted index over ``held``. Gives (kept, [(dropped, the one)]).
+    """
+    sizes = [len(shingles(one.text)) for one in held]
+    where: dict[str, list[int]] = defaultdict(list)
+    for i, one in enumerate(held):
+        for shingle in shingles(one.text):
+            where[shingle].append(i)
+    kept: list[Span] = []
+    dropped: list[tuple[Span, Span]] = []
+    for span in spans:
+        like = next(
+            (i for text in (span.text, span.before or "") if (i := _inside(shingles(text), where, sizes)) is not None),
+            None,
+        )
+        if like is None:
+            kept.append(span)
+        else:
+            dropped.append((span, held[like]))
+    return kept, dropped
+
+
+def _inside(words: frozenset[str], where: dict[str, list[int]], sizes: Sequence[int]) -> int | None:
+    shared = Counter(i for shingle in words for i in where.get(shingle, ()))
+    fitting = [
+        i for i, n in shared.items() if (least := min(len(words), sizes[i])) >= MIN_SHINGLES and n >= CONTAINED * least
+    ]  # fmt: skip
+    return min(fitting, default=None)
+
+
+def shingles(text: str) -> frozenset[str]:
+    """Every run of 5 words and signs; of a shorter text, the whole."""
     words = _WORD.findall(text)
-    shingles = {" ".join(words[i : i + SHINGLE]) for i in range(max(1, len(words) - SHINGLE + 1))}
-    sketch = MinHash(num_perm=PERMUTATIONS, seed=1)
-    sketch.update_batch([shingle.encode() for shingle in sorted(shingles)])
+    return frozenset(" ".join(words[i : i + SHINGLE]) for i in range(max(1, len(words) - SHINGLE + 1)))
+
+
+def similarity(one: frozenset[str], other: frozenset[str]) -> float:
+    """Jaccard: shared shingles over all of both."""
+    return len(one & other) / len(one | other)
+
+
+def renaming(text: str) -> str:
+    """A digest that stays when names are exchanged one for one; empty for a text of fewer than 40 words and signs."""
+    words = _WORD.findall(text)
+    if len(words) < MIN_RENAMED:
+        return ""
+    names: dict[str, str] = {}
+    return sha256(
+        " ".join(
+            names.setdefault(word, f"n{len(names)}") if word[0].isalpha() or word[0] == "_" else word for word in words
+        )
+    )
+
+
+def _sketch(words: frozenset[str]) -> MinHash:
+    sketch = MinHash(num_perm=BANDS * ROWS, seed=1)
+    sketch.update_batch([shingle.encode() for shingle in sorted(words)])
     return sketch
