@@ -29,6 +29,8 @@ PACKAGE = Path(__file__).resolve().parents[2] / "clonedna"
 NANO = PACKAGE / "bases/nano"
 FILES = ("mint/data/tool_use.jsonl", "mint/data/rehearsal_prompts.jsonl", "evals/data/general.jsonl")
 TOOLS = {"read_file", "write_file", "run_command", "search"}
+TYPED = {"list_files", "run_tests", "set_options", "write_log"}
+JSON_TYPES = {"string": str, "integer": int, "boolean": bool, "number": float, "array": list, "object": dict}
 CALL = re.compile(r"<tool_call>\n(.*)\n</tool_call>")
 LISTED = re.compile(r"<tools>\n((?:\{.*\}\n)+)</tools>")
 # The three forms as the product's teacher writes them, and requests in free words.
@@ -100,7 +102,7 @@ def render(messages: list[dict[str, Any]], **given: object) -> str:
 def shingles(messages: tuple[Message, ...], *more: str) -> set[tuple[str, ...]]:
     """Runs of five words of what is asked and answered, without the tool calls' own syntax."""
     text = "\n".join((asked(messages), *more))
-    text = CALL.sub(lambda found: " ".join(json.loads(found[1])["arguments"].values()), text)
+    text = CALL.sub(lambda found: " ".join(map(str, json.loads(found[1])["arguments"].values())), text)
     words = re.findall(r"\w+|[^\w\s]", text)
     return {tuple(words[i : i + 5]) for i in range(max(1, len(words) - 4))}
 
@@ -149,30 +151,39 @@ def test_requests_are_python_mostly_and_some_are_not() -> None:
 
 
 def test_half_of_the_tool_use_pairs_follow_a_response() -> None:
-    for examples in (tool_use_pairs(), part("tool_use")):
+    for examples, unneeded, tools in ((tool_use_pairs(), 4, TOOLS | TYPED), (part("tool_use"), 0, TOOLS)):
         first = [e for e in examples if [m.role for m in e.messages] == ["system", "user"]]
         after = [e for e in examples if [m.role for m in e.messages] == ["system", "user", "assistant", "tool"]]
         assert len(first) == len(after) == len(examples) // 2
-        assert all(CALL.fullmatch(e.completion) for e in first)
+        plain = [e for e in first if not CALL.fullmatch(e.completion)]
+        assert len(plain) == unneeded, "where no call is needed, or none fits, the answer is in words"
+        assert not any("tool_call" in e.completion for e in plain)
         again = [e for e in after if CALL.fullmatch(e.completion)]
         assert len(again) == len(after) // 2, "half of them call once more, half answer"
-        assert {c["name"] for e in examples for c in calls(e)} == TOOLS
+        assert {c["name"] for e in examples for c in calls(e)} == tools
 
 
 @pytest.mark.parametrize("example", talks(), ids=lambda example: example.messages[1].content[:40])
 def test_every_call_fits_a_listed_tool(example: Example) -> None:
     tools = {tool["function"]["name"]: tool["function"]["parameters"] for tool in listed_tools(example)}
-    assert set(tools) <= TOOLS
+    assert set(tools) <= TOOLS | TYPED
     made = calls(example)
     assert len(made) == sum(
         "<tool_call>" in t for t in (*(m.content for m in example.messages[1:]), example.completion)
     )
-    assert made
     for call in made:
         assert set(call) == {"name", "arguments"}
         signature = tools[call["name"]]
         assert set(signature["required"]) <= set(call["arguments"]) <= set(signature["properties"])
-        assert all(isinstance(value, str) for value in call["arguments"].values())
+        for name, value in call["arguments"].items():
+            kind = signature["properties"][name]
+            assert type(value) is JSON_TYPES[kind["type"]]
+            assert value in kind.get("enum", [value])
+
+
+def test_arguments_of_every_json_type_are_called_with() -> None:
+    values = [value for e in tool_use_pairs() for c in calls(e) for value in c["arguments"].values()]
+    assert {type(value) for value in values} == set(JSON_TYPES.values())
 
 
 @pytest.mark.parametrize("example", talks(), ids=lambda example: example.messages[1].content[:40])
