@@ -111,6 +111,8 @@ async def _ask(spans: Sequence[Span], teacher: Teacher, progress: _Progress) -> 
     async def one(i: int) -> None:
         nonlocal down, over
         async with room:
+            if over is not None:
+                return
             try:
                 answers[i] = await teacher.write_instruction(spans[i])
                 down = 0

@@ -7,12 +7,12 @@ import pytest
 
 from clonedna.core.block import Recipe
 from clonedna.core.canonical import sha256
-from clonedna.core.errors import Unavailable
+from clonedna.core.errors import BadAnswer, BadConfig, DnaError, Unauthorised, Unavailable
 from clonedna.core.events import silent
 from clonedna.core.fakes import FakeTeacher
 from clonedna.core.work import Instruction, Span
 from clonedna.mint.divide import divide
-from clonedna.mint.instruct import instruct, make_pair
+from clonedna.mint.instruct import MOST_DOWN, about, instruct, make_pair
 from clonedna.mint.sift import sift
 from clonedna.mint.values import Taught
 from clonedna.sources.secrets import secret_in
@@ -80,6 +80,67 @@ def test_a_failing_teacher_drops_that_pair_only() -> None:
     failed = [r for r in result.refusals if r.reason == "teacher_failed"]
     assert failed
     assert len(result.pairs) + len(result.refusals) == 60
+
+
+def failing(error: DnaError, *, after: int = 0) -> FakeTeacher:
+    class Failing(FakeTeacher):
+        asked = 0
+
+        async def write_instruction(self, span: Span) -> Instruction:
+            self.asked += 1
+            if self.asked > after:
+                raise error
+            return await super().write_instruction(span)
+
+    return Failing()
+
+
+@pytest.mark.parametrize("error", [BadConfig("no such model", "x"), Unauthorised("no key", "x")])
+def test_what_no_span_would_get_past_ends_the_stage(error: DnaError) -> None:
+    teacher = failing(error, after=5)
+    with pytest.raises(type(error)):
+        taught(teacher)
+    assert teacher.asked == 6  # type: ignore[attr-defined]
+
+
+def test_a_teacher_that_is_gone_ends_the_stage() -> None:
+    teacher = failing(Unavailable("gone", "x"), after=5)
+    with pytest.raises(Unavailable, match="gone"):
+        taught(teacher)
+    assert teacher.asked == 5 + MOST_DOWN  # type: ignore[attr-defined]
+
+
+def test_a_teacher_without_one_usable_answer_is_an_error() -> None:
+    with pytest.raises(Unavailable, match="no usable instruction"):
+        taught(failing(BadAnswer("bad", "x", why="leak")))
+
+
+def test_a_bad_answer_is_refused_with_its_reason() -> None:
+    result = taught(failing(BadAnswer("bad", "x", why="leak"), after=5))
+    assert {(r.reason, r.detail) for r in result.refusals} == {("bad_answer", "leak")}
+    assert sum(pair.split == "train" for pair in result.pairs) == 5
+
+
+def test_a_secret_in_the_words_refuses_the_pair() -> None:
+    key = f"xai-{'d4' * 20}"
+    divided = divide(sift(collection(60), max_tokens=1000), Recipe())
+    first = divided.train[0].model_copy(update={"name": key})
+    divided = divided.model_copy(update={"train": (first, *divided.train[1:])})
+
+    async def work() -> Taught:
+        return await instruct(
+            divided, REPOSITORY, "Ada", teacher=FakeTeacher(), examiner=OwnWords(), secret_in=secret_in, emit=silent
+        )
+
+    result = anyio.run(work)
+    assert [(r.path, r.start, r.reason) for r in result.refusals] == [(first.path, first.start, "secret")]
+    assert key not in f"{result}"
+
+
+def test_languages_are_told_by_their_share() -> None:
+    spans = [span(1, text="a" * 300, language="python"), span(2, text="b" * 100, language="typescript")]
+    assert about(spans).languages == (("python", 0.75), ("typescript", 0.25))
+    assert about([]).languages == ()
 
 
 def test_what_the_instruction_shows_is_not_in_the_answer() -> None:
