@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from clonedna.core.block import BlockRef, ConsentRecord, Envelope, Manifest, SignatureEntry, Teaching
+from clonedna.core.block import BlockRef, ConsentRecord, Envelope, Manifest, SignatureEntry, Teaching, Use
 from clonedna.core.canonical import sha256
 from clonedna.core.errors import (
     AdapterInvalid,
@@ -296,6 +296,12 @@ class FakeConsents:
 
     def local_only(self, authors: Sequence[Identity], repository: str) -> ConsentRecord:
         return self._record("local-only", authors, repository)
+
+    def granted(self, handle: str, repository: str, use: Use) -> ConsentRecord:
+        raise ConsentMissing(f"{handle} has not consented", f"dna consent request {handle} --repository {repository}")
+
+    def refuse_revoked(self, authors: Sequence[Identity], handle: str = "") -> None:
+        """Nobody took anything back."""
 
     def check(self, record: ConsentRecord, use: str) -> None:
         if use not in record.uses:

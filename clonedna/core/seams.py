@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from clonedna.core.block import BlockRef, ConsentRecord, Envelope, Manifest, Teaching
+from clonedna.core.block import BlockRef, ConsentRecord, Envelope, Manifest, Teaching, Use
 from clonedna.core.events import Emit
 from clonedna.core.model import (
     AdapterInfo,
@@ -229,6 +229,17 @@ class Consents(Protocol):
 
     def local_only(self, authors: Sequence[Identity], repository: str) -> ConsentRecord:
         """Research on this machine: needs no consent, can never be shared."""
+        ...
+
+    def granted(self, handle: str, repository: str, use: Use) -> ConsentRecord:
+        """The record under which ``use`` of ``repository`` (``owner/name``) of the account ``handle`` is allowed now.
+
+        Raises ConsentMissing with the next command, ConsentRevoked, ConsentInvalid, Unavailable.
+        """
+        ...
+
+    def refuse_revoked(self, authors: Sequence[Identity], handle: str = "") -> None:
+        """Raises ConsentRevoked when one of them, or the account called ``handle``, took everything back."""
         ...
 
     def check(self, record: ConsentRecord, use: str) -> None:

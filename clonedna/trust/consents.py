@@ -1,4 +1,4 @@
-"""Consent that this machine can give and check: ``self`` (self-asserted) and ``local-only``.
+"""Consent as a mint uses it: ``self`` (self-asserted) and ``local-only`` here, ``granted`` by somebody else in ``consents_granted``.
 
 ``self``: the git identity configured here is among the authors, and a statement that says so is signed with this machine's key. Anybody
 can configure any git identity, so the record is marked ``self-asserted`` and not verified: enough for minting and serving on one's own
@@ -24,7 +24,9 @@ from clonedna.core.errors import ConsentMissing, DnaError
 from clonedna.core.seams import Signer
 from clonedna.core.value import Value
 from clonedna.core.work import Identity
+from clonedna.trust.consents_granted import GrantedConsents
 from clonedna.trust.files import disk_errors, locked, private_directory, write_private
+from clonedna.trust.statements import Use
 
 PAYLOAD_TYPE = "application/vnd.clonedna.consent+json"
 VALID_FOR = timedelta(days=365)
@@ -62,10 +64,26 @@ def utc_now() -> datetime:
 
 
 class SelfConsents:
-    """Grants and checks the modes ``self`` and ``local-only``; fulfils ``core.seams.Consents``."""
+    """Grants ``self`` and ``local-only``, and checks all modes; fulfils ``core.seams.Consents``.
 
-    def __init__(self, directory: Path, signer: Signer, now: Callable[[], datetime] = utc_now) -> None:
-        self._directory, self._signer, self._now = directory, signer, now
+    ``others``: who knows what other people granted; without it every such record is refused.
+    """
+
+    def __init__(
+        self, directory: Path, signer: Signer, now: Callable[[], datetime] = utc_now, *, others: GrantedConsents | None = None
+    ) -> None:  # fmt: skip
+        self._directory, self._signer, self._now, self._others = directory, signer, now, others
+
+    def granted(self, handle: str, repository: str, use: Use) -> ConsentRecord:
+        """See ``GrantedConsents.granted``. Raises ``ConsentMissing`` where nobody knows of others' consents."""
+        if self._others is None:
+            raise ConsentMissing("this machine cannot verify a consent granted by somebody else", _ASK)
+        return self._others.granted(handle, repository, use)
+
+    def refuse_revoked(self, authors: Sequence[Identity], handle: str = "") -> None:
+        """Raises ``ConsentRevoked`` when one of ``authors``, or the account called ``handle``, took everything back."""
+        if self._others is not None:
+            self._others.refuse_revoked([a.email for a in authors], [identity_digest(a) for a in authors], handle)
 
     def grant_self(self, you: Identity | None, authors: Sequence[Identity], repository: str) -> ConsentRecord:
         """A self-asserted record for ``repository``; the stored one while it is valid.
@@ -121,7 +139,15 @@ class SelfConsents:
         )
 
     def check(self, record: ConsentRecord, use: str) -> None:
-        """Raises ``ConsentMissing`` with the reason when ``record`` does not cover ``use``; for ``self`` the signed statement decides."""
+        """Raises ``ConsentMissing`` with the reason when ``record`` does not cover ``use``; the signed statement decides, not the record.
+
+        For ``granted`` its subclasses ``ConsentInvalid`` and ``ConsentRevoked`` say more.
+        """
+        if record.mode == "granted" and self._others is not None:
+            self._others.check(record, use)
+            return
+        if self._others is not None:
+            self._others.refuse_revoked((), (record.identity_digest,), "")
         fault = self._fault(record, use)
         if fault is not None:
             raise ConsentMissing(
