@@ -9,10 +9,10 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
+from clonedna.app.admission import admit
 from clonedna.app.parts import Parts, factory
 from clonedna.core.block import BlockRef, ConsentRecord, Evaluation, Manifest
 from clonedna.core.canonical import strict_json
-from clonedna.core.errors import WrongBase
 from clonedna.core.model import BaseInfo, Layer, Message, SampleChunk, SampleRequest
 from clonedna.core.value import Value
 from clonedna.core.work import Pair
@@ -109,13 +109,10 @@ class Blocks:
         """A conversation with a block: verified, consented, on the base it was trained on. Raises ``WrongBase`` and all of ``verified``."""
         manifest, path = self.verified(reference, any_status=unsafe)
         consent = ConsentRecord.model_validate(strict_json((path / "consent.json").read_bytes()))
-        self.parts.consents.check(consent, "serve")
         engine = self.parts.engine(base or manifest.base_model)
-        if unlike := manifest.unlike(engine.base):
-            raise WrongBase(
-                f"{manifest.name}@{manifest.version} {unlike}",
-                "give the base it was trained on with --on",
-            )
+        admit(
+            self.parts, manifest, consent, "serve", base=engine.base, hint="give the base it was trained on with --on"
+        )
         adapter = await engine.load(path)
         return Conversation(self.parts, base or manifest.base_model, manifest, adapter.id)
 

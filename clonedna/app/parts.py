@@ -45,6 +45,7 @@ FACTORIES: dict[str, dict[str, str]] = {
         "sign": "clonedna.store.blocks:sign_block",
         "verify": "clonedna.store.blocks:verify_block",
     },
+    "archive": {"zip": "clonedna.store.archive:zip_block", "unzip": "clonedna.store.archive:unzip_block"},
     "peft_check": {"fresh-process": "clonedna.engine.check:check_peft"},
     "merge": {"peft": "clonedna.engine.merging:merge_adapters"},
     "registry": {"sql": "clonedna.store.registry:SqlRegistry"},
@@ -72,7 +73,11 @@ class Parts:
     def source(self) -> Source:
         """Paths, git URLs and GitHub handles; each goes to its own source."""
         settings = self.settings
-        bounds = {"cache": settings.home / "clones", "timeout": settings.git_timeout, "max_clone_bytes": settings.max_clone_bytes}
+        bounds = {
+            "cache": settings.home / "clones",
+            "timeout": settings.git_timeout,
+            "max_clone_bytes": settings.max_clone_bytes,
+        }
 
         def github() -> Source:
             return factory("source", "github")(self.github, most=settings.max_repositories, **bounds)
@@ -112,7 +117,9 @@ class Parts:
     def signer(self) -> Signer:
         secret = self.settings.key_passphrase
         return factory("signer", "keyring")(
-            self.settings.home / "keys", passphrase=secret.get_secret_value() if secret else None, ask=self.ask_passphrase
+            self.settings.home / "keys",
+            passphrase=secret.get_secret_value() if secret else None,
+            ask=self.ask_passphrase,
         )
 
     @cached_property

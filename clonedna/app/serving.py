@@ -25,11 +25,12 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
+from clonedna.app.admission import admit
 from clonedna.app.blocks import Served, ServedLayer, served_by, served_layer
 from clonedna.app.parts import Parts, factory
 from clonedna.core.block import DIGEST_PATTERN, NAME_PATTERN, ConsentRecord, Manifest
 from clonedna.core.canonical import strict_json
-from clonedna.core.errors import BlockCorrupt, BlockNotFound, DnaError, InputError, NotFound, Refused, WrongBase
+from clonedna.core.errors import BlockCorrupt, BlockNotFound, DnaError, InputError, NotFound, Refused
 from clonedna.core.model import Layer
 from clonedna.core.seams import Engine
 from clonedna.core.value import Value
@@ -308,12 +309,10 @@ class Serving:
             read = factory("block", "verify")(path, self.parts.signer, expect_id=manifest.id)
             consent = ConsentRecord.model_validate(strict_json((path / "consent.json").read_bytes()))
             known = _Loaded(manifest=read, consent=consent, stamp=stamp)
-        self.parts.consents.check(known.consent, "serve")
-        if unlike := known.manifest.unlike(self.engine.base):
-            raise WrongBase(
-                f"{manifest.name}@{manifest.version} {unlike}",
-                "serve the base it was trained on: dna serve --base",
-            )
+        admit(
+            self.parts, known.manifest, known.consent, "serve", base=self.engine.base,
+            hint="serve the base it was trained on: dna serve --base",
+        )  # fmt: skip
         return known
 
     def _base_model(self, name: str) -> Model:

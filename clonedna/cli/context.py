@@ -37,7 +37,10 @@ class State:
     def parts(self) -> Parts:
         from clonedna.app.parts import Parts
 
-        return Parts(self.settings)
+        parts = Parts(self.settings)
+        if sys.stdin.isatty() and sys.stderr.isatty():
+            parts.ask_passphrase = ask_passphrase
+        return parts
 
     @cached_property
     def blocks(self) -> Blocks:
@@ -50,6 +53,11 @@ class State:
         from clonedna.app.jobs import Jobs
 
         return Jobs(self.settings, self.parts)
+
+
+def ask_passphrase(*, twice: bool = False) -> str:
+    """Ask the person at the terminal, without showing it."""
+    return typer.prompt("Passphrase of this machine's key", hide_input=True, err=True, confirmation_prompt=twice)
 
 
 def print_json(value: Any) -> None:

@@ -9,6 +9,7 @@ To make one: put all but manifest and signature into a directory, ``file_table``
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import rfc8785
 
 from clonedna.core.block import Envelope, FileEntry, Manifest
 from clonedna.core.canonical import canonical, digest, strict_json
-from clonedna.core.errors import BlockUntrusted, SignatureInvalid
+from clonedna.core.errors import BlockUnsigned, BlockUntrusted, KeyLogInvalid, SignatureInvalid
 from clonedna.core.seams import Signer
 from clonedna.store.files import closed_world, corrupt, measure, read_small, remove, write_atomic
 from clonedna.store.weights import check_weights
@@ -89,7 +90,8 @@ def verify_block(directory: Path, signer: Signer, *, expect_id: str | None = Non
 
     Order: sizes and the closed set of files; the envelope; its key and signature; the manifest; its id; size and digest of every file;
     and only then a look into the adapter's configuration and header. Raises ``BlockNotFound``, ``BlockCorrupt``, ``SignatureInvalid``,
-    ``BlockUntrusted``, each with ``facts["file"]``; ``Unavailable`` when a file cannot be read.
+    ``BlockUntrusted`` (``BlockUnsigned``, ``KeyCompromised``, ``KeyWeak``), each with ``facts["file"]``; ``Unavailable`` when a file
+    cannot be read.
     """
     manifest = authenticate(directory, signer, expect_id=expect_id)
     _check_bytes(directory, manifest)
@@ -99,11 +101,16 @@ def verify_block(directory: Path, signer: Signer, *, expect_id: str | None = Non
 
 def authenticate(directory: Path, signer: Signer, *, expect_id: str | None = None) -> Manifest:
     """The part of ``verify_block`` that reads no content: the manifest as a trusted key signed it. The files are not looked into yet."""
-    closed_world(directory, LIMITS, LIMITS)
+    closed_world(directory, set(LIMITS) - {SIGNATURE}, LIMITS)
+    if not os.path.lexists(directory / SIGNATURE):
+        raise BlockUnsigned(
+            f"{SIGNATURE}: missing: nobody vouches for this block",
+            "get the signed block from who made it, and believe its signer: dna keys trust", file=SIGNATURE,
+        )  # fmt: skip
     envelope = _envelope(read_small(directory / SIGNATURE, LIMITS[SIGNATURE]))
     try:
         payload = signer.verify(envelope, PAYLOAD_TYPE)
-    except (SignatureInvalid, BlockUntrusted) as error:
+    except (SignatureInvalid, BlockUntrusted, KeyLogInvalid) as error:
         facts = {**error.facts, "file": SIGNATURE}
         raise type(error)(f"{SIGNATURE}: {error.message}", error.hint, **facts) from error
     if read_small(directory / MANIFEST, LIMITS[MANIFEST]) != payload:

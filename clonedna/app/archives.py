@@ -1,0 +1,76 @@
+"""A block as one file that can be carried elsewhere: out of the store, and into it.
+
+Out: never a ``local-only`` block, nor one whose person or tombstone says no. In: the archive is unpacked and verified beside the store,
+and only a block that passed every check gets into it and gets its name.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from clonedna.app.blocks import Blocks
+from clonedna.app.orders import spdx
+from clonedna.app.parts import Parts, factory
+from clonedna.core.block import BlockRef, ConsentRecord, Manifest
+from clonedna.core.canonical import strict_json
+from clonedna.core.errors import BadReference, ConsentMissing
+from clonedna.core.value import Value
+
+
+class Exported(Value):
+    block: str
+    id: str
+    path: str
+    bytes: int
+
+
+class Archives:
+    """Use cases over `.dna` files."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+
+    def export(self, reference: str, out: Path) -> Exported:
+        """Write a verified block to ``out``, which must not exist.
+
+        Raises what ``Blocks.verified`` raises, ``ConsentMissing`` (``local-only``), ``BlockRevoked``, ``BadReference``, ``NoSpace``.
+        """
+        manifest, path = Blocks(self.parts).verified(reference, any_status=True)
+        _refuse_local_only(manifest, path)
+        if out.exists() or out.is_symlink():
+            raise BadReference(f"{out} exists already", "choose another place, or move it away")
+        factory("archive", "zip")(path, out)
+        return Exported(
+            block=f"{manifest.name}@{manifest.version}", id=manifest.id, path=str(out), bytes=out.stat().st_size
+        )
+
+    def load(self, archive: Path) -> BlockRef:
+        """Take the block in ``archive`` into the store and give it its name. It is visible after every check, or not at all.
+
+        Raises what ``verify_block`` raises, ``LicenceUnknown``, ``ConsentMissing``, ``BlockRevoked``, ``BadReference`` (the name is
+        another block's), ``NoSpace``.
+        """
+        home = self.parts.settings.home
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="import-", dir=home) as folder:
+            block = Path(folder) / "block"
+            manifest: Manifest = factory("archive", "unzip")(archive, block, self.parts.signer)
+            spdx(manifest.license)
+            _refuse_local_only(manifest, block)
+            self.parts.store.put(block)
+            try:
+                return self.parts.registry.publish(manifest)
+            except BadReference:
+                if manifest.id not in {known.id for known in self.parts.registry.manifests()}:
+                    self.parts.store.delete(manifest.id)
+                raise
+
+
+def _refuse_local_only(manifest: Manifest, block: Path) -> None:
+    consent = ConsentRecord.model_validate(strict_json((block / "consent.json").read_bytes()))
+    if "local-only" in (manifest.consent_mode, consent.mode):
+        raise ConsentMissing(
+            f"{manifest.name}@{manifest.version} is local-only: it stays on the machine that minted it",
+            "ask the person, then mint it with their consent", file="consent.json",
+        )  # fmt: skip
