@@ -121,3 +121,35 @@ def test_an_impossible_name_is_refused_with_a_possible_one(name: str) -> None:
     with pytest.raises(InputError) as error:
         make(name)
     assert "e.g." in error.value.hint
+
+
+KEY = "xai-madeup0madeup1madeup2"
+
+
+def test_the_teacher_s_key_is_from_the_environment_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XAI_API_KEY", raising=False)
+    Path("dna.toml").write_text(f'teacher_key = "{KEY}"\n')
+    with pytest.raises(BadConfig) as found:
+        load_settings()
+    assert "DNA_TEACHER_KEY" in found.value.hint
+    assert KEY not in f"{found.value} {found.value.hint}"
+    Path("dna.toml").unlink()
+    assert load_settings().teacher_key is None
+    monkeypatch.setenv("XAI_API_KEY", KEY)
+    settings = load_settings()
+    assert settings.teacher_key is not None
+    assert settings.teacher_key.get_secret_value() == KEY
+    assert KEY not in f"{settings!r} {settings} {settings.model_dump_json()}"
+    monkeypatch.setenv("DNA_TEACHER_KEY", "another-key")
+    assert load_settings().teacher_key.get_secret_value() == "another-key"  # type: ignore[union-attr]
+
+
+def test_xai_s_key_is_never_for_another_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XAI_API_KEY", KEY)
+    for url in ("http://127.0.0.1:8000/v1", "https://api.x.ai.example/v1", "https://api.x.ai/v2"):
+        monkeypatch.setenv("DNA_TEACHER_URL", url)
+        assert load_settings().teacher_key is None
+    for url in ("https://ada:pw@host/v1", "ftp://host/v1", "host"):
+        monkeypatch.setenv("DNA_TEACHER_URL", url)
+        with pytest.raises(BadConfig):
+            load_settings()
