@@ -242,6 +242,23 @@ class LoraSpec(Value):
     clip: float = 1.0
 
 
+class MemoryNeed(Value):
+    """Estimated bytes: of the base's weights, of training one adapter on it (its state and the activations of a step), and what is kept
+    free besides; ``available``: measured at that moment on ``device``. ``dtype``: what the weights would be held in.
+    """
+
+    base: int
+    training: int
+    reserve: int
+    available: int
+    dtype: str
+    device: str
+
+    @property
+    def fits(self) -> bool:
+        return self.base + self.training + self.reserve <= self.available
+
+
 class StepLoss(Value):
     """Of one ``forward_backward``: summed loss in nats over ``tokens`` completion tokens; ``per_example`` in the order given."""
 

@@ -93,7 +93,7 @@ def load_base(reference: str, *, dtype: str = "", device: str = "", quantize: st
     if needed > 2 * held:
         raise UnknownBase(f"base {reference!r}: its config asks for {needed} weights, its files hold {held}", HINT)
     free = int(torch.cuda.mem_get_info(device)[0]) if device.startswith("cuda") else None
-    require(int(_bytes(outline.model, held, DTYPES[chosen].itemsize, quantize) * 1.1), f"base {reference!r}", free=free)
+    require(int(weight_bytes(outline.model, held, DTYPES[chosen].itemsize, quantize) * 1.1), f"base {reference!r}", free=free)
     with _quiet():
         try:
             # Eager: the attention that each architecture's own code spells out. What this engine computes is checked against it.
@@ -210,7 +210,7 @@ def _unpacked(model: PreTrainedModel) -> None:
             setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010 - not a tensor, as its type would have it
 
 
-def _bytes(model: PreTrainedModel, held: int, width: int, quantize: str) -> float:
+def weight_bytes(model: PreTrainedModel, held: int, width: int, quantize: str) -> float:
     """Of the weights in memory; at least as many as the files hold."""
     total = max(held, sum(p.numel() for p in model.parameters()))
     if not quantize:

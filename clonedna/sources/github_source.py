@@ -20,11 +20,10 @@ from clonedna.core.work import AuthorShare, Collection, Found, Identity, Licence
 from clonedna.sources.git import GitSource
 from clonedna.sources.github import Read, read_account
 from clonedna.sources.github_client import GitHub
-from clonedna.sources.licences import allowed
+from clonedna.sources.licences import agreed, allowed
 from clonedna.sources.views import identity
 
 NOT_KNOWN = (None, "NOASSERTION", "OTHER")
-NO_FILE = "no licence file at the root"
 
 
 @dataclass(slots=True)
@@ -140,10 +139,10 @@ class GitHubSource:
             )
 
     def _at(self, part: Repository) -> Found:
-        """The clone of a part, at the commit that was found. Its own licence files hold; without any, what the API said."""
+        """The clone of a part, at the commit that was found; its licence is what the API and its own files say together."""
         there = self._git.find(f"{part.url}.git", part.commit)
         mine = there.repository
-        licence = part.licence if mine.licence.spdx is None and mine.licence.how == NO_FILE else mine.licence
+        licence = agreed(part.licence.spdx, mine.licence)
         return there.model_copy(
             update={
                 "repository": mine.model_copy(

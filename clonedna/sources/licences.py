@@ -2,8 +2,8 @@
 
 Order of truth: the SPDX id that the platform (GitHub) gives for the repository, the text of licence files at the root (`pyaskalono`,
 score >= 0.9), SPDX headers in the files. None of them overrules another: where platform and text name different licences the licence
-is unknown, and a file whose header names a licence that is none of its repository's is refused. A header decides alone where the
-repository states nothing. Several licence files mean a choice (OR) only where their names or a note beside them say so; else all of
+is unknown, and a file whose header names a licence that is none of its repository's is refused. A header decides alone where nothing
+known is stated for the repository. Several licence files mean a choice (OR) only where their names or a note beside them say so; else all of
 them hold (AND). A rider that takes something back makes any of it unknown.
 """
 
@@ -20,6 +20,7 @@ from clonedna.core.work import Licence
 from clonedna.sources.process import Git, Objects
 
 ENOUGH = 0.9
+NO_FILE = "no licence file at the root"
 MAX_LICENCE_BYTES = 200_000
 HEADER_LINES = 40
 _FILE = re.compile(r"^(licen[cs]es?|copying|unlicense)([-_.].*)?$", re.IGNORECASE)
@@ -50,37 +51,35 @@ def licence_files(git: Git, revision: str) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(found))
 
 
-def repository_licence(git: Git, objects: Objects, revision: str, platform: str | None = None) -> Licence:
-    """The licence of the repository at ``revision``; ``spdx`` is ``None`` when none is known. ``platform``: the id that its API gives."""
-    return licence_of_files(objects, licence_files(git, revision), platform)
+def repository_licence(git: Git, objects: Objects, revision: str) -> Licence:
+    """The licence that the root of ``revision`` states; ``spdx`` is ``None`` when it states none that is known."""
+    return licence_of_files(objects, licence_files(git, revision))
 
 
-def licence_of_files(objects: Objects, files: Sequence[tuple[str, str]], platform: str | None = None) -> Licence:
+def licence_of_files(objects: Objects, files: Sequence[tuple[str, str]]) -> Licence:
     """The licence that these ``(name, blob)`` state together."""
     texts = [(name, (objects.get(blob, MAX_LICENCE_BYTES) or b"").decode("utf-8", "replace")) for name, blob in files]
-    return licence_of_texts(texts, platform)
+    return licence_of_texts(texts)
 
 
-def licence_of_texts(files: Sequence[tuple[str, str]], platform: str | None = None) -> Licence:
-    """The licence that licence files ``(name, text)`` and the platform's SPDX id state together.
+def agreed(platform: str | None, files: Licence) -> Licence:
+    """What the platform's SPDX id for a repository and its licence files say together.
 
-    The platform's word stands where the texts are not recognised; ``NOASSERTION`` and what is no SPDX id are no word at all.
+    The platform's id stands alone where the root has no licence file; ``NOASSERTION`` and what is no SPDX id say nothing. Where both
+    name a licence and they differ, and where a text is not recognised or carries a rider, none is known.
     """
-    for name, text in files:
-        if not _OTHERS_CODE.search(name) and _RIDERS.search(" ".join(text.split())):
-            return Licence(spdx=None, how=f"file:{name} carries a rider that restricts it")
     stated = platform if platform and platform != "NOASSERTION" and _parsed(platform) is not None else None
-    told = _licence_of_texts(files)
-    if stated is None:
-        return told
-    if told.spdx is None:
-        return Licence(spdx=stated, how=f"the platform's id; {told.how}", score=told.score)
-    if contradicts(stated, told.spdx):
-        return Licence(spdx=None, how=f"the platform says {stated}, {told.how} says {told.spdx}", score=told.score)
-    return told.model_copy(update={"how": f"the platform's id and {told.how}"})
+    if stated is None or (files.spdx is None and files.how != NO_FILE):
+        return files
+    if files.spdx is None:
+        return Licence(spdx=stated, how=f"the platform's id; {files.how}")
+    if contradicts(stated, files.spdx):
+        return Licence(spdx=None, how=f"the platform says {stated}, {files.how} says {files.spdx}")
+    return files.model_copy(update={"how": f"the platform's id and {files.how}"})
 
 
-def _licence_of_texts(files: Sequence[tuple[str, str]]) -> Licence:
+def licence_of_texts(files: Sequence[tuple[str, str]]) -> Licence:
+    """The licence that licence files ``(name, text)`` state together."""
     own = [(name, text) for name, text in files if not _OTHERS_CODE.search(name)]
     named = [name for name, _ in own if _ONE_OF_SEVERAL.match(name)]
     pointers = {
@@ -90,6 +89,8 @@ def _licence_of_texts(files: Sequence[tuple[str, str]]) -> Licence:
     for name, text in own:
         if name in pointers:
             continue
+        if _RIDERS.search(" ".join(text.split())):
+            return Licence(spdx=None, how=f"file:{name} carries a rider that restricts it")
         stated = header_licence(text)
         match = askalono.identify(text)  # pyright: ignore[reportAttributeAccessIssue]
         score = round(float(match.score), 4)
@@ -100,7 +101,7 @@ def _licence_of_texts(files: Sequence[tuple[str, str]]) -> Licence:
         else:
             return Licence(spdx=None, how=f"file:{name} is no licence text that is known", score=score)
     if not found:
-        return Licence(spdx=None, how="no licence file at the root")
+        return Licence(spdx=None, how=NO_FILE)
     each = list(dict.fromkeys(spdx for _, spdx, _ in found))
     choice = len(named) == len(found) and (len(named) > 1 or bool(pointers))
     together = (" OR " if choice else " AND ").join(f"({one})" if " " in one and len(each) > 1 else one for one in each)
