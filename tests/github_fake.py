@@ -82,8 +82,11 @@ class FakeGitHub:
         target = self.folder / f"{repository.id}-{head}.git"
         if not target.exists():
             making = target.with_suffix(".new")
-            subprocess.run(["git", "clone", "-q", "--bare", str(repository.git), str(making)], check=True, capture_output=True)
-            subprocess.run(["git", "-C", str(making), "update-server-info"], check=True, capture_output=True)
+            subprocess.run(
+                ["git", "clone", "-q", "--bare", str(repository.git), str(making)], check=True, capture_output=True
+            )
+            for command in (["repack", "-adq"], ["update-server-info"]):
+                subprocess.run(["git", "-C", str(making), *command], check=True, capture_output=True)
             making.rename(target)
         return target
 
@@ -171,7 +174,11 @@ class _Handler(BaseHTTPRequestHandler):
             limit = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": reset}
             self._send(403, {"message": "API rate limit exceeded for 127.0.0.1."}, limit)
         elif fault.kind == "secondary":
-            self._send(fault.status, {"message": "You have exceeded a secondary rate limit."}, {"Retry-After": str(fault.seconds)})
+            self._send(
+                fault.status,
+                {"message": "You have exceeded a secondary rate limit."},
+                {"Retry-After": str(fault.seconds)},
+            )
         elif fault.kind == "garbage":
             self._send(200, None, raw=b"<html>not JSON</html>")
         elif fault.kind == "away":
@@ -208,6 +215,11 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send(200, {"resources": {"core": {"limit": self.fake.limit}}})
             case ["search", "users"]:
                 self._search()
+            case ["user", number]:
+                found = next((one for one in self.fake.world.accounts if str(one.id) == number), None)
+                if found is None:
+                    raise _Answered(404, "Not Found")
+                self._send(200, self.fake.world.user_json(found))
             case ["users", login, *rest]:
                 self._user(self._account(login), rest)
             case ["gists", name]:
@@ -273,7 +285,11 @@ class _Handler(BaseHTTPRequestHandler):
         number = self.fake.world.renamed.get(full_name.casefold())
         if number is not None:
             query = f"?{urlencode(self.query)}" if self.query else ""
-            self._send(301, {"message": "Moved Permanently"}, {"Location": "/".join([f"{self.fake.url}/repositories/{number}", *rest]) + query})
+            self._send(
+                301,
+                {"message": "Moved Permanently"},
+                {"Location": "/".join([f"{self.fake.url}/repositories/{number}", *rest]) + query},
+            )
         elif full_name.casefold() in {name.casefold() for name in self.fake.world.blocked}:
             self._send(451, {"message": "Repository access blocked", "block": {"reason": "dmca"}})
         else:
@@ -291,9 +307,25 @@ class _Handler(BaseHTTPRequestHandler):
             case ["languages"]:
                 self._send(200, one.languages if one.git else {})
             case ["commits"]:
-                self._list(world.commits_json(one, self._at(one, self.query.get("sha", "HEAD")), self.query.get("author")))
+                self._list(
+                    world.commits_json(one, self._at(one, self.query.get("sha", "HEAD")), self.query.get("author"))
+                )
             case ["commits", revision]:
                 self._send(200, world.commits_json(one, self._at(one, revision), None)[0])
+            case ["compare", both]:
+                base, _, head = both.partition("...")
+                ahead = one.run("rev-list", "--count", f"{self._at(one, base)}..{self._at(one, head)}").strip()
+                behind = one.run("rev-list", "--count", f"{self._at(one, head)}..{self._at(one, base)}").strip()
+                status = {
+                    (True, True): "diverged",
+                    (True, False): "ahead",
+                    (False, True): "behind",
+                    (False, False): "identical",
+                }
+                self._send(
+                    200,
+                    {"status": status[ahead != b"0", behind != b"0"], "ahead_by": int(ahead), "behind_by": int(behind)},
+                )
             case ["license"]:
                 content = world.content_json(one, "LICENSE", "HEAD")
                 if content is None or one.spdx is None:
@@ -321,16 +353,22 @@ class _Handler(BaseHTTPRequestHandler):
         match = re.fullmatch(r"/([^/]+/[^/]+?)\.git/(.+)", self.plain)
         full_name = match[1] if match else ""
         number = self.fake.world.renamed.get(full_name.casefold())
-        found = next((r for r in self.fake.world.repositories if r.id == number), None) or self.fake.world.repository(full_name)
+        found = next((r for r in self.fake.world.repositories if r.id == number), None) or self.fake.world.repository(
+            full_name
+        )
         if match is None or found is None or found.git is None or found.private or full_name in self.fake.world.blocked:
             raise _Answered(404, "Not Found")
         if number is not None:
-            return self._send(301, {}, {"Location": f"{self.fake.web}/{found.full_name}.git/{match[2]}?{urlencode(self.query)}"})
+            return self._send(
+                301, {}, {"Location": f"{self.fake.web}/{found.full_name}.git/{match[2]}?{urlencode(self.query)}"}
+            )
         bare = self.fake.bare(found).resolve()
         file = (bare / match[2]).resolve()
         if not file.is_relative_to(bare) or not file.is_file():
             raise _Answered(404, "Not Found")
-        return self._send(200, None, {"Content-Type": "application/octet-stream", "Cache-Control": "no-cache"}, raw=file.read_bytes())
+        return self._send(
+            200, None, {"Content-Type": "application/octet-stream", "Cache-Control": "no-cache"}, raw=file.read_bytes()
+        )
 
     def _post(self) -> None:
         """GraphQL: ``user(login:)`` and its most starred repositories, whatever of their fields is asked for."""
@@ -342,7 +380,11 @@ class _Handler(BaseHTTPRequestHandler):
         world, login = self.fake.world, str(asked.get("variables", {}).get("login", ""))
         account = world.account(login)
         if account is None:
-            error = {"type": "NOT_FOUND", "path": ["user"], "message": f"Could not resolve to a User with the login of '{login}'."}
+            error = {
+                "type": "NOT_FOUND",
+                "path": ["user"],
+                "message": f"Could not resolve to a User with the login of '{login}'.",
+            }
             return self._send(200, {"data": {"user": None}, "errors": [error]})
         own = [one for one in world.repositories if one.owner is account and not one.private and not one.fork]
         own.sort(key=lambda one: -one.stars)

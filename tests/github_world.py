@@ -67,13 +67,14 @@ class Repository:
 
 @dataclass
 class World:
-    """``noreply``: the host of GitHub's own addresses, e.g. ``users.noreply.github.com``."""
+    """``noreply``: the host of GitHub's own addresses. Without ``strict_filter`` ``commits?author=`` lets other people's through."""
 
     accounts: list[Account] = field(default_factory=list)
     repositories: list[Repository] = field(default_factory=list)
     renamed: dict[str, int] = field(default_factory=dict)
     blocked: set[str] = field(default_factory=set)
     noreply: str = "users.noreply.github.com"
+    strict_filter: bool = True
 
     def account(self, login: str) -> Account | None:
         return next((one for one in self.accounts if one.login.casefold() == login.casefold()), None)
@@ -93,8 +94,12 @@ class World:
         local, _, host = email.partition("@")
         if host == self.noreply:
             number, _, login = local.rpartition("+")
-            return next((one for one in self.accounts if (str(one.id) == number if number else one.login == login)), None)
-        return next((one for one in self.accounts if email.casefold() in {mail.casefold() for mail in one.emails}), None)
+            return next(
+                (one for one in self.accounts if (str(one.id) == number if number else one.login == login)), None
+            )
+        return next(
+            (one for one in self.accounts if email.casefold() in {mail.casefold() for mail in one.emails}), None
+        )
 
     # What the routes answer.
 
@@ -121,7 +126,7 @@ class World:
         for record in filter(None, out.split("\0")):
             sha, name, email, date, parents, message = record.split("\x1f", 5)
             account = self.owner_of(email)
-            if author is not None and (account is None or account.login.casefold() != author.casefold()):
+            if author is not None and self.strict_filter and (account is None or account.login.casefold() != author.casefold()):
                 continue
             who = {"name": name, "email": email, "date": date}
             found.append({
@@ -136,7 +141,9 @@ class World:
         for record in filter(None, out.split("\0")):
             meta, _, path = record.partition("\t")
             mode, kind, sha, size = meta.split()
-            entries.append({"path": path, "mode": mode, "type": kind, "sha": sha} | ({"size": int(size)} if kind == "blob" else {}))
+            entries.append(
+                {"path": path, "mode": mode, "type": kind, "sha": sha} | ({"size": int(size)} if kind == "blob" else {})
+            )
         cut = one.truncate and recursive
         return {"sha": revision, "tree": entries[: len(entries) // 2] if cut else entries, "truncated": cut}
 

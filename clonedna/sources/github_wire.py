@@ -1,12 +1,11 @@
 """GitHub's answers, as far as they are read: field names as GitHub has them, unknown fields passed over, types and sizes checked.
 
-Routes: https://docs.github.com/en/rest (users, search, repos, commits, git, gists). A wrong shape is ``Unavailable``, not a crash.
+Routes: https://docs.github.com/en/rest (users, search, repos, commits). A wrong shape is ``Unavailable``, not a crash.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
@@ -126,52 +125,6 @@ class CommitWire(_Wire):
         return self.commit.message.partition("\n")[0]
 
 
-class KeyWire(_Wire):
-    id: int
-    key: str = Field(max_length=20_000)
-
-
-class SigningKeyWire(KeyWire):
-    title: str = ""
-
-
-class ContentWire(_Wire):
-    """A file of ``repos/{owner}/{repo}/contents/{path}``: ``content`` in base 64, up to 1 MB."""
-
-    type: str
-    path: str
-    sha: str
-    size: int
-    encoding: str = ""
-    content: str = ""
-
-
-class GistFileWire(_Wire):
-    filename: str
-    size: int = 0
-    truncated: bool = False
-    content: str | None = None
-
-
-class GistWire(_Wire):
-    id: str
-    owner: UserBrief | None = None
-    files: dict[str, GistFileWire] = Field(default_factory=dict)
-
-
-class TreeEntryWire(_Wire):
-    path: str
-    type: str
-    sha: str
-    size: int | None = None
-
-
-class TreeWire(_Wire):
-    sha: str
-    tree: tuple[TreeEntryWire, ...]
-    truncated: bool = False
-
-
 def read(kind: type[W], value: Any, what: str) -> W:
     """``value`` as ``kind``. Raises ``Unavailable`` with the first field that is wrong."""
     try:
@@ -179,8 +132,3 @@ def read(kind: type[W], value: Any, what: str) -> W:
     except ValidationError as error:
         where = ".".join(str(part) for part in error.errors(include_url=False, include_input=False)[0]["loc"])
         raise Unavailable(f"GitHub's answer for {what} has no usable {where or 'content'}", "try again later") from None
-
-
-def read_all(kind: type[W], values: Iterable[Any], what: str) -> list[W]:
-    """Each value as ``kind``."""
-    return [read(kind, value, what) for value in values]
