@@ -42,6 +42,7 @@ from clonedna.core.model import (
     StepLoss,
     TokenLogprob,
 )  # fmt: skip
+from clonedna.core.people import Account
 from clonedna.core.seams import Trainer
 from clonedna.core.work import Collection, Found, Identity, Instruction, Span
 
@@ -297,8 +298,8 @@ class FakeConsents:
     def local_only(self, authors: Sequence[Identity], repository: str) -> ConsentRecord:
         return self._record("local-only", authors, repository)
 
-    def granted(self, handle: str, repository: str, use: Use) -> ConsentRecord:
-        raise ConsentMissing(f"{handle} has not consented", f"dna consent request {handle} --repository {repository}")
+    def granted(self, account: Account, repositories: Sequence[str], use: Use) -> ConsentRecord:
+        raise ConsentMissing(f"{account.login} has not consented", f"dna consent request {account.login} --use {use}")
 
     def refuse_revoked(self, authors: Sequence[Identity], handle: str = "") -> None:
         """Nobody took anything back."""

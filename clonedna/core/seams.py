@@ -25,6 +25,7 @@ from clonedna.core.model import (
     Score,
     StepLoss,
 )
+from clonedna.core.people import Account
 from clonedna.core.work import Collection, Found, Identity, Instruction, Span
 
 
@@ -231,8 +232,8 @@ class Consents(Protocol):
         """Research on this machine: needs no consent, can never be shared."""
         ...
 
-    def granted(self, handle: str, repository: str, use: Use) -> ConsentRecord:
-        """The record under which ``use`` of ``repository`` (``owner/name``) of the account ``handle`` is allowed now.
+    def granted(self, account: Account, repositories: Sequence[str], use: Use) -> ConsentRecord:
+        """The record under which ``use`` of this account's ``repositories`` (``owner/name``) is allowed now: of those that are covered.
 
         Raises ConsentMissing with the next command, ConsentRevoked, ConsentInvalid, Unavailable.
         """

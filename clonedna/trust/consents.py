@@ -21,6 +21,7 @@ from pydantic import Field
 from clonedna.core.block import DIGEST_PATTERN, ConsentRecord, Envelope, SignatureEntry
 from clonedna.core.canonical import canonical, digest, sha256, strict_json
 from clonedna.core.errors import ConsentMissing, DnaError
+from clonedna.core.people import Account
 from clonedna.core.seams import Signer
 from clonedna.core.value import Value
 from clonedna.core.work import Identity
@@ -74,11 +75,11 @@ class SelfConsents:
     ) -> None:  # fmt: skip
         self._directory, self._signer, self._now, self._others = directory, signer, now, others
 
-    def granted(self, handle: str, repository: str, use: Use) -> ConsentRecord:
+    def granted(self, account: Account, repositories: Sequence[str], use: Use) -> ConsentRecord:
         """See ``GrantedConsents.granted``. Raises ``ConsentMissing`` where nobody knows of others' consents."""
         if self._others is None:
             raise ConsentMissing("this machine cannot verify a consent granted by somebody else", _ASK)
-        return self._others.granted(handle, repository, use)
+        return self._others.granted(account.login, repositories, use, account_id=account.id)
 
     def refuse_revoked(self, authors: Sequence[Identity], handle: str = "") -> None:
         """Raises ``ConsentRevoked`` when one of ``authors``, or the account called ``handle``, took everything back."""

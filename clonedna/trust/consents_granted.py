@@ -197,14 +197,25 @@ class GrantedConsents:
             self._standing(state, state.logins[-1].login if state.logins else "?") for state in self._states.all()
         )
 
-    def granted(self, handle: str, repository: str, use: Use) -> ConsentRecord:
-        """The record under which ``use`` of ``repository`` (``owner/name``) of this person is allowed now.
+    def granted(
+        self, handle: str, repositories: Sequence[str], use: Use, *, account_id: int | None = None
+    ) -> ConsentRecord:  # fmt: skip
+        """The record under which ``use`` of this person's ``repositories`` (``owner/name``) is allowed now: of those that the scope covers.
 
-        The account is looked up at each call. Raises ``ConsentMissing`` with the next command, ``ConsentRevoked``, ``ConsentInvalid``
-        (``expired``, ``reused_login``, ``out_of_scope``), ``Unavailable``.
+        The account is looked up at each call; ``account_id`` is whom the login was meant for. Raises ``ConsentMissing`` with the next
+        command, ``ConsentRevoked``, ``ConsentInvalid`` (``expired``, ``reused_login``, ``out_of_scope``), ``Unavailable``.
         """
         standing = self.standing(handle)
-        ask = f"dna consent request {handle} --repository {repository} --use {use}"
+        wanted = (
+            " ".join(f"--repository {name}" for name in repositories)
+            if 0 < len(repositories) <= 5
+            else "--repository '*'"
+        )
+        ask = f"dna consent request {handle} {wanted} --use {use}" + (" --use serve" if use == "mint" else "")
+        if account_id is not None and account_id != standing.account_id:
+            raise invalid(
+                "reused_login", f"{handle} is account {standing.account_id} today, and {account_id} was meant", ask
+            )
         if standing.current is None:
             if other := self._held_by_another(handle, standing.account_id):
                 raise invalid(
@@ -215,9 +226,11 @@ class GrantedConsents:
                     f"{handle} has not answered the request of {standing.requests[-1].issued}",
                     "when it is signed: dna consent grant FILE --signature FILE.sig", use=use,
                 )  # fmt: skip
-            raise ConsentMissing(f"{handle} has not consented to {use} {repository}", ask, use=use)
-        self._check_use(standing.current, (repository,), use)
-        return _record(standing.current, repository)
+            raise ConsentMissing(f"{handle} has not consented to {use} {', '.join(repositories)}", ask, use=use)
+        scope = standing.current.statement.scope
+        covered = tuple(sorted(name for name in repositories if scope is not None and scope.covers(name)))
+        self._check_use(standing.current, covered or repositories, use)
+        return _record(standing.current, covered)
 
     def check(self, record: ConsentRecord, use: str) -> None:
         """Whether a block's record still covers ``use``; from the disk alone, so at every request.
@@ -237,7 +250,7 @@ class GrantedConsents:
                 f"this machine has not verified the consent of {statement.login}",
                 "verify it here: dna consent grant FILE --signature FILE.sig", use=use,
             )  # fmt: skip
-        if len(record.repositories) != 1 or record != _record(known, record.repositories[0]):
+        if not record.repositories or record != _record(known, record.repositories):
             raise invalid("edited_record", f"the record says something else than what {statement.login} signed")
         self._check_use(current, record.repositories, use)
 
@@ -407,13 +420,13 @@ def _taken_back(given: Given) -> ConsentRevoked:
     )  # fmt: skip
 
 
-def _record(given: Given, repository: str) -> ConsentRecord:
-    """The record of a grant for one repository, as it goes into a block; equal for equal grants."""
+def _record(given: Given, repositories: tuple[str, ...]) -> ConsentRecord:
+    """The record of a grant for some repositories, as it goes into a block; equal for equal grants."""
     statement, scope = given.statement, given.statement.scope
     assert scope is not None
     parts = (f"{given.how}, checked at {given.at}", f"key {given.key}" if given.key else "", given.where)
     return ConsentRecord(
-        mode="granted", status="granted", uses=scope.uses, repositories=(repository,), subject=statement.login,
+        mode="granted", status="granted", uses=scope.uses, repositories=repositories, subject=statement.login,
         identity_digest=sha256(statement.principal), evidence="ssh" if given.kind == "ssh" else "profile-file", verified=True,
         how=", ".join(part for part in parts if part), statement=statement.data().decode(), signature=given.signature,
         key_id=statement.minter, issued_at=statement.issued, expires_at=scope.until,
