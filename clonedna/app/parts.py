@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clonedna.app.settings import XAI_URL, Settings
 from clonedna.core.block import Check
@@ -14,6 +14,11 @@ from clonedna.core.errors import BadConfig, InputError
 from clonedna.core.model import Example
 from clonedna.core.seams import Consents, Engine, Registry, Signer, Source, Store, Teacher
 from clonedna.core.work import About, Refusal
+
+if TYPE_CHECKING:
+    from clonedna.trust.audit import AuditLog
+    from clonedna.trust.consents_granted import GrantedConsents
+    from clonedna.trust.tombstones import Tombstones
 
 FACTORIES: dict[str, dict[str, str]] = {
     "source": {
@@ -36,7 +41,15 @@ FACTORIES: dict[str, dict[str, str]] = {
     "identity": {"git": "clonedna.sources.views:identity"},
     "secrets": {"patterns": "clonedna.sources.secrets:secret_in"},
     "signer": {"keyring": "clonedna.trust.keys:KeyRing"},
-    "consents": {"self": "clonedna.trust.consents:SelfConsents"},
+    "consents": {
+        "self": "clonedna.trust.consents:SelfConsents",
+        "granted": "clonedna.trust.consents_granted:GrantedConsents",
+        "accounts": "clonedna.trust.evidence_github:GitHubAccounts",
+        "now": "clonedna.trust.consents:utc_now",
+    },
+    "audit": {"log": "clonedna.trust.audit:AuditLog"},
+    "tombstones": {"signed": "clonedna.trust.tombstones:Tombstones"},
+    "answers": {"purge": "clonedna.teachers.cache:purge"},
     "store": {"directory": "clonedna.store.store:DirectoryStore"},
     "block": {
         "table": "clonedna.store.blocks:file_table",
@@ -46,6 +59,7 @@ FACTORIES: dict[str, dict[str, str]] = {
         "verify": "clonedna.store.blocks:verify_block",
     },
     "archive": {"zip": "clonedna.store.archive:zip_block", "unzip": "clonedna.store.archive:unzip_block"},
+    "memory": {"local": "clonedna.engine.needs:memory_need"},
     "peft_check": {"fresh-process": "clonedna.engine.check:check_peft"},
     "merge": {"peft": "clonedna.engine.merging:merge_adapters"},
     "registry": {"sql": "clonedna.store.registry:SqlRegistry"},
@@ -124,7 +138,27 @@ class Parts:
 
     @cached_property
     def consents(self) -> Consents:
-        return factory("consents", "self")(self.settings.home / "consents", self.signer)
+        return factory("consents", "self")(
+            self.settings.home / "consents", self.signer, factory("consents", "now"), others=self.granted_consents
+        )
+
+    @cached_property
+    def granted_consents(self) -> GrantedConsents:
+        """What other people granted this machine, and took back. Raises ``BadConfig`` for a ``github_url`` that is not safe."""
+        settings = self.settings
+        token = settings.github_token.get_secret_value() if settings.github_token else ""
+        accounts = factory("consents", "accounts")(settings.github_url, token)
+        return factory("consents", "granted")(
+            settings.home / "consents", self.signer, accounts, self.audit, factory("consents", "now")
+        )
+
+    @cached_property
+    def audit(self) -> AuditLog:
+        return factory("audit", "log")(self.settings.home / "audit", self.signer, factory("consents", "now"))
+
+    @cached_property
+    def tombstones(self) -> Tombstones:
+        return factory("tombstones", "signed")(self.settings.home / "tombstones", self.signer, factory("consents", "now"))
 
     @cached_property
     def store(self) -> Store:

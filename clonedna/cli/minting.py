@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from clonedna.cli.context import Json, State, print_json, printable, table, tell
+from clonedna.cli.preflight import show_preflight
 
 if TYPE_CHECKING:
     from clonedna.app.workspace import Workspace
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from clonedna.core.work import AuthorShare, Identity
 
 Target = Annotated[str, typer.Argument(help="A local repository, a git URL, or a GitHub handle.", show_default=False)]
-MaybeTarget = Annotated[str | None, typer.Argument(help="A local repository, a git URL, or a GitHub handle.", show_default=False)]
+MaybeTarget = Annotated[
+    str | None, typer.Argument(help="A local repository, a git URL, or a GitHub handle.", show_default=False)
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -34,9 +37,9 @@ def mint(
     name: Annotated[str | None, typer.Option(help="The block's name; default: made of the person's name.")] = None,
     base: Annotated[str | None, typer.Option(help="Base model: nano, a folder, or a hub name.")] = None,
     consent: Annotated[
-        Literal["auto", "self", "local-only"],
+        Literal["auto", "self", "granted", "local-only"],
         typer.Option(
-            help="self: the author is you (your git identity); local-only: can never be shared; auto: self where true."
+            help="self: the author is you; granted: the account consented; local-only: can never be shared; auto: what holds."
         ),
     ] = "auto",
     allow_licence: Annotated[
@@ -68,6 +71,12 @@ def mint(
     general_ratio: Annotated[
         float | None, typer.Option(min=0.0, max=4.0, help="General pairs for each pair of the person's; 0 = none.")
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Only tell what would be minted, and what would refuse it; nothing is trained or stored."
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Mint a block from one person's code in a repository, or from given pairs.
@@ -96,8 +105,13 @@ def mint(
             state.settings, target=target, authors=people, name=name, base=base, consent=consent,
             allow_licence=allow_licence or [], recipe=recipe, teacher=teacher,
         )  # fmt: skip
+        if dry_run:
+            show_preflight(state, order, as_json)
+            return
         workspace, goes_on = state.jobs.create(order)
     else:
+        if dry_run:
+            raise InputError("--dry-run reads a repository", "leave out --pairs or --dry-run", param="dry_run")
         if teacher != "own-words":
             raise InputError("given pairs have their instructions", "leave --teacher out", param="teacher")
         workspace, goes_on = _given(state, pairs, author, name, base, consent, licence, recipe)
@@ -110,7 +124,7 @@ def mint(
 
 def _given(
     state: State, pairs: Path | None, author: list[str] | None, name: str | None, base: str | None,
-    consent: Literal["auto", "self", "local-only"], licence: str, recipe: dict[str, Any],
+    consent: Literal["auto", "self", "granted", "local-only"], licence: str, recipe: dict[str, Any],
 ) -> tuple[Workspace, bool]:  # fmt: skip
     """The job for pairs given as a file. Nothing about the person is guessed: without --consent self it is local-only."""
     from clonedna.app.orders import given_order, read_given

@@ -3,8 +3,8 @@
 Order of truth: the SPDX id that the platform (GitHub) gives for the repository, the text of licence files at the root (`pyaskalono`,
 score >= 0.9), SPDX headers in the files. None of them overrules another: where platform and text name different licences the licence
 is unknown, and a file whose header names a licence that is none of its repository's is refused. A header decides alone where nothing
-known is stated for the repository. Several licence files mean a choice (OR) only where their names or a note beside them say so; else all of
-them hold (AND). A rider that takes something back makes any of it unknown.
+known is stated for the repository. Several licence files mean a choice (OR) only where their names or a note beside them say so; else
+all of them hold (AND). A rider that takes something back makes any of it unknown.
 """
 
 from __future__ import annotations
