@@ -215,11 +215,11 @@ class Minting:
         }
 
     async def _instruct(self) -> Outcome:
-        repository, divided = self._load("find", Found).repository, self._load("split", Divided)
-        teacher = self.parts.teacher(self.order.teacher, base=self.order.base, about=about(divided.train))
+        found, divided = self._load("find", Found), self._load("split", Divided)
+        teacher = self.parts.teacher(self.order.teacher, base=self.order.base, about=about(divided.train, found.about))
         try:
             taught = await instruct(
-                divided, repository, self.author, teacher=teacher, examiner=self.parts.teacher("own-words"),
+                divided, found.repository, self.author, teacher=teacher, examiner=self.parts.teacher("own-words"),
                 secret_in=factory("secrets", "patterns"), emit=self.emit,
             )  # fmt: skip
             took = teacher.teaching

@@ -90,11 +90,19 @@ class Refusal(Value):
     detail: str = ""
 
 
+class About(Value):
+    """What a teacher may be told of a person, all of it third-party text: languages by share, topics, how they describe themselves."""
+
+    languages: tuple[tuple[str, float], ...] = ()
+    topics: tuple[str, ...] = ()
+    bio: str = ""
+
+
 class Found(Value):
     """What ``Source.find`` found. ``location`` is where this machine reads it (a path); it never enters a block.
 
     ``account``: set when a forge's account was asked for, whose commits alone then count; what consent is about. ``refusals``: what of it
-    will not be read.
+    will not be read. ``about``: what it says of the person.
     """
 
     repository: Repository
@@ -102,6 +110,7 @@ class Found(Value):
     you: Identity | None = None
     account: Account | None = None
     refusals: tuple[Refusal, ...] = ()
+    about: About | None = None
 
 
 class Span(Value):
@@ -196,11 +205,3 @@ class Instruction(Value):
     form: Form
     text: str
     completion_start: int
-
-
-class About(Value):
-    """What a teacher may be told of a person, all of it third-party text: languages by share, topics, how they describe themselves."""
-
-    languages: tuple[tuple[str, float], ...] = ()
-    topics: tuple[str, ...] = ()
-    bio: str = ""

@@ -66,15 +66,16 @@ async def instruct(
     )  # fmt: skip
 
 
-def about(spans: Sequence[Span]) -> About:
-    """What these spans say of the person who wrote them: languages by share of bytes, most first."""
+def about(spans: Sequence[Span], known: About | None = None) -> About:
+    """What is ``known`` of the person who wrote these spans; without languages there, those of the spans, by share of bytes."""
+    if known is not None and known.languages:
+        return known
     size: Counter[str] = Counter()
     for span in spans:
         size[span.language] += len(span.text.encode())
     whole = sum(size.values())
-    return About(
-        languages=tuple((name, n / whole) for name, n in sorted(size.items(), key=lambda one: (-one[1], one[0])))
-    )
+    shares = tuple((name, n / whole) for name, n in sorted(size.items(), key=lambda one: (-one[1], one[0])))
+    return (known or About()).model_copy(update={"languages": shares})
 
 
 def in_words(estimate: Teaching) -> str:

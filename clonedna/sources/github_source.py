@@ -15,8 +15,8 @@ from pathlib import Path
 from clonedna.core.canonical import sha256
 from clonedna.core.errors import DnaError, LicenceNotAllowed, LicenceUnknown, NoSpace, NoSuchAuthor, TooFewSpans
 from clonedna.core.events import Emit, Note
-from clonedna.core.people import Account, RepositoryFacts
-from clonedna.core.work import AuthorShare, Collection, Found, Identity, Licence, Refusal, Repository, Span
+from clonedna.core.people import Account, GithubProfile, RepositoryFacts
+from clonedna.core.work import About, AuthorShare, Collection, Found, Identity, Licence, Refusal, Repository, Span
 from clonedna.sources.git import GitSource
 from clonedna.sources.github import Read, read_account
 from clonedna.sources.github_client import GitHub
@@ -79,6 +79,7 @@ class GitHubSource:
             you=identity(self._cache),
             account=account,
             refusals=refusals,
+            about=_about(read.profile),
         )
 
     def collect(
@@ -164,6 +165,16 @@ def _add(gathered: _Gathered, part: Repository, collection: Collection) -> None:
     gathered.files_seen += collection.files_seen
     gathered.files_used += collection.files_used
     gathered.lines += collection.lines_owned
+
+
+def _about(profile: GithubProfile) -> About:
+    """Languages by share of bytes, topics by how many repositories have them, the account's own biography."""
+    whole = sum(profile.languages.values())
+    return About(
+        languages=tuple((name, size / whole) for name, size in profile.languages.items()) if whole else (),
+        topics=tuple(profile.topics),
+        bio=profile.bio,
+    )
 
 
 def _part(facts: RepositoryFacts) -> Repository:

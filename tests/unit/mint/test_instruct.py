@@ -10,7 +10,7 @@ from clonedna.core.canonical import sha256
 from clonedna.core.errors import BadAnswer, BadConfig, DnaError, Unauthorised, Unavailable
 from clonedna.core.events import silent
 from clonedna.core.fakes import FakeTeacher
-from clonedna.core.work import Instruction, Span
+from clonedna.core.work import About, Instruction, Span
 from clonedna.mint.divide import divide
 from clonedna.mint.instruct import MOST_DOWN, about, instruct, make_pair
 from clonedna.mint.sift import sift
@@ -141,6 +141,9 @@ def test_languages_are_told_by_their_share() -> None:
     spans = [span(1, text="a" * 300, language="python"), span(2, text="b" * 100, language="typescript")]
     assert about(spans).languages == (("python", 0.75), ("typescript", 0.25))
     assert about([]).languages == ()
+    assert about(spans, About(bio="I write.")) == About(languages=about(spans).languages, bio="I write.")
+    known = About(languages=(("go", 1.0),), topics=("tides",))
+    assert about(spans, known) == known
 
 
 def test_what_the_instruction_shows_is_not_in_the_answer() -> None:
