@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from clonedna.core.people import CommitTheme, Rhythm
+from clonedna.core.people import CommitTheme, GithubProfile, Rhythm
 from clonedna.core.value import Value
 
 EvidenceKind = Literal["website", "resume", "git", "github"]
@@ -120,6 +120,7 @@ class ProfileReport(Value):
     profile: Profile
     handle: Item | None = None
     code: CodeFacts | None = None
+    github: GithubProfile | None = None
     sources: tuple[str, ...]
     left_out: dict[str, int] = Field(default_factory=dict)
     second: SecondPass | None = None
