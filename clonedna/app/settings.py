@@ -38,6 +38,8 @@ class Settings(BaseSettings):
     seconds, ``teacher_retries`` of it, ``teacher_at_once`` calls; prices in US dollars for a million tokens.
     GitHub's (docs/github.md): ``github_url`` of its API, an Enterprise server's too; ``github_token``, from the environment alone;
     ``github_max_wait`` seconds for a rate limit; ``max_repositories`` of an account.
+    The web's (docs/profiles.md): ``web_ports`` that a person's page may be on, ``web_timeout`` in seconds, ``web_max_bytes`` of a page;
+    ``web_allow_loopback``: pages on this machine too.
     General pairs: ``general_dataset`` on the hub, ``general_file`` of pairs (JSONL).
     Training: ``checkpoint_seconds`` between two checkpoints, ``parallel_training`` jobs of a server at once, ``max_upload_bytes`` of one
     file of pairs.
@@ -72,6 +74,10 @@ class Settings(BaseSettings):
     github_url: str = "https://api.github.com"
     github_token: SecretStr | None = None
     github_max_wait: float = Field(default=60.0, ge=0, le=3600)
+    web_allow_loopback: bool = False
+    web_ports: tuple[int, ...] = (80, 443)
+    web_timeout: float = Field(default=30.0, gt=0, le=600)
+    web_max_bytes: int = Field(default=4_000_000, ge=1, le=100_000_000)
     max_repositories: int = Field(default=10, ge=1, le=100)
     teacher_url: str = Field(default=XAI_URL, pattern=r"^https?://[^\s@?#]+$")
     teacher_model: str = Field(default="grok-4", min_length=1, max_length=200, pattern=r"^[\w./:@+-]+$")
