@@ -18,7 +18,9 @@ def profile(
     context: typer.Context,
     target: Annotated[
         str | None,
-        typer.Argument(metavar="[HANDLE | PATH]", help="A GitHub handle, or a repository (path or URL).", show_default=False),
+        typer.Argument(
+            metavar="[HANDLE | PATH]", help="A GitHub handle, or a repository (path or URL).", show_default=False
+        ),
     ] = None,
     author: Annotated[
         list[str] | None, typer.Option(help="Whose work in a repository: 'Name <mail>', mail or name. Repeatable.")
