@@ -30,8 +30,9 @@ from clonedna.core.block import (
     MintOrder,
     Share,
 )
-from clonedna.core.errors import Internal, Interrupted
+from clonedna.core.errors import ConsentMissing, Internal, Interrupted
 from clonedna.core.events import Emit, Note, StageFinished, StageStarted
+from clonedna.core.people import Account
 from clonedna.core.value import Value
 from clonedna.core.work import Collection, Found, Identity, Refusal
 from clonedna.evals.examination import examine, summary
@@ -60,6 +61,11 @@ LOOK_SECONDS = 0.2  # between two looks at whether a waiting stage should stop
 def stages_of(order: MintOrder) -> tuple[str, ...]:
     """The stages of this order's mint, in their order."""
     return STAGES if order.given is None else GIVEN_STAGES
+
+
+def full_name(url: str) -> str:
+    """``owner/name`` of a forge's repository."""
+    return "/".join(url.rstrip("/").removesuffix(".git").split("/")[-2:])
 
 
 class Ordered(Value):
@@ -174,19 +180,30 @@ class Minting:
         return taught, {split: splits.count(split) for split in ("train", "validation", "holdout")}
 
     async def _consent(self) -> Outcome:
-        you, where = self._origin()
-        mine = you is not None and any(a.matches(you.name, you.email) for a in self.order.authors)
-        mode = self.order.consent if self.order.consent != "auto" else ("self" if mine else "local-only")
-        if mode == "self":
-            record = self.parts.consents.grant_self(you, self.order.authors, where)
-        else:
-            record = self.parts.consents.local_only(self.order.authors, where)
-            self.emit(Note(text="local-only: this block can never be published, pushed or downloaded"))
+        record = await anyio.to_thread.run_sync(self._consented)
         self.parts.consents.check(record, "mint")
+        if record.mode == "local-only":
+            self.emit(Note(text="local-only: this block can never be published, pushed or downloaded"))
         return record, {"mode": record.mode}
 
+    def _consented(self) -> ConsentRecord:
+        """The record for this mint. An account's own code needs its consent, unless it is yours or the block stays on this machine."""
+        consents, order, account = self.parts.consents, self.order, self._account()
+        consents.refuse_revoked(order.authors, account.login if account else "")
+        you, where = self._origin()
+        mine = you is not None and any(a.matches(you.name, you.email) for a in order.authors)
+        mode = order.consent if order.consent != "auto" else "self" if mine else "granted" if account else "local-only"
+        if mode == "self":
+            return consents.grant_self(you, order.authors, where)
+        if mode == "local-only":
+            return consents.local_only(order.authors, where)
+        if account is None:
+            raise ConsentMissing("only an account can have granted something", "give a handle, or --consent local-only")
+        names = [full_name(part.url) for part in self._load("find", Found).repository.parts]
+        return consents.granted(account, names, "mint")
+
     async def _collect(self) -> Outcome:
-        found, order = self._load("find", Found), self.order
+        found, order = self._within_consent(self._load("find", Found)), self.order
         collection = await anyio.to_thread.run_sync(
             lambda: self.parts.source.collect(
                 found, order.authors, licences=order.licences, owned_share=order.owned_share,
@@ -197,6 +214,17 @@ class Minting:
             "files": collection.files_used, "spans": len(collection.spans), "lines": collection.lines_owned,
             "refused": len(collection.refusals),
         }  # fmt: skip
+
+    def _within_consent(self, found: Found) -> Found:
+        """Of an account that granted some repositories, only those; the others are refusals."""
+        consent = self._load("consent", ConsentRecord)
+        if consent.mode != "granted":
+            return found
+        parts = found.repository.parts
+        kept = tuple(part for part in parts if full_name(part.url) in consent.repositories)
+        left = tuple(Refusal(path=full_name(part.url), reason="no_consent") for part in parts if part not in kept)
+        repository = found.repository.model_copy(update={"parts": kept})
+        return found.model_copy(update={"repository": repository, "refusals": (*found.refusals, *left)})
 
     async def _filter(self) -> Outcome:
         sifted = sift(self._load("collect", Collection), max_tokens=self.order.recipe.max_tokens)
@@ -300,6 +328,10 @@ class Minting:
 
     async def _register(self) -> Outcome:
         """If another mint took this version since the block was packed, it is packed and signed again as the next one; its id stays."""
+        # Consent again: it may have been taken back while the block was trained.
+        account = self._account()
+        self.parts.consents.refuse_revoked(self.order.authors, account.login if account else "")
+        self.parts.consents.check(self._load("consent", ConsentRecord), "mint")
         with naming(self.parts.settings.home):
             manifest = factory("block", "verify")(self.workspace.block, self.parts.signer)
             if self._version(manifest.name, manifest.id)[1] != manifest.version:
@@ -311,6 +343,9 @@ class Minting:
         return reference, {"block": str(reference), "status": reference.status}
 
     # What the papers and the manifest are made of.
+
+    def _account(self) -> Account | None:
+        return None if self.order.given is not None else self._load("find", Found).account
 
     def _given(self) -> GivenPairs:
         if self.order.given is None:

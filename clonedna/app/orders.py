@@ -30,7 +30,7 @@ HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 
 def order_of(
     settings: Settings, *, target: str, authors: Sequence[Identity], name: str | None, base: str | None,
-    consent: Literal["auto", "self", "local-only"],
+    consent: Literal["auto", "self", "granted", "local-only"],
     allow_licence: Sequence[str], recipe: Mapping[str, Any], teacher: Literal["own-words", "openai", "engine"] = "own-words",
 ) -> MintOrder:  # fmt: skip
     """A checked order. Recipe entries that are ``None`` keep their defaults. Raises ``InputError`` naming the field."""

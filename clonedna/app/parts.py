@@ -167,7 +167,9 @@ class Parts:
 
     @cached_property
     def tombstones(self) -> Tombstones:
-        return factory("tombstones", "signed")(self.settings.home / "tombstones", self.signer, factory("consents", "now"))
+        return factory("tombstones", "signed")(
+            self.settings.home / "tombstones", self.signer, factory("consents", "now")
+        )
 
     @cached_property
     def store(self) -> Store:

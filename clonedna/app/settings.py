@@ -40,6 +40,7 @@ class Settings(BaseSettings):
     ``github_max_wait`` seconds for a rate limit; ``max_repositories`` of an account.
     The web's (docs/profiles.md): ``web_ports`` that a person's page may be on, ``web_timeout`` in seconds, ``web_max_bytes`` of a page;
     ``web_allow_loopback``: pages on this machine too.
+    ``revoked_weights``: what becomes of a revoked block's files; sealed ones lie beside the store and nothing reads them (docs/consent.md).
     General pairs: ``general_dataset`` on the hub, ``general_file`` of pairs (JSONL).
     Training: ``checkpoint_seconds`` between two checkpoints, ``parallel_training`` jobs of a server at once, ``max_upload_bytes`` of one
     file of pairs.
@@ -78,6 +79,7 @@ class Settings(BaseSettings):
     web_ports: tuple[int, ...] = (80, 443)
     web_timeout: float = Field(default=30.0, gt=0, le=600)
     web_max_bytes: int = Field(default=4_000_000, ge=1, le=100_000_000)
+    revoked_weights: Literal["delete", "seal"] = "delete"
     max_repositories: int = Field(default=10, ge=1, le=100)
     teacher_url: str = Field(default=XAI_URL, pattern=r"^https?://[^\s@?#]+$")
     teacher_model: str = Field(default="grok-4", min_length=1, max_length=200, pattern=r"^[\w./:@+-]+$")

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from clonedna import __version__
-from clonedna.cli import archives, blocks, jobs, keys, merging, minting, people, profiles, serving
+from clonedna.cli import archives, blocks, consent, jobs, keys, merging, minting, people, profiles, serving
 from clonedna.cli.context import State
 from clonedna.core.errors import DnaError
 
@@ -52,6 +52,7 @@ merging.add_to(app)
 serving.add_to(app)
 profiles.add_to(app)
 people.add_to(app)
+consent.add_to(app)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(keys.app, name="keys")
 

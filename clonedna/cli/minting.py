@@ -129,9 +129,12 @@ def _given(
     """The job for pairs given as a file. Nothing about the person is guessed: without --consent self it is local-only."""
     from clonedna.app.orders import given_order, read_given
     from clonedna.core.block import GivenPairs
+    from clonedna.core.errors import InputError
     from clonedna.core.work import Identity
 
     assert pairs is not None
+    if consent == "granted":
+        raise InputError("given pairs have no account that could grant them", "give --consent self or local-only", param="consent")
     file = read_given(state.settings, pairs)
     who = _people(state, "", author)[0] if author else Identity(name=name or "unnamed")
     order = given_order(

@@ -353,7 +353,7 @@ class MintOrder(Value):
     authors: tuple[Identity, ...]
     name: str | None = None
     base: str = "nano"
-    consent: Literal["auto", "self", "local-only"] = "auto"
+    consent: Literal["auto", "self", "granted", "local-only"] = "auto"
     teacher: Literal["own-words", "openai", "engine"] = "own-words"
     licences: tuple[str, ...] = ("MIT", "Apache-2.0")
     recipe: Recipe = Recipe()

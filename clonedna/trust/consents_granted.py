@@ -280,12 +280,9 @@ class GrantedConsents:
         with self._holding():
             self._states.add_identities(frozenset(digests))
 
-    def concerns(self, record: ConsentRecord, host: str, account_id: int) -> bool:
-        """Whether a block's record is a consent of this account."""
-        if record.mode != "granted":
-            return False
-        statement = parsed(record.statement.encode("utf-8", "surrogatepass"))
-        return (statement.host, statement.account_id) == (host, account_id)
+    def state(self, host: str, account_id: int) -> AccountState:
+        """Everything that is known here of one account. Raises ``Corrupt``."""
+        return self._states.read(host, account_id)
 
     # The single checks.
 

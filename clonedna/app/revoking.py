@@ -1,0 +1,259 @@
+"""What follows when a block, or a person's consent, is revoked: at once; what a killed revocation left, the next one finishes.
+
+Each block gets a signed tombstone and is never resolved, opened, imported or made again; what was made from it follows. Weights and
+pairs go (or are sealed), answers of teachers about the code, jobs and given files of the person too. A server in another process sees
+the tombstones at its next request.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from clonedna.app.jobs import Jobs
+from clonedna.app.minting import Ordered
+from clonedna.app.parts import Parts, factory
+from clonedna.app.uploads import Uploads
+from clonedna.app.workspace import Workspace
+from clonedna.core.block import ConsentRecord, GivenPairs, Manifest, MintOrder, SourceRecord
+from clonedna.core.canonical import sha256, strict_json
+from clonedna.core.errors import DnaError
+from clonedna.core.value import Value
+from clonedna.trust.consents_state import AccountState, Given
+from clonedna.trust.tombstones import Reason, Tombstone
+
+WAIT_SECONDS = 10.0
+
+
+class Effects(Value):
+    """What was done: ids of ``blocks`` and of blocks ``derived`` from them; counts of what was purged. ``still_running``: jobs that were
+    told to stop and had not within ten seconds; do it again for their files. ``weights``: what became of the blocks' files.
+    """
+
+    blocks: tuple[str, ...] = ()
+    derived: tuple[str, ...] = ()
+    weights: Literal["deleted", "sealed"] = "deleted"
+    pairs: int = 0
+    answers: int = 0
+    jobs: int = 0
+    files: int = 0
+    still_running: tuple[str, ...] = ()
+
+
+class _Person:
+    """How the records of one person are recognised on this machine."""
+
+    def __init__(self, state: AccountState | None = None, digests: Iterable[str] = ()) -> None:
+        self.state, self.digests, self.logins, self.mails = state, set(digests), set[str](), set[str]()
+        if state is not None:
+            self.logins = {one.login.casefold() for one in state.logins}
+            host = f"users.noreply.{state.host.partition(':')[0]}"
+            self.numbered = (f"{state.account_id}+", f"@{host}")
+            self.mails = {f"{login}@{host}" for login in self.logins}
+            names = {*self.mails, *(f"{state.account_id}+{login}@{host}" for login in self.logins)}
+            self.digests |= {sha256(name) for name in names} | {sha256(f"{state.account_id}@{state.host}")}
+
+    def wrote(self, mail: str) -> bool:
+        mail = mail.casefold()
+        if self.state is not None and mail.startswith(self.numbered[0]) and mail.endswith(self.numbered[1]):
+            return True
+        return bool(mail) and (mail in self.mails or sha256(mail) in self.digests)
+
+    def is_at(self, url: str) -> bool:
+        """Whether ``url`` is the account's own page, under any login that was seen."""
+        parts, path = urlsplit(url), urlsplit(url).path.strip("/").casefold()
+        return self.state is not None and parts.netloc.casefold() == self.state.host and path in self.logins
+
+    def is_in(self, consent: ConsentRecord, source: SourceRecord | None) -> bool:
+        at = source is not None and source.repository is not None and self.is_at(source.repository.url)
+        return at or consent.identity_digest in self.digests
+
+
+class Revoking:
+    """Use cases over one process's parts."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts, self.home = parts, parts.settings.home
+        self._blocks = self.home / "store" / "blocks"
+
+    def block(self, reference: str) -> Effects:
+        """Revoke one block in this machine's name. Raises ``BlockNotFound``, ``BadReference``, ``BlockRevoked`` when it is already."""
+        manifest = self.parts.registry.resolve(reference, unsafe=True)
+        return self._carry_out({manifest.id: "holder"}, None)
+
+    def received(self, data: bytes) -> Tombstone:
+        """Follow a tombstone that a trusted machine signed. Raises ``BlockUntrusted``, ``SignatureInvalid``, ``Corrupt``."""
+        tombstone = self.parts.tombstones.accept(data)
+        self.parts.audit.append("tombstone_received", tombstone.id, reason=tombstone.reason)
+        self._carry_out({tombstone.id: tombstone.reason}, None)
+        return tombstone
+
+    def person(self, given: Given) -> Effects:
+        """Everything of the account whose consent was taken back."""
+        state = self.parts.granted_consents.state(given.statement.host, given.statement.account_id)
+        return self._everything(_Person(state))
+
+    def identity(self, reference: str) -> Effects:
+        """Everything of the person behind a block that was minted ``self`` or ``local-only``; they are never minted again here.
+
+        Raises what resolving ``reference`` raises.
+        """
+        manifest = self.parts.registry.resolve(reference, unsafe=True)
+        digest = self._consent(manifest).identity_digest
+        self.parts.granted_consents.revoke_identities([digest])
+        return self._everything(_Person(digests=[digest]))
+
+    def _everything(self, person: _Person) -> Effects:
+        theirs: dict[str, Reason] = {}
+        for manifest in self.parts.registry.manifests():
+            if manifest.lineage.relation != "merged" and person.is_in(self._consent(manifest), self._source(manifest)):
+                theirs[manifest.id] = "consent-revoked"
+        return self._carry_out(theirs, person)
+
+    def _carry_out(self, reasons: dict[str, Reason], person: _Person | None) -> Effects:
+        because = self._descendants(reasons)
+        pairs, files = set[str](), set[str]()
+        for block_id in (*reasons, *because):
+            pairs |= _pair_digests(self._blocks / block_id)
+            files |= _given_files(self._blocks / block_id)
+        for block_id in (*reasons, *because):
+            reason = reasons.get(block_id, "derived")
+            self.parts.tombstones.make(block_id, reason, because.get(block_id))
+            self.parts.audit.append(
+                "block_revoked" if block_id in reasons else "derived_refused", block_id, reason=reason
+            )
+            self.parts.registry.revoke(block_id)
+            self._put_away(block_id)
+        self._finish_earlier()
+        jobs, left, spans = self._purge_jobs({*reasons, *because}, person)
+        effects = Effects(
+            blocks=tuple(sorted(reasons)), derived=tuple(sorted(because)),
+            weights="sealed" if self.parts.settings.revoked_weights == "seal" else "deleted", pairs=len(pairs),
+            answers=factory("answers", "purge")(self.home, pairs | spans), jobs=jobs, files=self._purge_files(files), still_running=left,
+        )  # fmt: skip
+        self.parts.audit.append(
+            "purged", ", ".join(one[:12] for one in effects.blocks) or "no block", pairs=str(effects.pairs), answers=str(effects.answers),
+            jobs=str(effects.jobs), files=str(effects.files), weights=effects.weights,
+        )  # fmt: skip
+        return effects
+
+    def _descendants(self, revoked: Iterable[str]) -> dict[str, str]:
+        """Blocks made from these, and from those, each with the parent it is refused for."""
+        gone, found, manifests = set(revoked), dict[str, str](), self.parts.registry.manifests()
+        while True:
+            fresh = {
+                manifest.id: next(parent for parent in manifest.lineage.parents if parent in gone)
+                for manifest in manifests
+                if manifest.id not in gone and gone & set(manifest.lineage.parents)
+            }
+            if not fresh:
+                return found
+            found |= fresh
+            gone |= set(fresh)
+
+    def _put_away(self, block_id: str) -> None:
+        folder = self._blocks / block_id
+        if self.parts.settings.revoked_weights == "seal" and folder.is_dir():
+            sealed = self.home / "sealed"
+            sealed.mkdir(mode=0o700, exist_ok=True)
+            sealed.chmod(0o700)
+            target = sealed / block_id
+            shutil.rmtree(target, ignore_errors=True)
+            folder.rename(target)
+            (target / "pairs.jsonl").unlink(missing_ok=True)
+        self.parts.store.delete(block_id)
+
+    def _finish_earlier(self) -> None:
+        """Put away what a revocation that was killed left in the store."""
+        for folder in sorted(self._blocks.iterdir()) if self._blocks.is_dir() else []:
+            if self.parts.tombstones.get(folder.name) is not None:
+                self._put_away(folder.name)
+
+    def _purge_jobs(self, blocks: set[str], person: _Person | None) -> tuple[int, tuple[str, ...], set[str]]:
+        """Jobs that made these blocks or read this person's code: stopped and removed. Also the digests of spans found in them."""
+        jobs = Jobs(self.parts.settings, self.parts)
+        gone, left, spans = 0, list[str](), set[str]()
+        for workspace in jobs.workspaces():
+            if not self._concerned(jobs, workspace, blocks, person):
+                continue
+            jobs.cancel(workspace)
+            deadline = time.monotonic() + WAIT_SECONDS
+            while workspace.running() and time.monotonic() < deadline:
+                time.sleep(0.05)
+            spans |= _span_digests(workspace)
+            if workspace.running():
+                left.append(workspace.id)
+                continue
+            shutil.rmtree(workspace.directory, ignore_errors=True)
+            gone += 1
+        return gone, tuple(left), spans
+
+    def _concerned(self, jobs: Jobs, workspace: Workspace, blocks: set[str], person: _Person | None) -> bool:
+        result = jobs.result(workspace)
+        if result is not None and result.block is not None and result.block.id in blocks:
+            return True
+        if person is None:
+            return False
+        order: MintOrder = workspace.read("order.json", Ordered).order
+        if any(person.wrote(author.email) for author in order.authors):
+            return True
+        return order.target.removeprefix("@").casefold() in person.logins
+
+    def _purge_files(self, digests: set[str]) -> int:
+        uploads, gone = Uploads(self.parts.settings), 0
+        for upload in uploads.list():
+            if upload.sha256 in digests:
+                uploads.delete(upload.id)
+                gone += 1
+        return gone
+
+    def _consent(self, manifest: Manifest) -> ConsentRecord:
+        return ConsentRecord.model_validate(strict_json((self._blocks / manifest.id / "consent.json").read_bytes()))
+
+    def _source(self, manifest: Manifest) -> SourceRecord | None:
+        return _source_of(self._blocks / manifest.id)
+
+
+def _source_of(block: Path) -> SourceRecord | None:
+    """``None`` for a merge, whose sources are its ancestors', and for a file that is not there or no such record."""
+    try:
+        return SourceRecord.model_validate(strict_json((block / "sources.json").read_bytes()))
+    except (OSError, ValueError):
+        return None
+
+
+def _given_files(block: Path) -> set[str]:
+    source = _source_of(block)
+    given: GivenPairs | None = source.given if source else None
+    return set() if given is None else {given.training.sha256, *([given.holdout.sha256] if given.holdout else [])}
+
+
+def _pair_digests(block: Path) -> set[str]:
+    """Digests of the completions in a block's pairs; a line that cannot be read has none."""
+    try:
+        lines = (block / "pairs.jsonl").read_text("utf-8").splitlines()
+    except (OSError, ValueError):
+        return set()
+    return {digest for line in lines if (digest := _completion(line))}
+
+
+def _completion(line: str) -> str:
+    try:
+        return str(json.loads(line)["provenance"]["sha256"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ""
+
+
+def _span_digests(workspace: Workspace) -> set[str]:
+    """Digests of the spans that an unfinished job had collected."""
+    from clonedna.core.work import Collection
+
+    try:
+        return {span.sha256 for span in workspace.read("stages/collect.json", Collection).spans}
+    except DnaError:
+        return set()
