@@ -1,26 +1,29 @@
 """Commits that only lay code out anew: whoever ran a formatter over it did not write it.
 
 A commit counts as such when, file by file, what it removed and what it added are the same but for white space, the kind of quote
-marks, commas, semicolons, backslashes and parentheses: what formatters add and take away. A commit over many
-files may hold a few others (a formatter's own settings, a string prefix): they get 5 % of its changed lines. Blame is told to look
+marks, commas, semicolons, backslashes and parentheses: what formatters add and take away. A commit over 20 files or more may also hold
+a little else (imports put in order, a prefix of strings): at most 2 % of its words and signs come or go.
+Blame is told to look
 through these commits, as through those that a repository names in `.git-blame-ignore-revs`, and a line that stays with one is nobody's.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Generator, Iterable, Sequence
 
 from clonedna.sources.languages import entry_of
 from clonedna.sources.process import Git
 
 WIDE = 20
-SAME_SHARE = 0.95
+OTHER_SHARE = 0.02
 MAX_FILE_BYTES = 1_000_000
 _COMMIT = re.compile(rb"[0-9a-f]{40}|[0-9a-f]{64}")
 _HUNK = re.compile(rb"@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@")
 _LAYOUT = re.compile(rb"[\s(),;\\]+")
-File = tuple[int, bool]
+_SIGN = re.compile(rb"\w+|[^\w\s(),;\\'\"]")
+File = tuple[int, bool, int, int]
 
 
 def reformatting(git: Git, commits: Sequence[str]) -> frozenset[str]:
@@ -38,13 +41,15 @@ def reformatting(git: Git, commits: Sequence[str]) -> frozenset[str]:
 
 
 def _only_layout(files: Sequence[File]) -> bool:
-    changed = sum(lines for lines, _ in files)
-    same = sum(lines for lines, equal in files if equal)
-    return changed > 0 and same >= (SAME_SHARE if len(files) >= WIDE else 1.0) * changed
+    if not any(lines for lines, *_ in files):
+        return False
+    if all(same for _, same, *_ in files):
+        return True
+    return len(files) >= WIDE and sum(f[2] for f in files) <= OTHER_SHARE * sum(f[3] for f in files)
 
 
 def _commits(stream: Iterable[bytes]) -> Generator[tuple[str, list[File]]]:
-    """``(commit, [(changed lines, whether only layout) of each code file])`` of a diff with no context."""
+    """``(commit, [(changed lines, whether only layout, signs that came or went, signs) of each code file])`` of a diff with no context."""
     commit, path = "", ""
     files: list[File] = []
     removed, added = bytearray(), bytearray()
@@ -54,7 +59,9 @@ def _commits(stream: Iterable[bytes]) -> Generator[tuple[str, list[File]]]:
         nonlocal lines
         if lines:
             fits = max(len(removed), len(added)) <= MAX_FILE_BYTES
-            files.append((lines, fits and _words(removed) == _words(added)))
+            old, new = Counter(_SIGN.findall(bytes(removed))), Counter(_SIGN.findall(bytes(added)))
+            other = ((old - new) + (new - old)).total()
+            files.append((lines, fits and _words(removed) == _words(added), other, old.total() + new.total()))
         lines = 0
         removed.clear()
         added.clear()
