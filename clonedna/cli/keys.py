@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -146,4 +147,5 @@ def _show(own: OwnKey, as_json: bool) -> None:
         ["identity", own.identity], ["key id", own.key_id], ["public key", own.public_key], ["place in the log", str(own.seq)],
         *(["trusted", one] for one in own.trusted if one != own.identity),
     ]  # fmt: skip
-    table("", ["", ""], rows)
+    for name, value in rows:  # never broken into lines: somebody compares or copies them
+        sys.stdout.write(f"{name:18}{value}\n")

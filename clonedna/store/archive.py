@@ -59,7 +59,7 @@ def unzip_block(archive: Path, out: Path, signer: Signer, *, expect_id: str | No
     """Unpack ``archive`` and verify the block; only then does ``out`` appear. ``out`` must not exist.
 
     Refuses every entry that is not a file of a block (so: absolute paths, ``..``, directories, other spellings), duplicates, links,
-    encrypted entries, more bytes than a block may have, data before or behind the archive. Raises
+    entries out of order, encrypted entries, more bytes than a block may have, data before or behind the archive. Raises
     ``BadReference`` when ``out`` exists, ``BlockCorrupt``, and what ``verify_block`` raises.
     """
     if os.path.lexists(out):
@@ -94,6 +94,9 @@ def _extract(archive: str, file: BinaryIO, directory: Path) -> None:
                 reason = "twice in the archive"
             if reason is not None:
                 raise corrupt(info.orig_filename[:200], reason)
+        places = [info.header_offset for info in infos]
+        if names != sorted(names) or places != sorted(places):
+            raise corrupt(archive, "its files are not in order")
         for info in infos:
             with new_file(directory / info.filename) as target, opened.open(info) as entry:
                 shutil.copyfileobj(entry, target, CHUNK)
@@ -129,6 +132,8 @@ def _refusal(info: zipfile.ZipInfo) -> str | None:
         return "encrypted"
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         return "compressed in a way that blocks are not"
+    if info.compress_type == zipfile.ZIP_STORED and info.compress_size != info.file_size:
+        return f"stored in {info.compress_size} bytes, but {info.file_size} long"
     if info.file_size > LIMITS[info.filename]:
         return f"{info.file_size} bytes, more than the {LIMITS[info.filename]} allowed"
     return None
