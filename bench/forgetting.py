@@ -1,4 +1,4 @@
-"""What general pairs are good for: real mints with and without them, on the bundled base. Prints one JSON line.
+"""What general pairs are good for: real mints with and without them, on the bundled base. Prints one JSON line a mint.
 
     python bench/forgetting.py REPOSITORY [REPOSITORY ...] [--ratios 0 0.5 1] [--max-pairs 96] [--seeds 0]
 
@@ -58,18 +58,13 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--max-pairs", type=int, default=96)
     options = parser.parse_args()
-    runs = []
     for repository in options.repositories:
         for seed in options.seeds:
             for ratio in options.ratios:
                 run = mint(repository.absolute(), ratio, seed, options.max_pairs)
-                told = run["measures"]["forgetting"]
-                print(f"{run['repository']} {ratio} {told} {run['seconds']} s", file=sys.stderr)
-                runs.append(run)
-    print(json.dumps({
-        "bench": "forgetting", "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "versions": {name: version(name) for name in ("clone-dna", "torch", "transformers")}, "runs": runs,
-    }))  # fmt: skip
+                at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+                versions = {name: version(name) for name in ("clone-dna", "torch", "transformers")}
+                print(json.dumps({"bench": "forgetting", "at": at, "versions": versions, **run}), flush=True)
 
 
 if __name__ == "__main__":
