@@ -47,7 +47,7 @@ class Consent:
         self.parts = parts
 
     def request(
-        self, handle: str, repositories: Sequence[str], uses: Sequence[Use], *, days: int = 365, revoke: bool = False,
+        self, handle: str, repositories: Sequence[str], uses: Sequence[str], *, days: int = 365, revoke: bool = False,
         out: Path | None = None,
     ) -> Asked:  # fmt: skip
         """Write the statement that ``handle`` has to sign. Raises ``InputError``, ``ConsentInvalid``, ``Unavailable``."""

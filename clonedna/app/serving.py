@@ -89,6 +89,7 @@ class _State:
     blocks: dict[str, _Loaded] = field(default_factory=dict[str, _Loaded])
     locks: dict[str, anyio.Lock] = field(default_factory=dict[str, anyio.Lock])
     aliases: dict[str, str] = field(default_factory=dict[str, str])
+    revoked_at: int = 0
     indexes: dict[str, int] = field(default_factory=dict[str, int])
 
 
@@ -105,6 +106,7 @@ class Serving:
 
     async def models(self) -> tuple[Model, ...]:
         """The base, then each accepted block that was trained on it under all its names, newest first, then adapters added by name."""
+        await self._notice()
         return await anyio.to_thread.run_sync(self._models)
 
     async def model(self, name: str) -> Model:
@@ -120,6 +122,7 @@ class Serving:
         Raises ``InputError`` (what cannot be blended), ``NotFound``, ``BlockRevoked``, ``BlockRejected``, ``ConsentMissing``,
         ``WrongBase``, ``BlockCorrupt``, ``AdapterInvalid``, ``NoMemory``.
         """
+        await self._notice()
         if blend and model not in self._base_names:
             raise InputError(
                 f"a blend goes over the base, and {model[:80]!r} is not it",
@@ -222,6 +225,13 @@ class Serving:
         if all(other.adapter != known.adapter for other in self._state.blocks.values()):
             await self.engine.unload(known.adapter)
 
+    async def _notice(self) -> None:
+        """Whoever revokes a block may be another process: when there is a new tombstone, what it names leaves the engine now."""
+        newest = await anyio.to_thread.run_sync(self._newest_tombstone)
+        if newest != self._state.revoked_at:
+            self._state.revoked_at = newest
+            await self._sweep()
+
     async def _sweep(self) -> None:
         """Unload what is no longer in the store or the registry, or was revoked."""
         for block_id in tuple(self._state.blocks):
@@ -231,6 +241,12 @@ class Serving:
                 await self._unload(block_id)
 
     # Worker threads run what follows.
+
+    def _newest_tombstone(self) -> int:
+        try:
+            return (self.parts.settings.home / "store" / "revoked").stat().st_mtime_ns
+        except FileNotFoundError:
+            return 0
 
     def _models(self) -> tuple[Model, ...]:
         found = [self._base_model(self.engine.base.id)]

@@ -43,8 +43,7 @@ def request(
     handle: Handle,
     repository: Repositories = None,
     use: Annotated[
-        list[Literal["mint", "serve", "share"]] | None,
-        typer.Option(help="What for; again for more. Default: mint, serve."),
+        list[str] | None, typer.Option(help="mint, serve or share; again for more. Default: mint and serve.")
     ] = None,
     days: Annotated[int, typer.Option(min=1, max=365, help="For how long.")] = 365,
     takes_back: Annotated[bool, typer.Option("--revoke", help="A statement that takes consent back.")] = False,

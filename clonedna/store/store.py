@@ -54,8 +54,10 @@ class DirectoryStore:
         A block that is there already stays as it is, with the manifest it came with (the id does not cover the manifest's names and
         times). Raises ``BlockCorrupt``, ``SignatureInvalid``, ``BlockUntrusted``, ``BlockRevoked``, ``NoSpace``; nothing is half-written.
         """
-        block_id = authenticate(directory, self._signer).id
+        manifest = authenticate(directory, self._signer)
+        block_id = manifest.id
         self._refuse_revoked(block_id)
+        self._refuse_ancestors(manifest)
         if self.has(block_id):
             self.verify(block_id)
             return block_id
@@ -133,6 +135,14 @@ class DirectoryStore:
             raise BlockRevoked(
                 f"block {block_id[:12]} was revoked", "it cannot be used any more; see: dna ls", id=block_id
             )
+
+    def _refuse_ancestors(self, manifest: Manifest) -> None:
+        """A block that was made from a revoked one does not come in."""
+        for parent in manifest.lineage.parents:
+            if self.is_revoked(parent):
+                raise BlockRevoked(
+                    f"block {manifest.id[:12]} was made from {parent[:12]}, which was revoked", "make it again without that one", id=parent
+                )  # fmt: skip
 
     def _copy(self, source: Path, target: Path, block_id: str) -> None:
         """Copy and verify; what the checks read after the copying is our copy, which nobody else changes."""

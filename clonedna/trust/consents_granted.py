@@ -23,7 +23,7 @@ from clonedna.trust.audit import AuditLog
 from clonedna.trust.consents_state import AccountState, Given, States, Status
 from clonedna.trust.evidence import Accounts, Checked, Signers, verify_ssh
 from clonedna.trust.files import locked, private_directory
-from clonedna.trust.statements import VALID_FOR, Scope, Statement, Use, invalid, made, parsed, stamp, untimely
+from clonedna.trust.statements import VALID_FOR, Statement, Use, invalid, made, parsed, stamp, untimely
 
 REVOCATION_TYPE = "application/vnd.clonedna.revocation+json"
 
@@ -50,7 +50,7 @@ class GrantedConsents:
         self._signer, self._accounts, self._audit, self._now, self._tool = signer, accounts, audit, now, tool
 
     def request(
-        self, handle: str, repositories: Sequence[str], uses: Sequence[Use], *, days: int = 365, revoke: bool = False
+        self, handle: str, repositories: Sequence[str], uses: Sequence[str], *, days: int = 365, revoke: bool = False
     ) -> Statement:  # fmt: skip
         """A statement for this person to sign: a grant of ``uses`` of ``repositories`` for ``days``, or a revocation.
 
@@ -61,9 +61,7 @@ class GrantedConsents:
         account, now = self.account(handle), self._now()
         ends = stamp(now + timedelta(days=days))
         scope = (
-            Scope(repositories=tuple(sorted(set(repositories))), uses=tuple(sorted(set(uses))), until=ends)
-            if not revoke
-            else None
+            None if revoke else {"repositories": sorted(set(repositories)), "uses": sorted(set(uses)), "until": ends}
         )
         with self._holding():
             state = self._states.read(account.host, account.id).seen(account, now)
@@ -364,7 +362,9 @@ class GrantedConsents:
                 f"dna consent request {statement.login} --repository {(missing or list(repositories))[0]} --use {use}",
             )  # fmt: skip
 
-    def _statement(self, account: Account, state: AccountState, scope: Scope | None, ends: str) -> Statement:
+    def _statement(
+        self, account: Account, state: AccountState, scope: dict[str, object] | None, ends: str
+    ) -> Statement:
         return made(text_of={
             "action": "revoke" if scope is None else "grant", "host": account.host, "account_id": account.id, "login": account.login,
             "scope": scope, "minter": self._signer.key_id, "nonce": secrets.token_hex(16), "serial": state.next_serial(),
