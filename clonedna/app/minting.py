@@ -18,6 +18,7 @@ from typing import TypeVar
 import anyio
 
 from clonedna.app.parts import Parts, factory
+from clonedna.app.profiles_text import code_markdown
 from clonedna.app.workspace import Workspace, naming, require_space, write_atomic
 from clonedna.core.block import (
     Candidate,
@@ -33,6 +34,7 @@ from clonedna.core.block import (
 from clonedna.core.errors import ConsentMissing, Internal, Interrupted
 from clonedna.core.events import Emit, Note, StageFinished, StageStarted
 from clonedna.core.people import Account
+from clonedna.core.profile import Counted
 from clonedna.core.value import Value
 from clonedna.core.work import Collection, Found, Identity, Refusal
 from clonedna.evals.examination import examine, summary
@@ -210,6 +212,10 @@ class Minting:
                 max_files=order.max_files, max_changes=order.max_changes, emit=self.emit,
             )
         )  # fmt: skip
+        facts = await anyio.to_thread.run_sync(
+            lambda: self.parts.count_code(found, order.authors, collection.repository.parts)
+        )
+        self.workspace.write("stages/counted.json", Counted(facts=facts))
         return collection, {
             "files": collection.files_used, "spans": len(collection.spans), "lines": collection.lines_owned,
             "refused": len(collection.refusals),
@@ -377,6 +383,7 @@ class Minting:
     def _draft(self) -> Draft:
         taught, mixed, trained = self._taught(), self._load("mix", Mixed), self._load("train", Trained)
         repository = self._load("find", Found).repository if self.order.given is None else None
+        counted = self._load("counted", Counted).facts if self.order.given is None else ()
         return Draft(
             name=self.order.name or slug(self.author), author=self.author, order=self.order, base=self.parts.engine(self.order.base).base,
             repository=repository, given=self.order.given, pairs=taught.pairs, refusals=self._refusals(), teacher=taught.teacher,
@@ -385,6 +392,7 @@ class Minting:
             verdict=self._load("gate", Judged).verdict, licence=self._licence() or "unknown",
             general_pairs=len(mixed.general), general_source=mixed.general_source,
             tool_use_pairs=len(mixed.tool_use), epochs=trained.epochs,
+            profile="\n\n".join(code_markdown(one) for one in counted),
         )  # fmt: skip
 
     def _version(self, name: str, block_id: str) -> tuple[Manifest | None, str, str | None]:

@@ -12,8 +12,9 @@ from clonedna.app.settings import XAI_URL, Settings
 from clonedna.core.block import Check
 from clonedna.core.errors import BadConfig, InputError
 from clonedna.core.model import Example
+from clonedna.core.profile import CodeFacts
 from clonedna.core.seams import Consents, Engine, Registry, Signer, Source, Store, Teacher
-from clonedna.core.work import About, Refusal
+from clonedna.core.work import About, Found, Identity, Refusal, Repository
 
 if TYPE_CHECKING:
     from clonedna.trust.audit import AuditLog
@@ -106,6 +107,26 @@ class Parts:
             return factory("source", "github")(self.github, most=settings.max_repositories, **bounds)
 
         return factory("source", "targets")(factory("source", "git")(**bounds), github)
+
+    def count_code(self, found: Found, authors: Sequence[Identity], parts: Sequence[Repository]) -> tuple[CodeFacts, ...]:
+        """Countable facts of the authors' work: in the repository, or of an account in those ``parts`` that were collected from.
+
+        Raises ``GitFailed``, ``TimedOut``, ``NoSpace``.
+        """
+        settings, count = self.settings, factory("profile", "code")
+        if found.account is None:
+            return (count(found, authors, timeout=settings.git_timeout),)
+        # An account's repositories are read without their mailmaps: one could hand others' lines to the account.
+        source = factory("source", "git")(
+            cache=settings.home / "clones", timeout=settings.git_timeout, max_clone_bytes=settings.max_clone_bytes, mailmap=False
+        )  # fmt: skip
+        counted: list[CodeFacts] = []
+        for part in parts:
+            there: Found = source.find(f"{part.url}.git", part.commit)
+            named = there.repository.model_copy(update={"url": part.url})
+            there = there.model_copy(update={"repository": named})
+            counted.append(count(there, authors, timeout=settings.git_timeout, mailmap=False))
+        return tuple(counted)
 
     def github(self) -> Any:
         """A client of GitHub, to be closed after use (``clonedna.sources.github_client.GitHub``). Raises ``BadConfig``."""

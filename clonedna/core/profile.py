@@ -90,6 +90,12 @@ class CodeFacts(Value):
     themes: tuple[CommitTheme, ...] = ()
 
 
+class Counted(Value):
+    """The countable facts of every repository that somebody's work was collected from."""
+
+    facts: tuple[CodeFacts, ...] = ()
+
+
 class Reading(Value):
     """What was read of one page or paper. ``text`` is what a person sees there. ``left_out``: how much was not used, by reason.
 

@@ -34,7 +34,10 @@ _SLUG = re.compile(r"[^a-z0-9]+")
 
 
 class Draft(Value):
-    """Everything that the papers are written from: pairs of one ``repository``, or ``given`` as files."""
+    """Everything that the papers are written from: pairs of one ``repository``, or ``given`` as files.
+
+    ``profile``: countable facts of the person's work, as Markdown in which third-party text is escaped already.
+    """
 
     name: str
     author: str
@@ -54,6 +57,7 @@ class Draft(Value):
     general_source: str
     tool_use_pairs: int
     epochs: int
+    profile: str = ""
 
 
 def slug(text: str) -> str:

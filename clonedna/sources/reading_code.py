@@ -27,6 +27,7 @@ from clonedna.sources.github_counts import Seen, rhythm, themes
 from clonedna.sources.history import Commit, Person, clean_subject, identities, own_commits, own_identities
 from clonedna.sources.languages import Entry, entry_of, parser_of
 from clonedna.sources.process import Git, Objects
+from clonedna.sources.reading import clean
 from clonedna.sources.reformats import reformatting
 from clonedna.sources.secrets import secret_in
 
@@ -36,14 +37,17 @@ _BY_SUFFIX = {suffix: name for name, suffixes in _WORDS["languages"].items() for
 _NODE = frozenset(_WORDS["node"].split())
 
 
-def count_code(found: Found, authors: Sequence[Identity], *, timeout: float, max_blamed: int = MAX_BLAMED) -> CodeFacts:
+def count_code(
+    found: Found, authors: Sequence[Identity], *, timeout: float, max_blamed: int = MAX_BLAMED, mailmap: bool = True
+) -> CodeFacts:
     """Facts of ``authors``' work in what ``GitSource.find`` found; the same repository and commit always give the same.
 
     ``timeout``: seconds for each call of git. ``max_blamed``: of their importing files, the most recently touched are looked at.
-    Raises ``NoSuchAuthor``, ``GitFailed``, ``TimedOut``.
+    ``mailmap``: whether the repository's own says who is who. Raises ``NoSuchAuthor``, ``GitFailed``, ``TimedOut``.
     """
     repository, commit = found.repository, found.repository.commit
-    git = Git(Path(found.location), timeout=timeout, settings=[f"mailmap.blob={commit}:.mailmap"])
+    blob = f"{commit}:.mailmap" if mailmap else ""
+    git = Git(Path(found.location), timeout=timeout, settings=[f"mailmap.blob={blob}"])
     who = own_identities(identities(git, commit), authors)
     if not who:
         raise NoSuchAuthor(
@@ -59,7 +63,7 @@ def count_code(found: Found, authors: Sequence[Identity], *, timeout: float, max
             languages[language] += size
     importing, blamed, dependencies = _dependencies(_At(git, repository.url, commit, reformats), own, files, max_blamed)
     times = _times(git, commit, who)
-    name = next((person for person, _ in sorted(who) if person), "unnamed")
+    name = next((name for person, _ in sorted(who) if (name := clean(person)[0])), "unnamed")
     return CodeFacts(
         repository=repository.url, commit=commit, author=name, commits=len(own), files=len(files),
         languages=dict(sorted(languages.items(), key=lambda one: (-one[1], one[0]))), importing=importing, blamed=blamed,
@@ -107,7 +111,7 @@ def _files(git: Git, commit: str, own: Sequence[Commit]) -> dict[str, tuple[str,
         if len(parts) == 4 and parts[1] == "blob" and parts[0] != "120000" and parts[3].isdigit():
             there[path] = (parts[2], int(parts[3]))
     touched = dict.fromkeys(path for one in own for path in one.paths)
-    return {path: there[path] for path in touched if path in there and path_refusal(path) is None}
+    return {path: there[path] for path in touched if path in there and path_refusal(path) is None and not email_in(path)}
 
 
 @dataclass(frozen=True, slots=True)
