@@ -13,11 +13,15 @@ from clonedna.core.model import Example
 from clonedna.core.people import Rhythm
 from clonedna.core.profile import CodeFacts
 from clonedna.core.seams import Engine, Source
+from clonedna.core.work import Found, Identity, Repository
 from tests.values import ADA, FOUND, collection
 
 COUNTED = CodeFacts(
     repository="https://example.org/ada/[tool](x)", commit=FOUND.repository.commit, author="Ada <b>Example</b>", commits=3, files=2,
-    languages={"Python": 1200}, rhythm=Rhythm(commits_per_week=1.5, peak_hour_utc=9, commits=3, since="2026-01-01T00:00:00Z", until="2026-01-15T00:00:00Z"),
+    languages={"Python": 1200},
+    rhythm=Rhythm(
+        commits_per_week=1.5, peak_hour_utc=9, commits=3, since="2026-01-01T00:00:00Z", until="2026-01-15T00:00:00Z"
+    ),
 )  # fmt: skip
 
 

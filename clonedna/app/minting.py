@@ -382,7 +382,7 @@ class Minting:
 
     def _draft(self) -> Draft:
         taught, mixed, trained = self._taught(), self._load("mix", Mixed), self._load("train", Trained)
-        repository = self._load("find", Found).repository if self.order.given is None else None
+        repository = self._load("collect", Collection).repository if self.order.given is None else None
         counted = self._load("counted", Counted).facts if self.order.given is None else ()
         return Draft(
             name=self.order.name or slug(self.author), author=self.author, order=self.order, base=self.parts.engine(self.order.base).base,

@@ -108,7 +108,9 @@ class Parts:
 
         return factory("source", "targets")(factory("source", "git")(**bounds), github)
 
-    def count_code(self, found: Found, authors: Sequence[Identity], parts: Sequence[Repository]) -> tuple[CodeFacts, ...]:
+    def count_code(
+        self, found: Found, authors: Sequence[Identity], parts: Sequence[Repository]
+    ) -> tuple[CodeFacts, ...]:
         """Countable facts of the authors' work: in the repository, or of an account in those ``parts`` that were collected from.
 
         Raises ``GitFailed``, ``TimedOut``, ``NoSpace``.

@@ -111,7 +111,9 @@ def _files(git: Git, commit: str, own: Sequence[Commit]) -> dict[str, tuple[str,
         if len(parts) == 4 and parts[1] == "blob" and parts[0] != "120000" and parts[3].isdigit():
             there[path] = (parts[2], int(parts[3]))
     touched = dict.fromkeys(path for one in own for path in one.paths)
-    return {path: there[path] for path in touched if path in there and path_refusal(path) is None and not email_in(path)}
+    return {
+        path: there[path] for path in touched if path in there and path_refusal(path) is None and not email_in(path)
+    }
 
 
 @dataclass(frozen=True, slots=True)
