@@ -74,8 +74,11 @@ class Model(Protocol):
 
     identity: str
 
-    async def ask(self, system: str, data: dict[str, Any], schema: dict[str, Any]) -> Answer:
-        """Raises ``BadAnswer`` for an answer that is no JSON object, and what else the ``Teacher`` seam allows."""
+    async def ask(self, system: str, data: dict[str, Any], schema: dict[str, Any], *, brief: bool) -> Answer:
+        """``brief``: an answer of a few sentences is wanted, and longer ones are cut off sooner.
+
+        Raises ``BadAnswer`` for an answer that is no JSON object, and what else the ``Teacher`` seam allows.
+        """
         ...
 
     def known(self) -> None:
@@ -153,7 +156,7 @@ class AskingTeacher:
     async def read(self, system: str, data: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
         """Any other question to the same model: ``data`` quoted as the user's turn, ``system`` ours. A JSON object, to be validated by the
         caller against ``schema`` (a server need not keep to it). Nothing is cached. Raises as ``write_instruction``."""
-        return (await self._model.ask(system, data, schema)).fields
+        return (await self._model.ask(system, data, schema, brief=False)).fields
 
     async def close(self) -> None:
         await self._model.close()
@@ -163,7 +166,7 @@ class AskingTeacher:
             span=span.sha256, completion=sha256(completion_of(span)), model=self._model.identity, prompt=PROMPT_VERSION
         )
         try:
-            answer = await self._model.ask(SYSTEM, question, SCHEMA)
+            answer = await self._model.ask(SYSTEM, question, SCHEMA, brief=True)
         except BadAnswer as error:
             return kept.model_copy(update={"why": str(error.facts.get("why", "not_json"))})
         kept = kept.model_copy(

@@ -23,7 +23,7 @@ from clonedna.teachers.answers import bad
 from clonedna.teachers.asking import Answer
 
 MOST_BYTES = 256 * 1024
-MOST_TOKENS = 2048
+BRIEF_TOKENS, MOST_TOKENS = 2048, 8192  # a reasoning model's thoughts count as well
 MOST_COUNTED = 10_000_000
 SENT = {"host", "content-type", "content-length", "accept", "user-agent", "connection"}
 
@@ -50,7 +50,7 @@ class OpenAIModel:
             http_client=httpx2.AsyncClient(transport=transport, trust_env=False, follow_redirects=False),
         )  # fmt: skip
 
-    async def ask(self, system: str, data: dict[str, Any], schema: dict[str, Any]) -> Answer:
+    async def ask(self, system: str, data: dict[str, Any], schema: dict[str, Any], *, brief: bool) -> Answer:
         """One answer. Raises ``BadAnswer``, ``BadConfig`` (no such model, or a request that it never understands), ``Unauthorised``,
         ``Overloaded``, ``TimedOut``, ``Unavailable``."""
         if self._schema == "json_object":
@@ -65,7 +65,10 @@ class OpenAIModel:
         async with self._limit:
             try:
                 reply = await self._client.chat.completions.with_raw_response.create(
-                    model=self._model, messages=messages, response_format=form, max_completion_tokens=MOST_TOKENS
+                    model=self._model,
+                    messages=messages,
+                    response_format=form,
+                    max_completion_tokens=BRIEF_TOKENS if brief else MOST_TOKENS,
                 )
                 body = reply.http_response.content
             except openai.OpenAIError as error:

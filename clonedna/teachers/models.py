@@ -18,7 +18,7 @@ from clonedna.teachers.asking import Answer, AskingTeacher, Prices
 from clonedna.teachers.cache import AnswerCache
 from clonedna.teachers.client import OpenAIModel
 
-ENGINE_TOKENS = 160
+BRIEF_TOKENS, MOST_TOKENS = 160, 1024
 ENGINE_CODE = 900
 ENGINE_AT_ONCE = 8
 
@@ -56,13 +56,13 @@ class EngineModel:
         self.identity = f"engine {engine.base.fingerprint} {weights}"
         self._limit = anyio.CapacityLimiter(ENGINE_AT_ONCE)
 
-    async def ask(self, system: str, data: dict[str, Any], schema: dict[str, Any]) -> Answer:
+    async def ask(self, system: str, data: dict[str, Any], schema: dict[str, Any], *, brief: bool) -> Answer:
         """Raises ``BadAnswer``: ``cut`` where the base did not come to an end, ``not_json``."""
         request = SampleRequest(
             messages=(
                 Message(role="system", content=system), Message(role="user", content=json.dumps(data, ensure_ascii=False)),
             ),
-            max_tokens=ENGINE_TOKENS, whole_prompt=True, guide=Guide(kind="json_schema", text=json.dumps(schema)),
+            max_tokens=BRIEF_TOKENS if brief else MOST_TOKENS, whole_prompt=True, guide=Guide(kind="json_schema", text=json.dumps(schema)),
         )  # fmt: skip
         async with self._limit:
             chunks = [chunk async for chunk in self._engine.sample(request)]
