@@ -386,7 +386,7 @@ class _Handler(BaseHTTPRequestHandler):
                 "message": f"Could not resolve to a User with the login of '{login}'.",
             }
             return self._send(200, {"data": {"user": None}, "errors": [error]})
-        own = [one for one in world.repositories if one.owner is account and not one.private and not one.fork]
+        own = [one for one in world.repositories if one.owner is account and not one.private]
         own.sort(key=lambda one: -one.stars)
         first, start = int(asked["variables"].get("first", 100)), int(asked["variables"].get("after") or 0)
         nodes = [self._node(one) for one in own[start : start + first]]

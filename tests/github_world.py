@@ -126,7 +126,11 @@ class World:
         for record in filter(None, out.split("\0")):
             sha, name, email, date, parents, message = record.split("\x1f", 5)
             account = self.owner_of(email)
-            if author is not None and self.strict_filter and (account is None or account.login.casefold() != author.casefold()):
+            if (
+                author is not None
+                and self.strict_filter
+                and (account is None or account.login.casefold() != author.casefold())
+            ):
                 continue
             who = {"name": name, "email": email, "date": date}
             found.append({

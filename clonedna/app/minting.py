@@ -412,13 +412,14 @@ class Minting:
             specialization = f"{', '.join(spoken)} code by {draft.author} in {draft.repository.name}"
         else:
             specialization = f"examples given by {draft.author}"
-        candidates = sum(pair.split == "train" for pair in draft.pairs)
+        candidates, account = sum(pair.split == "train" for pair in draft.pairs), self._account()
         recipe, lora, base = draft.order.recipe, draft.order.recipe.lora, draft.base
         return Manifest(
             id=block_id, name=draft.name, version=version, previous_version=previous,
             created_at=before.created_at if before else self.created_at, created_by=self.parts.signer.key_id,
             candidate=Candidate(
-                handle=slug(draft.author), name=draft.author, expertise_domains=spoken, consent_verified=draft.consent.verified
+                handle=account.login if account else slug(draft.author), name=draft.author, expertise_domains=spoken,
+                consent_verified=draft.consent.verified,
             ),
             consent_mode=draft.consent.mode, specialization=specialization, tags=("lora", *spoken),
             capability=Capability(text=specialization), base_model=base.id, base_fingerprint=base.fingerprint,

@@ -6,7 +6,7 @@ E-mail addresses of the account's commits are needed to find its lines; they lea
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import cast
@@ -16,7 +16,17 @@ from clonedna.core.errors import BadReference, DnaError, InputError, NotFound
 from clonedna.core.people import Account, CommitSubject, GithubProfile, RepositoryFacts
 from clonedna.sources.github_client import GitHub
 from clonedna.sources.github_counts import Seen, rfc3339, rhythm, themes
-from clonedna.sources.github_wire import LOGIN, CommitWire, RepositoryWire, UserWire, clean, read
+from clonedna.sources.github_nodes import BY_STARS, AccountNode
+from clonedna.sources.github_wire import (
+    LOGIN,
+    CommitWire,
+    LicenceWire,
+    RepositoryWire,
+    UserBrief,
+    UserWire,
+    clean,
+    read,
+)
 
 LISTED = 1000  # repositories looked at for the most starred ones
 SUBJECTS = 25
@@ -100,11 +110,9 @@ def own_repositories(
     github: GitHub, user: UserWire, most: int, max_kilobytes: int | None = None
 ) -> tuple[list[RepositoryWire], dict[str, str]]:
     """The account's own public repositories by stars (then name), at most ``most``, and why others are not among them."""
-    pages = github.pages(f"users/{user.login}/repos", LISTED, type="owner", sort="pushed")
     chosen: list[RepositoryWire] = []
     refused: dict[str, str] = {}
-    for value in pages:
-        wire = read(RepositoryWire, value, "a repository")
+    for wire in _by_stars(github, user) if github.authorised else _all_pages(github, user):
         reason = _why_not(wire, user, max_kilobytes)
         if reason is None:
             chosen.append(wire)
@@ -113,6 +121,24 @@ def own_repositories(
     chosen.sort(key=lambda one: (-one.stargazers_count, one.name.casefold()))
     refused |= {wire.full_name: "over_max_repositories" for wire in chosen[most:]}
     return chosen[:most], refused
+
+
+def _all_pages(github: GitHub, user: UserWire) -> Iterator[RepositoryWire]:
+    """REST cannot list by stars, so all pages are read."""
+    for value in github.pages(f"users/{user.login}/repos", LISTED, type="owner", sort="pushed"):
+        yield read(RepositoryWire, value, "a repository")
+
+
+def _by_stars(github: GitHub, user: UserWire) -> Iterator[RepositoryWire]:
+    """The most starred hundred in one question; GitHub answers GraphQL with a token only."""
+    answer = read(AccountNode, github.graphql(BY_STARS, {"login": user.login}).get("user"), "an account")
+    for node in answer.repositories.nodes:
+        yield RepositoryWire(
+            id=node.id, name=node.name, owner=UserBrief(id=node.owner.id, login=node.owner.login), private=node.private, fork=node.fork,
+            archived=node.archived, description=node.description, stargazers_count=node.stars, forks_count=node.forks, size=node.size,
+            language=node.language and node.language.name, license=node.licence and LicenceWire(spdx_id=node.licence.spdx_id),
+            topics=tuple(one.topic.name for one in node.topics.nodes), pushed_at=node.pushed_at,
+        )  # fmt: skip
 
 
 def _why_not(wire: RepositoryWire, user: UserWire, max_kilobytes: int | None) -> str | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,19 +15,35 @@ from clonedna.core.fakes import FakeSource
 from clonedna.core.seams import Source
 from clonedna.core.work import Collection, Found, Identity
 from clonedna.sources.git import GitSource
+from clonedna.sources.github_client import GitHub
+from clonedna.sources.github_source import GitHubSource
+from tests.github_fake import serving
+from tests.github_world import Account, Repository, World
 from tests.people import two_people
 from tests.values import ADA, FOUND, collection
 
-PARTS: dict[str, Callable[[Path], tuple[Source, str]]] = {
-    "git": lambda home: (GitSource(cache=home / "cache"), str(two_people(home / "abacus"))),
-    "fake": lambda home: (FakeSource(FOUND, collection(30)), "anything"),
+
+def github(home: Path, stack: ExitStack) -> tuple[Source, str]:
+    ada = Account(1001, "ada-example", "Ada Example", ("ada@example.org",))
+    world = World([ada], [Repository(1, ada, "abacus", two_people(home / "abacus"))])
+    fake = stack.enter_context(serving(world, home / "served"))
+    return GitHubSource(lambda: GitHub(url=fake.url, cache=home / "github"), cache=home / "cache"), "ada-example"
+
+
+PARTS: dict[str, Callable[[Path, ExitStack], tuple[Source, str]]] = {
+    "git": lambda home, stack: (GitSource(cache=home / "cache"), str(two_people(home / "abacus"))),
+    "github": github,
+    "fake": lambda home, stack: (FakeSource(FOUND, collection(30)), "anything"),
 }
 
 
 @pytest.fixture(scope="module", params=list(PARTS))
-def part(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Source, str, Path]:
+def part(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Source, str, Path]]:
     home = tmp_path_factory.mktemp("home")
-    return (*PARTS[request.param](home), home)
+    with ExitStack() as stack:
+        yield (*PARTS[request.param](home, stack), home)
 
 
 def collected(source: Source, found: Found, who: Identity = ADA) -> Collection:

@@ -166,6 +166,17 @@ def test_an_answer_of_another_shape_is_an_error_of_ours(fake: FakeGitHub, tmp_pa
         profile(github, "ada-example")
 
 
+def test_with_a_token_the_same_is_found_in_fewer_questions(fake: FakeGitHub, tmp_path: Path) -> None:
+    owner, git = fake.world.accounts[0], fake.world.repositories[0].git
+    fake.world.repositories += [Repository(3, owner, "forked", git, fork=True), Repository(4, owner, "hollow", None)]
+    plain = ada(fake, tmp_path)
+    fake.asked.clear()
+    with client(fake, tmp_path / "another", token=TOKEN) as github:
+        assert profile(github, "ada-example") == plain
+    assert "/api/graphql" in fake.paths()
+    assert "/users/ada-example/repos" not in fake.paths()
+
+
 # Counting.
 
 
