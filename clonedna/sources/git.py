@@ -17,7 +17,7 @@ from clonedna.sources.collecting import Request, collect_spans
 from clonedna.sources.history import author_shares, identities, own_commits, own_identities
 from clonedna.sources.licences import repository_licence
 from clonedna.sources.process import Git, Objects
-from clonedna.sources.reformats import reformatting
+from clonedna.sources.reformats import reformats_of
 from clonedna.sources.views import Views
 
 
@@ -72,8 +72,8 @@ class GitSource:
             )
         _index_paths(git, emit)
         request = Request(found.repository, tuple(licences), owned_share, max_files, max_changes)
-        own, wide = own_commits(git, commit, who)
-        reformats = reformatting(git, [*(one.id for one in own), *wide])
+        own, others = own_commits(git, commit, who)
+        reformats = reformats_of(git, own, others)
         if reformats:
             emit(
                 Note(text=f"{len(reformats)} commits only lay code out anew: their lines stay with whoever wrote them")

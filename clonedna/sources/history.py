@@ -33,7 +33,7 @@ _TRIVIAL = re.compile(
 )
 _PREFIX = re.compile(r"^\w+(\([\w ./-]*\))?!?:\s*")
 MAX_SUBJECT = 100
-MANY_FILES = 20
+MAX_OTHERS = 20_000
 Person = tuple[str, str]
 
 
@@ -98,8 +98,8 @@ def own_identities(authors: Iterable[Author], people: Sequence[Identity]) -> fro
     return frozenset(mine | old)
 
 
-def own_commits(git: Git, revision: str, who: frozenset[Person]) -> tuple[list[Commit], list[str]]:
-    """Their commits without merges, newest first; and the ids of others' commits that touched ``MANY_FILES`` or more."""
+def own_commits(git: Git, revision: str, who: frozenset[Person]) -> tuple[list[Commit], list[Commit]]:
+    """Their commits without merges, newest first; and those of everybody else (the newest ``MAX_OTHERS``), without their subjects."""
     mark = secrets.token_hex(16)
     fields = git.fields(
         "log", "-z", "--no-merges", "--name-status", "-M", "-l1000", "--no-ext-diff", "--no-textconv",
@@ -107,7 +107,7 @@ def own_commits(git: Git, revision: str, who: frozenset[Person]) -> tuple[list[C
     )  # fmt: skip
     today: dict[str, str] = {}
     own: list[Commit] = []
-    wide: list[str] = []
+    others: list[Commit] = []
     order = -1
     field = next(fields, None)
     while field is not None:
@@ -116,9 +116,9 @@ def own_commits(git: Git, revision: str, who: frozenset[Person]) -> tuple[list[C
         paths, field = _paths(fields, mark, today)
         if (head[1], head[2]) in who:
             own.append(Commit(head[0], head[3], order, paths))
-        elif len(paths) >= MANY_FILES:
-            wide.append(head[0])
-    return own, wide
+        elif len(others) < MAX_OTHERS:
+            others.append(Commit(head[0], "", order, paths))
+    return own, others
 
 
 def _paths(fields: Iterable[str], mark: str, today: dict[str, str]) -> tuple[tuple[str, ...], str | None]:

@@ -146,7 +146,7 @@ def contradicts(one: str, other: str | None) -> bool:
 def _names(expression: str) -> frozenset[str]:
     """The licences of an expression, as SPDX writes them; what cannot be parsed is a name of its own."""
     parsed: Any = _parsed(expression)
-    return frozenset(str(key) for key in _SPDX.license_keys(parsed)) if parsed else frozenset((expression,))
+    return frozenset(str(key) for key in _SPDX.license_keys(parsed)) if parsed is not None else frozenset((expression,))
 
 
 def _parsed(expression: str) -> object:

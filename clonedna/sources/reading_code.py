@@ -28,7 +28,7 @@ from clonedna.sources.history import Commit, Person, clean_subject, identities, 
 from clonedna.sources.languages import Entry, entry_of, parser_of
 from clonedna.sources.process import Git, Objects
 from clonedna.sources.reading import clean
-from clonedna.sources.reformats import reformatting
+from clonedna.sources.reformats import reformats_of
 from clonedna.sources.secrets import secret_in
 
 MAX_FILE, MAX_BLAMED, MAX_PROOFS, WORKERS = 400_000, 400, 3, 2
@@ -53,8 +53,8 @@ def count_code(
         raise NoSuchAuthor(
             f"nobody of this name has commits in {repository.name}", "list the authors with: dna authors"
         )
-    own, wide = own_commits(git, commit, who)
-    reformats = reformatting(git, [*(one.id for one in own), *wide])
+    own, others = own_commits(git, commit, who)
+    reformats = reformats_of(git, own, others)
     files = _files(git, commit, own)
     languages: Counter[str] = Counter()
     for path, (_, size) in files.items():

@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Generator, Iterable, Sequence
 
+from clonedna.sources.history import Commit
 from clonedna.sources.languages import entry_of
 from clonedna.sources.process import Git
 
@@ -24,6 +25,13 @@ _HUNK = re.compile(rb"@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@")
 _LAYOUT = re.compile(rb"[\s(),;\\]+")
 _SIGN = re.compile(rb"\w+|[^\w\s(),;\\'\"]")
 File = tuple[int, bool, int, int]
+
+
+def reformats_of(git: Git, own: Iterable[Commit], others: Iterable[Commit]) -> frozenset[str]:
+    """Of a person's commits, and of others' that touched the same files. Raises as ``reformatting``."""
+    mine = list(own)
+    touched = {path for one in mine for path in one.paths}
+    return reformatting(git, [one.id for one in (*mine, *(one for one in others if not touched.isdisjoint(one.paths)))])
 
 
 def reformatting(git: Git, commits: Sequence[str]) -> frozenset[str]:
