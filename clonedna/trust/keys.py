@@ -211,7 +211,7 @@ class KeyRing:
         if status == "compromised" and _mark(payload_type, payload) not in known.record.kept:
             raise KeyCompromised(
                 f"key {entry.keyid[:12]} was given up as compromised, and this was not known here before",
-                "ask for it signed with the new key; whether it was signed before the theft cannot be told",
+                "ask its maker for another, signed with the new key; whether this was signed before the theft cannot be told",
                 key=entry.keyid,
             )
         return payload
