@@ -94,8 +94,10 @@ class Blocks:
         return factory("block", "verify")(path, self.parts.signer, expect_id=manifest.id), path
 
     def verify_directory(self, directory: Path) -> Manifest:
-        """Check a block that is not in the store (a downloaded or copied directory)."""
-        return factory("block", "verify")(directory, self.parts.signer)
+        """Check a block that is not in the store (a downloaded or copied directory). Raises ``BlockRevoked`` for one with a tombstone."""
+        manifest: Manifest = factory("block", "verify")(directory, self.parts.signer)
+        self.parts.store.refuse_revoked(manifest)
+        return manifest
 
     def remove(self, reference: str) -> BlockRef:
         """Forget one block: its name and its files. Other versions stay."""

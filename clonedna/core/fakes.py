@@ -249,6 +249,9 @@ class FakeStore:
             raise BlockNotFound(f"no block {block_id}", "see: dna ls")
         return self._paths[block_id]
 
+    def refuse_revoked(self, manifest: Manifest) -> None:
+        """Nothing is ever revoked here."""
+
     def delete(self, block_id: str) -> None:
         self._paths.pop(block_id, None)
 

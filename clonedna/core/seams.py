@@ -155,6 +155,10 @@ class Store(Protocol):
         """Where a block's files are. Raises BlockNotFound."""
         ...
 
+    def refuse_revoked(self, manifest: Manifest) -> None:
+        """Raises BlockRevoked when this block, or one that it was made from, has a tombstone, whether it is stored or not."""
+        ...
+
     def delete(self, block_id: str) -> None:
         """Remove a block's files; unknown ids are ignored."""
         ...

@@ -56,8 +56,7 @@ class DirectoryStore:
         """
         manifest = authenticate(directory, self._signer)
         block_id = manifest.id
-        self._refuse_revoked(block_id)
-        self._refuse_ancestors(manifest)
+        self.refuse_revoked(manifest)
         if self.has(block_id):
             self.verify(block_id)
             return block_id
@@ -117,6 +116,16 @@ class DirectoryStore:
                 self._tombstone(block_id), canonical({"format": "dna-tombstone/1", "id": block_id, "revoked_at": at})
             )
 
+    def refuse_revoked(self, manifest: Manifest) -> None:
+        """Raises ``BlockRevoked`` when this block, or one that it was made from, has a tombstone, whether it is stored or not."""
+        self._refuse_revoked(manifest.id)
+        for parent in manifest.lineage.parents:
+            if self.is_revoked(parent):
+                raise BlockRevoked(
+                    f"block {manifest.id[:12]} was made from {parent[:12]}, which was revoked",
+                    "make it again without that one", id=parent,
+                )  # fmt: skip
+
     def is_revoked(self, block_id: str) -> bool:
         """Whether there is a tombstone, whatever stands in it."""
         return bool(_ID.fullmatch(block_id)) and os.path.lexists(self._tombstone(block_id))
@@ -135,14 +144,6 @@ class DirectoryStore:
             raise BlockRevoked(
                 f"block {block_id[:12]} was revoked", "it cannot be used any more; see: dna ls", id=block_id
             )
-
-    def _refuse_ancestors(self, manifest: Manifest) -> None:
-        """A block that was made from a revoked one does not come in."""
-        for parent in manifest.lineage.parents:
-            if self.is_revoked(parent):
-                raise BlockRevoked(
-                    f"block {manifest.id[:12]} was made from {parent[:12]}, which was revoked", "make it again without that one", id=parent
-                )  # fmt: skip
 
     def _copy(self, source: Path, target: Path, block_id: str) -> None:
         """Copy and verify; what the checks read after the copying is our copy, which nobody else changes."""
