@@ -1,6 +1,7 @@
 """What general pairs are good for: real mints with and without them, on the bundled base. Prints one JSON line a mint.
 
-    python bench/forgetting.py REPOSITORY [REPOSITORY ...] [--ratios 0 0.5 1] [--max-pairs 96] [--seeds 0]
+    python bench/forgetting.py REPOSITORY [REPOSITORY ...] [--ratios 0 0.5 1] [--max-pairs 96] [--seeds 0] > lines.jsonl
+    python bench/forgetting.py --table lines.jsonl     # the Markdown table of docs/teachers.md
 
 Each mint is a run of `dna mint` in a fresh home, for the author with most commits, as `local-only`, with the base's own answers as
 general pairs. Only the ratio differs between the mints of one repository and seed; all have the 24 tool-use pairs. The figures are the
@@ -51,13 +52,39 @@ def mint(repository: Path, ratio: float, seed: int, max_pairs: int) -> dict[str,
     }  # fmt: skip
 
 
+def table(lines: list[dict[str, Any]]) -> str:
+    """The lines as a Markdown table: percentages with their 95 % intervals, gain in nats a token."""
+    rows = [
+        "| Repository | Pairs | General | Forgetting | of code | of prose | of tool use | Gain, nats a token | Gate |"
+    ]
+    rows += ["|---|---|---|---|---|---|---|---|---|"]
+    for line in sorted(lines, key=lambda one: (one["repository"], one["seed"], one["ratio"])):
+        shown = [_percent(line["measures"][name]) for name in MEASURES[:-1]]
+        gain = line["measures"]["nll.delta"]
+        low, high = gain["ci95"]
+        rows.append(
+            f"| {line['repository']} | {line['pairs']} | {line['general']['n']} | {' | '.join(shown)} "
+            f"| {gain['value']:.3f} [{low:.3f}, {high:.3f}] | {line['gate']['status']} |"
+        )
+    return "\n".join(rows)
+
+
+def _percent(measure: dict[str, Any]) -> str:
+    low, high = measure["ci95"]
+    return f"{100 * measure['value']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("repositories", nargs="+", type=Path)
+    parser.add_argument("repositories", nargs="*", type=Path)
+    parser.add_argument("--table", type=Path)
     parser.add_argument("--ratios", nargs="+", type=float, default=[0.0, 0.5, 1.0])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--max-pairs", type=int, default=96)
     options = parser.parse_args()
+    if options.table:
+        print(table([json.loads(line) for line in options.table.read_text("utf-8").splitlines()]))
+        return
     for repository in options.repositories:
         for seed in options.seeds:
             for ratio in options.ratios:
