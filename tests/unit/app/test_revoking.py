@@ -79,7 +79,8 @@ def test_a_revoked_block_at_every_entry_point(parts: ServerParts, tmp_path: Path
         "verify": lambda: blocks.verified("ada", any_status=True), "a copy": lambda: blocks.verify_directory(copy),
         "run": lambda: run(lambda: blocks.open("ada", unsafe=True)), "rm": lambda: blocks.remove("ada"),
         "revoke again": lambda: Revoking(parts).block(ada.id), "export": lambda: Archives(parts).export("ada", tmp_path / "x.dna"),
-        "import": lambda: Archives(parts).load(archive), "put": lambda: parts.store.put(copy), "path": lambda: parts.store.path(ada.id), "publish": lambda: parts.registry.publish(ada),
+        "import": lambda: Archives(parts).load(archive),
+        "put": lambda: parts.store.put(copy), "path": lambda: parts.store.path(ada.id), "publish": lambda: parts.registry.publish(ada),
         "merge": lambda: run(Merging(parts).merge, order_of(["ada", "bob"], name="both", method="linear", check=False)),
     }  # fmt: skip
     answers = {name: refused(way) for name, way in ways.items()}
