@@ -5,6 +5,7 @@ The API stands where an Enterprise server has it: ``fake.url`` is ``http://127.0
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import re
@@ -29,7 +30,7 @@ class Fault:
     """What happens to requests whose path (below ``/api/v3``) matches ``path``, the next ``times`` times.
 
     ``kind``: ``primary`` (403, limit used up, reset in ``seconds``), ``secondary`` (``status`` with Retry-After ``seconds``), ``status``,
-    ``garbage`` (200, no JSON), ``away`` (302 to another host), ``drop`` (the connection ends).
+    ``garbage`` (200, no JSON), ``packed`` (gzip that nobody asked for), ``away`` (302 to another host), ``drop`` (the connection ends).
     """
 
     path: str
@@ -181,6 +182,8 @@ class _Handler(BaseHTTPRequestHandler):
             )
         elif fault.kind == "garbage":
             self._send(200, None, raw=b"<html>not JSON</html>")
+        elif fault.kind == "packed":
+            self._send(200, None, {"Content-Encoding": "gzip"}, raw=gzip.compress(b"[]"))
         elif fault.kind == "away":
             self._send(302, {}, {"Location": "http://127.0.0.2:9/elsewhere"})
         elif fault.kind == "drop":

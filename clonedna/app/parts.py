@@ -12,6 +12,7 @@ from clonedna.app.settings import XAI_URL, Settings
 from clonedna.core.block import Check
 from clonedna.core.errors import BadConfig, InputError
 from clonedna.core.model import Example
+from clonedna.core.people import Account
 from clonedna.core.profile import CodeFacts
 from clonedna.core.seams import Consents, Engine, Registry, Signer, Source, Store, Teacher
 from clonedna.core.work import About, Found, Identity, Refusal, Repository
@@ -29,6 +30,8 @@ FACTORIES: dict[str, dict[str, str]] = {
     },
     "github": {
         "client": "clonedna.sources.github_client:GitHub",
+        "forget": "clonedna.sources.github_source:forget",
+        "forget_answers": "clonedna.sources.github_client:forget_answers",
         "account": "clonedna.sources.github:account",
         "profile": "clonedna.sources.github:profile",
         "headhunt": "clonedna.sources.github_headhunt:headhunt",
@@ -129,6 +132,12 @@ class Parts:
             there = there.model_copy(update={"repository": named})
             counted.append(count(there, authors, timeout=settings.git_timeout, mailmap=False))
         return tuple(counted)
+
+    def forget_account(self, account: Account | None) -> None:
+        """Delete what this machine keeps of an account's repositories, and what GitHub said of anybody."""
+        factory("github", "forget_answers")(self.settings.home / "github")
+        if account is not None:
+            factory("github", "forget")(self.settings.home / "clones", account)
 
     def github(self) -> Any:
         """A client of GitHub, to be closed after use (``clonedna.sources.github_client.GitHub``). Raises ``BadConfig``."""

@@ -78,6 +78,7 @@ class _Transport(httpx.BaseTransport):
                 "GitHub's answer points to another host, which is not followed", "check github_url (DNA_GITHUB_URL)"
             )
         headers = request.headers.copy()
+        headers["Accept-Encoding"] = "identity"  # what is counted below is then what is read
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
         sent = httpx.Request(
@@ -85,6 +86,9 @@ class _Transport(httpx.BaseTransport):
         )
         answer = self._next.handle_request(sent)
         assert isinstance(answer.stream, httpx.SyncByteStream)
+        if answer.headers.get("Content-Encoding", "identity") != "identity":
+            answer.stream.close()
+            raise Unavailable("GitHub's answer is packed, which was not asked for", "check github_url (DNA_GITHUB_URL)")
         return httpx.Response(
             answer.status_code, headers=answer.headers, stream=_Bounded(answer.stream), extensions=answer.extensions
         )
@@ -236,6 +240,12 @@ class GitHub:
         return Overloaded(
             f"GitHub's {which} rate limit is used up for {seconds} s", hint, retry_after=seconds, limit=which
         )
+
+
+def forget_answers(cache: Path) -> None:
+    """Delete all kept answers: they tell of people whose consent may be gone. A client that is open keeps its own until it is closed."""
+    for file in cache.glob("answers.sqlite*"):
+        file.unlink(missing_ok=True)
 
 
 def _of_status(status: int, path: str) -> DnaError:

@@ -8,6 +8,7 @@ by one that GitHub itself made for it.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +49,7 @@ class GitHubSource:
         self, connect: Callable[[], GitHub], *, cache: Path, most: int = 10, timeout: float = 600.0, max_clone_bytes: int = 2_000_000_000
     ) -> None:  # fmt: skip
         self._connect, self._most, self._max_bytes, self._cache = connect, most, max_clone_bytes, cache
-        self._git = GitSource(cache=cache, timeout=timeout, max_clone_bytes=max_clone_bytes, mailmap=False)
+        self._timeout = timeout
 
     def find(self, target: str) -> Found:
         """The account behind a handle, its repositories at their newest commits, and its identities in them.
@@ -100,6 +101,7 @@ class GitHubSource:
                 f"none of the given authors is an identity of {repository.name}",
                 "leave --author out: the account's own addresses are used",
             )
+        git = self._git(found)
         gathered = _Gathered(refusals=list(found.refusals))
         for number, part in enumerate(repository.parts, 1):
             emit(Note(text=f"repository {number} of {len(repository.parts)}: {part.name}"))
@@ -107,8 +109,8 @@ class GitHubSource:
             hunks = sum(span.kind == "hunk" for span in gathered.spans)
             try:
                 self._check(part, licences)
-                there = self._at(part)
-                collection = self._git.collect(
+                there = self._at(git, part)
+                collection = git.collect(
                     there, own, licences=licences, owned_share=owned_share, max_files=max(0, max_files - gathered.files_used),
                     max_changes=max(0, max_changes - hunks), emit=emit,
                 )  # fmt: skip
@@ -139,9 +141,15 @@ class GitHubSource:
                 f"{part.name} is under {spdx}", f"allow it with --allow-licence {spdx}", licence=spdx
             )
 
-    def _at(self, part: Repository) -> Found:
+    def _git(self, found: Found) -> GitSource:
+        """Clones of one account lie in one folder, so that they can be forgotten together."""
+        folder = clones_of(self._cache, found.account) if found.account else self._cache
+        return GitSource(cache=folder, timeout=self._timeout, max_clone_bytes=self._max_bytes, mailmap=False)
+
+    @staticmethod
+    def _at(git: GitSource, part: Repository) -> Found:
         """The clone of a part, at the commit that was found; its licence is what the API and its own files say together."""
-        there = self._git.find(f"{part.url}.git", part.commit)
+        there = git.find(f"{part.url}.git", part.commit)
         mine = there.repository
         licence = agreed(part.licence.spdx, mine.licence)
         return there.model_copy(
@@ -151,6 +159,16 @@ class GitHubSource:
                 )
             }
         )
+
+
+def clones_of(cache: Path, account: Account) -> Path:
+    """The folder of an account's clones; by number, since logins change."""
+    return cache / f"account-{account.id}-{sha256(account.host)[:8]}"
+
+
+def forget(cache: Path, account: Account) -> None:
+    """Delete what was cloned of an account."""
+    shutil.rmtree(clones_of(cache, account), ignore_errors=True)
 
 
 NONE_FOUND = "github: none found"

@@ -20,7 +20,7 @@ from clonedna.core.errors import (
     Unavailable,
 )
 from clonedna.sources import github_client
-from clonedna.sources.github_client import GitHub
+from clonedna.sources.github_client import GitHub, forget_answers
 from tests.github_fake import FakeGitHub, Fault, serving
 from tests.github_world import Account, World
 from tests.unit.sources.github_people import TOKEN, client
@@ -167,6 +167,22 @@ def test_an_answer_is_bounded(fake: FakeGitHub, tmp_path: Path, monkeypatch: pyt
         assert github.get(ADA)
         with pytest.raises(TooLarge):
             list(github.pages(f"{ADA}/keys", 100))
+
+
+def test_kept_answers_can_be_forgotten(fake: FakeGitHub, tmp_path: Path) -> None:
+    with client(fake, tmp_path) as github:
+        github.get(ADA)
+    forget_answers(tmp_path / "github")
+    assert not any(b"ada-example" in path.read_bytes() for path in (tmp_path / "github").iterdir())
+    with client(fake, tmp_path) as github:
+        github.get(ADA)
+    assert statuses(fake) == [200, 200]
+
+
+def test_a_packed_answer_is_refused(fake: FakeGitHub, tmp_path: Path) -> None:
+    fake.faults.append(Fault("users/", "packed"))
+    with client(fake, tmp_path) as github, pytest.raises(Unavailable, match="packed"):
+        github.get(ADA)
 
 
 def test_nobody_there(tmp_path: Path) -> None:

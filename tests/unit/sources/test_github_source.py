@@ -18,7 +18,7 @@ from clonedna.core.errors import (
 from clonedna.core.events import silent
 from clonedna.core.fakes import FakeSource
 from clonedna.core.work import Collection, Found, Identity
-from clonedna.sources.github_source import GitHubSource
+from clonedna.sources.github_source import GitHubSource, clones_of, forget
 from clonedna.sources.targets import Targets, is_handle
 from tests.github_fake import FakeGitHub, Fault, serving
 from tests.github_world import Repository
@@ -239,6 +239,18 @@ def test_an_account_without_work_of_its_own(fake: FakeGitHub, home: Path) -> Non
         source(fake, home).find("nobody-here")
     with pytest.raises(BadReference):
         source(fake, home).find("@not/a/login")
+
+
+def test_what_was_cloned_of_an_account_can_be_forgotten(fake: FakeGitHub, home: Path) -> None:
+    made = source(fake, home)
+    found = made.find("ada-example")
+    collected(made, found)
+    assert found.account is not None
+    kept = clones_of(home / "clones", found.account)
+    assert len(list(kept.glob("clone-*.lock"))) >= 2
+    forget(home / "clones", found.account.model_copy(update={"login": "ada-renamed"}))
+    assert not kept.exists()
+    assert collected(made, found).spans
 
 
 # Which source a target gets.
