@@ -243,8 +243,8 @@ def _checked(url: httpx2.URL) -> httpx2.URL:
         raise AddressRefused(f"only http and https are asked, not {url.scheme[:20] or 'nothing'!r}", _HINT)
     if url.userinfo:
         raise AddressRefused("an address with a user name or password is not asked", _HINT)
-    if not url.host:
-        raise AddressRefused("the address has no host", _HINT)
+    if not url.host or not 0 < (url.port or 80) < 65536:
+        raise AddressRefused("the address has no host, or a port that cannot be", _HINT)
     return url
 
 

@@ -66,7 +66,10 @@ async def parse(kind: Kind, data: bytes, limits: Limits, *, what: str, charset: 
     environment = {key: os.environ[key] for key in ("PATH", "TMPDIR") if key in os.environ} | {"LC_ALL": "C.UTF-8"}
     try:
         with anyio.fail_after(limits.seconds):
-            process = await anyio.open_process(command, stderr=-3, env=environment, cwd="/")  # -3: subprocess.DEVNULL
+            with anyio.CancelScope(shield=True):  # else a process that has just begun could be lost
+                process = await anyio.open_process(
+                    command, stderr=-3, env=environment, cwd="/"
+                )  # -3: subprocess.DEVNULL
             try:
                 assert process.stdin is not None
                 assert process.stdout is not None
