@@ -8,7 +8,7 @@ the same number is noted, another number under an old login is refused. Every ch
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -363,7 +363,7 @@ class GrantedConsents:
             )  # fmt: skip
 
     def _statement(
-        self, account: Account, state: AccountState, scope: dict[str, object] | None, ends: str
+        self, account: Account, state: AccountState, scope: Mapping[str, object] | None, ends: str
     ) -> Statement:
         return made(text_of={
             "action": "revoke" if scope is None else "grant", "host": account.host, "account_id": account.id, "login": account.login,

@@ -10,6 +10,7 @@ import pytest
 from clonedna.core.block import ConsentRecord
 from clonedna.core.errors import ConsentMissing
 from clonedna.core.fakes import FakeConsents, FakeSigner
+from clonedna.core.people import Account
 from clonedna.core.seams import Consents
 from clonedna.core.work import Identity
 from clonedna.trust.consents import SelfConsents
@@ -73,6 +74,16 @@ def test_a_record_that_claims_more_than_was_granted_does_not_cover_it(consents: 
     for record in (consents.grant_self(ADA, [ADA], URL), consents.local_only([ADA], URL)):
         with pytest.raises(ConsentMissing):
             consents.check(record.model_copy(update={"uses": ("mint", "serve", "share"), "verified": True}), "share")
+
+
+def test_nobody_has_granted_anything_until_they_have(consents: Consents) -> None:
+    with pytest.raises(ConsentMissing) as caught:
+        consents.granted(Account(id=1001, login="ada-example"), ["ada-example/abacus"], "mint")
+    assert caught.value.hint
+
+
+def test_nobody_has_taken_anything_back_until_they_have(consents: Consents) -> None:
+    consents.refuse_revoked([ADA, BOB], "ada-example")
 
 
 def test_no_email_stands_in_a_record(consents: Consents) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import re
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -23,9 +26,10 @@ from clonedna.core.work import Identity
 from clonedna.trust.audit import AuditLog
 from clonedna.trust.consents import SelfConsents
 from clonedna.trust.consents_granted import GrantedConsents
+from clonedna.trust.evidence import Signers, sound_key, verify_ssh
 from clonedna.trust.evidence_github import GitHubAccounts
 from clonedna.trust.keys import KeyRing
-from clonedna.trust.statements import Statement, made, parsed, words
+from clonedna.trust.statements import Fault, Statement, made, parsed, words
 from tests.unit.trust.small_github import SmallGitHub, small_github, ssh_key, ssh_sign
 
 ADA, BOB = 1001, 2002
@@ -165,6 +169,31 @@ def test_forged_signatures(world: World, tool: str | None) -> None:
         assert fault(lambda bad=bad: consents.grant(data, signature=bad)) == "malformed_signature"  # type: ignore[misc]
     assert fault(lambda: consents.grant(data)) == "no_evidence"
     assert consents.standing("ada-example").status == "requested"
+
+
+@pytest.mark.parametrize("tool", ["", None], ids=["ssh-keygen", "library"])
+def test_keys_of_another_principal(world: World, tool: str | None) -> None:
+    statement = world.ask()
+    signature = ssh_sign(world.ada, statement.data())
+    signers = Signers(principal=f"{BOB}@{statement.host}", keys=(sound_key(line(world.ada)) or "",))
+    assert fault(lambda: verify_ssh(statement, signature, signers, tool=tool)) == "wrong_principal"
+    right = signers.model_copy(update={"principal": statement.principal})
+    assert verify_ssh(statement, signature, right, tool=tool).kind == "ssh"
+
+
+def test_keys_that_do_not_count() -> None:
+    low = base64.b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + b"\x01" + bytes(31)).decode()
+    for bad in (
+        f"ssh-ed25519 {low}", "ssh-dss AAAAB3NzaC1kc3M=", "ssh-ed25519", "", "ssh-ed25519 ####", "ssh-ed25519 AAAA",
+        'cert-authority ssh-ed25519 AAAA', f"ssh-rsa {low}",
+    ):  # fmt: skip
+        assert sound_key(bad) is None, bad
+
+
+def test_every_fault_is_documented() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs/consent.md").read_text("utf-8")
+    rows = " ".join(row.split("|")[1] for row in page.splitlines() if row.startswith("| `"))
+    assert set(get_args(Fault)) <= set(re.findall(r"`(\w+)`", rows))
 
 
 def test_an_account_without_keys(world: World) -> None:
