@@ -30,6 +30,7 @@ FACTORIES: dict[str, dict[str, str]] = {
     },
     "github": {
         "client": "clonedna.sources.github_client:GitHub",
+        "clones": "clonedna.sources.github_source:clones_of",
         "forget": "clonedna.sources.github_source:forget",
         "forget_answers": "clonedna.sources.github_client:forget_answers",
         "account": "clonedna.sources.github:account",
@@ -122,8 +123,9 @@ class Parts:
         if found.account is None:
             return (count(found, authors, timeout=settings.git_timeout),)
         # An account's repositories are read without their mailmaps: one could hand others' lines to the account.
+        clones = factory("github", "clones")(settings.home / "clones", found.account)
         source = factory("source", "git")(
-            cache=settings.home / "clones", timeout=settings.git_timeout, max_clone_bytes=settings.max_clone_bytes, mailmap=False
+            cache=clones, timeout=settings.git_timeout, max_clone_bytes=settings.max_clone_bytes, mailmap=False
         )  # fmt: skip
         counted: list[CodeFacts] = []
         for part in parts:

@@ -23,6 +23,7 @@ from clonedna.app.workspace import Workspace
 from clonedna.core.block import ConsentRecord, GivenPairs, Manifest, MintOrder, SourceRecord
 from clonedna.core.canonical import sha256, strict_json
 from clonedna.core.errors import DnaError
+from clonedna.core.people import Account
 from clonedna.core.value import Value
 from clonedna.trust.consents_state import AccountState, Given
 from clonedna.trust.tombstones import Reason, Tombstone
@@ -113,7 +114,10 @@ class Revoking:
         for manifest in self.parts.registry.manifests():
             if manifest.lineage.relation != "merged" and person.is_in(self._consent(manifest), self._source(manifest)):
                 theirs[manifest.id] = "consent-revoked"
-        return self._carry_out(theirs, person)
+        effects = self._carry_out(theirs, person)
+        state = person.state  # what was cloned and answered goes after the jobs that read it have ended
+        self.parts.forget_account(Account(id=state.account_id, login="", host=state.host) if state else None)
+        return effects
 
     def _carry_out(self, reasons: dict[str, Reason], person: _Person | None) -> Effects:
         because = self._descendants(reasons)

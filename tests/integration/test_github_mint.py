@@ -154,6 +154,18 @@ def test_an_account_that_was_renamed_is_kept_once(fake: FakeGitHub, tmp_path: Pa
         people.drop("bob-sample")
 
 
+def test_an_account_is_forgotten_with_its_clones_and_answers(fake: FakeGitHub, tmp_path: Path) -> None:
+    parts = GitHubParts(tmp_path, fake.url)
+    found = parts.source.find("ada-example")
+    authors = [share.identity for share in found.repository.authors]
+    bounds = {"licences": ["MIT"], "owned_share": 0.8, "max_files": 10, "max_changes": 1, "emit": silent}
+    assert parts.source.collect(found, authors, **bounds).spans  # type: ignore[arg-type]
+    places = [tmp_path / "clones", tmp_path / "github"]
+    assert all(any(place.rglob("*.sqlite")) or any(place.rglob("*.pack")) for place in places)
+    parts.forget_account(found.account)
+    assert not any(path.suffix in (".sqlite", ".pack", ".idx") for place in places for path in place.rglob("*"))
+
+
 def test_the_profile_is_asked_through_the_settings(fake: FakeGitHub, tmp_path: Path) -> None:
     found = People(GitHubParts(tmp_path, fake.url)).github_profile("ada-example")
     assert [one.name for one in found.repositories] == ["counter", "beads", "abacus"]
