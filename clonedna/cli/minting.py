@@ -134,7 +134,9 @@ def _given(
 
     assert pairs is not None
     if consent == "granted":
-        raise InputError("given pairs have no account that could grant them", "give --consent self or local-only", param="consent")
+        raise InputError(
+            "given pairs have no account that could grant them", "give --consent self or local-only", param="consent"
+        )
     file = read_given(state.settings, pairs)
     who = _people(state, "", author)[0] if author else Identity(name=name or "unnamed")
     order = given_order(
