@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 import sys
 import unicodedata
 from dataclasses import asdict, dataclass
@@ -64,28 +65,24 @@ async def parse(kind: Kind, data: bytes, limits: Limits, *, what: str, charset: 
     ]  # fmt: skip
     out = b""
     environment = {key: os.environ[key] for key in ("PATH", "TMPDIR") if key in os.environ} | {"LC_ALL": "C.UTF-8"}
+    process = await anyio.open_process(command, stderr=subprocess.DEVNULL, env=environment, cwd="/")
     try:
         with anyio.fail_after(limits.seconds):
-            with anyio.CancelScope(shield=True):  # else a process that has just begun could be lost
-                process = await anyio.open_process(
-                    command, stderr=-3, env=environment, cwd="/"
-                )  # -3: subprocess.DEVNULL
-            try:
-                assert process.stdin is not None
-                assert process.stdout is not None
-                async with anyio.create_task_group() as group:
-                    group.start_soon(_give, process.stdin, data)
-                    out = await _output(process.stdout, limits.characters * 8 + 1_000_000)
-                await process.wait()
-            finally:
-                if process.returncode is None:
-                    process.kill()
-                with anyio.CancelScope(shield=True):
-                    await process.aclose()
+            assert process.stdin is not None
+            assert process.stdout is not None
+            async with anyio.create_task_group() as group:
+                group.start_soon(_give, process.stdin, data)
+                out = await _output(process.stdout, limits.characters * 8 + 1_000_000)
+            await process.wait()
     except TimeoutError:
         raise TimedOut(
             f"{what} took longer than {limits.seconds:g} s to read", "save it anew, smaller or as plain text"
         ) from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+        with anyio.CancelScope(shield=True):
+            await process.aclose()
     return _answer(out, process.returncode, what)
 
 

@@ -54,7 +54,7 @@ _INSTRUCTION = re.compile(
     r"\b(?:respond|reply|answer|output|print)\b[^.]{0,30}\b(?:only|exactly|with)\b",
     re.IGNORECASE,
 )
-_PLACE = r"[A-Z][\w.'’-]*(?:(?:,? )[A-Z][\w.'’-]*){0,4}"
+_PLACE = r"[A-Z][\w'’-]*(?:(?:,? )[A-Z][\w'’-]*){0,4}"
 _LOCATION = re.compile(rf"\b(?:[Bb]ased in|[Ll]iv(?:e|es|ing) in|[Ll]ocated in|[Ll]ocation:|[Aa]ddress:)\s+({_PLACE})")
 _CITY = re.compile(r"[A-Z][\w.'’ -]{1,40}, ?[A-Z][\w.'’ -]{1,40}")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
