@@ -110,10 +110,12 @@ def preflight(parts: Parts, order: MintOrder, emit: Emit) -> Preflight:
 
 
 def _consent(order: MintOrder, found: Found) -> str:
+    """The mode that the mint would go by, as its consent stage chooses it."""
     if order.consent != "auto":
         return order.consent
     you = found.you
-    return "self" if you and any(a.matches(you.name, you.email) for a in order.authors) else "local-only"
+    mine = you is not None and any(a.matches(you.name, you.email) for a in order.authors)
+    return "self" if mine else "granted" if found.account else "local-only"
 
 
 def _blocked(report: Preflight, error: DnaError) -> Preflight:

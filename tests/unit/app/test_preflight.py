@@ -18,10 +18,13 @@ from clonedna.app.workspace import Workspace
 from clonedna.cli.main import app
 from clonedna.core.block import MintOrder
 from clonedna.core.events import Note, StageFinished, StageStarted, silent
+from clonedna.core.fakes import FakeSource
+from clonedna.core.people import Account
 from clonedna.core.work import Identity
 from tests.parts import FakeParts
 from tests.people import ADA, BOB, two_people
 from tests.repos import RepoBuilder
+from tests.values import FOUND, collection
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +146,24 @@ def test_neither_addresses_nor_secrets_are_in_it(tmp_path: Path) -> None:
     assert secret not in report.model_dump_json()
     assert "company" not in report.model_dump_json()
     assert "ada@example.org" not in report.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("consent", "who", "account", "mode"),
+    [
+        ("auto", "ada@example.org", None, "self"),
+        ("auto", "bob@example.org", None, "local-only"),
+        ("local-only", "ada@example.org", None, "local-only"),
+        ("auto", "bob@example.org", Account(id=7, login="bob-sample"), "granted"),
+    ],
+)  # fmt: skip
+def test_the_consent_that_a_mint_would_go_by(
+    consent: str, who: str, account: Account | None, mode: str, tmp_path: Path
+) -> None:
+    parts, order = faked(tmp_path)
+    parts._source = FakeSource(FOUND.model_copy(update={"account": account}), collection(30))  # type: ignore[attr-defined]
+    asked = order.model_copy(update={"consent": consent, "authors": (Identity(email=who),)})
+    assert preflight(parts, asked, silent).consent == mode
 
 
 def test_a_base_that_is_not_here_is_not_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
