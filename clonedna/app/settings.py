@@ -173,5 +173,7 @@ def _refuse_unknown_environment() -> None:
 def _explain(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=True)[0]
     where = ".".join(str(part) for part in first["loc"])
-    given = "..." if where.endswith(("_key", "_passphrase", "_token")) else repr(first["input"])  # a secret is never shown
+    given = (
+        "..." if where.endswith(("_key", "_passphrase", "_token")) else repr(first["input"])
+    )  # a secret is never shown
     return f"setting {where!r} = {given}: {first['msg']}"

@@ -93,7 +93,11 @@ def load_base(reference: str, *, dtype: str = "", device: str = "", quantize: st
     if needed > 2 * held:
         raise UnknownBase(f"base {reference!r}: its config asks for {needed} weights, its files hold {held}", HINT)
     free = int(torch.cuda.mem_get_info(device)[0]) if device.startswith("cuda") else None
-    require(int(weight_bytes(outline.model, held, DTYPES[chosen].itemsize, quantize) * 1.1), f"base {reference!r}", free=free)
+    require(
+        int(weight_bytes(outline.model, held, DTYPES[chosen].itemsize, quantize) * 1.1),
+        f"base {reference!r}",
+        free=free,
+    )
     with _quiet():
         try:
             # Eager: the attention that each architecture's own code spells out. What this engine computes is checked against it.
