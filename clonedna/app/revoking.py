@@ -117,6 +117,9 @@ class Revoking:
         effects = self._carry_out(theirs, person)
         state = person.state  # what was cloned and answered goes after the jobs that read it have ended
         self.parts.forget_account(Account(id=state.account_id, login="", host=state.host) if state else None)
+        shutil.rmtree(
+            self.home / "profiles", ignore_errors=True
+        )  # kept for a day only; whose one is, its name does not tell
         return effects
 
     def _carry_out(self, reasons: dict[str, Reason], person: _Person | None) -> Effects:
@@ -203,7 +206,10 @@ class Revoking:
             return True
         if person is None:
             return False
-        order: MintOrder = workspace.read("order.json", Ordered).order
+        try:
+            order: MintOrder = workspace.read("order.json", Ordered).order
+        except DnaError:  # it can never go on, and may be theirs
+            return True
         if any(person.wrote(author.email) for author in order.authors):
             return True
         return order.target.removeprefix("@").casefold() in person.logins

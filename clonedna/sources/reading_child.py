@@ -223,7 +223,8 @@ def html(data: bytes, limits: dict[str, Any]) -> dict[str, Any]:
         for a in tree.xpath("//a[@href] | //link[@href]")[: MAX_ITEMS * 5]
     ]  # fmt: skip
     return {
-        "main": _main_text(tree)[: limits["characters"]], "text": _text(tree), "hidden": hidden, "title": title[:300], "description": description, "author": author, "links": links,
+        "main": _main_text(tree)[: limits["characters"]], "text": _text(tree), "hidden": hidden, "title": title[:300],
+        "description": description, "author": author, "links": links,
         "structured": structured,
     }  # fmt: skip
 

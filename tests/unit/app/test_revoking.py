@@ -214,11 +214,17 @@ def test_the_person_behind_a_block_takes_everything_back(parts: ServerParts) -> 
     jobs = Jobs(parts.settings, parts)
     mine, _ = jobs.create(order(authors=(eve,)))
     not_mine, _ = jobs.create(order(authors=(Identity(name="Bob", email="bob@example.org"),)))
+    unreadable, _ = jobs.create(order(authors=(Identity(name="Cy", email="cy@example.org"),)))
+    (unreadable.directory / "order.json").write_text("{")
+    (parts.settings.home / "profiles").mkdir()
+    (parts.settings.home / "profiles" / "kept.json").write_text("{}")
     done = Consent(parts).revoke("one")
     assert done.given is None
     assert set(done.effects.blocks) == {one.id, two.id}
-    assert done.effects.jobs == 1
+    assert done.effects.jobs == 2
     assert not mine.directory.exists()
+    assert not unreadable.directory.exists()
+    assert not (parts.settings.home / "profiles").exists()
     assert not_mine.directory.exists()
     assert [manifest.id for manifest in Blocks(parts).list()] == [other.id]
     with pytest.raises(ConsentRevoked):
