@@ -215,6 +215,9 @@ def require_space(directory: Path, needed: int) -> None:
 def naming(home: Path) -> Generator[None]:
     """Held, by one process of this home at a time, from where a block's version is chosen until the version is taken."""
     home.mkdir(parents=True, exist_ok=True)
-    with (home / "naming.lock").open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)  # held for as long as a manifest is signed and written
+    descriptor = os.open(home, os.O_RDONLY | os.O_DIRECTORY)  # the directory itself is locked: no further file
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # held for as long as a manifest is signed and written
         yield
+    finally:
+        os.close(descriptor)
