@@ -100,6 +100,12 @@ def mint(
     if (target is None) == (pairs is None):
         raise InputError("say what to mint from", "give a repository, or --pairs FILE.jsonl", param="target")
     if target is not None:
+        if licence:
+            raise InputError(
+                "--licence is of given pairs",
+                "files of a repository have their own; --allow-licence accepts one more",
+                param="licence",
+            )
         people = _people(state, target, author)
         order = order_of(
             state.settings, target=target, authors=people, name=name, base=base, consent=consent,

@@ -54,3 +54,19 @@ def test_given_pairs_have_no_teacher(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["--home", str(tmp_path), "mint", "--pairs", str(file), "--teacher", "openai"])
     assert isinstance(result.exception, InputError)
     assert "--teacher" in result.exception.hint
+
+
+def test_a_licence_for_a_repository_is_not_taken_in_silence(tmp_path: Path) -> None:
+    line = [
+        "--home",
+        str(tmp_path),
+        "mint",
+        str(tmp_path),
+        "--author",
+        "Ada Example <ada@example.org>",
+        "--licence",
+        "MIT",
+    ]
+    result = CliRunner().invoke(app, line)
+    assert isinstance(result.exception, InputError)
+    assert "--allow-licence" in result.exception.hint
