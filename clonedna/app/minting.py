@@ -37,7 +37,7 @@ from clonedna.core.people import Account
 from clonedna.core.profile import Counted
 from clonedna.core.value import Value
 from clonedna.core.work import Collection, Found, Identity, Refusal
-from clonedna.evals.examination import examine, summary
+from clonedna.evals.examination import Subject, examine, joined, summary, trained_part
 from clonedna.evals.likelihood import example_of
 from clonedna.mint.divide import divide
 from clonedna.mint.gate import GateLimits, judge
@@ -294,11 +294,16 @@ class Minting:
         pairs, trained = self._taught().pairs, self._load("train", Trained)
         engine = self.parts.engine(self.order.base)
         holdout = [pair for pair in pairs if pair.split == "holdout"]
+        own = [pair for pair in pairs if pair.split == "train"]
         adapter = await engine.load(self.workspace.adapter)
-        evaluation = await examine(
-            engine, adapter.id, holdout=holdout, trained=[pair for pair in pairs if pair.split == "train"],
-            losses=trained.losses, validation_losses=trained.validation_losses, seed=self.order.recipe.seed,
+        subject = Subject(
+            engine=engine, adapter=adapter.id, directory=self.workspace.adapter, holdout=holdout, trained=own,
+            recipe=self.order.recipe, seed=self.order.recipe.seed,
         )  # fmt: skip
+        evaluation = joined(
+            await examine(subject, self.parts.lent(), emit=self.emit),
+            trained_part(trained.losses, trained.validation_losses, len(own)),
+        )
         peft = await self.parts.check_adapter(
             self.order.base, self.workspace.adapter, [example_of(pair) for pair in holdout[:3]]
         )

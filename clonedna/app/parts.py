@@ -18,6 +18,7 @@ from clonedna.core.seams import Consents, Engine, Registry, Signer, Source, Stor
 from clonedna.core.work import About, Found, Identity, Refusal, Repository
 
 if TYPE_CHECKING:
+    from clonedna.evals.examination import Lent
     from clonedna.trust.audit import AuditLog
     from clonedna.trust.consents_granted import GrantedConsents
     from clonedna.trust.tombstones import Tombstones
@@ -236,6 +237,12 @@ class Parts:
         """Rebuild the catalogue from the store's files alone; gives the blocks that were left out, and why."""
         catalogue: Any = self.registry
         return catalogue.reindex()
+
+    def lent(self) -> Lent:
+        """What an examination needs of the parts."""
+        from clonedna.evals.examination import Lent  # loads numpy
+
+        return Lent(secret_in=factory("secrets", "patterns"))
 
     async def check_adapter(self, base: str, directory: Path, examples: Sequence[Example]) -> Check:
         """Whether a fresh process loads the files with PEFT and gets the engine's logits; ``None`` inside says that it could not run."""

@@ -91,7 +91,7 @@ class Evaluation(Value):
     """Everything that was measured, under stable names; ``spans`` are the raw terms that the intervals come from."""
 
     measures: dict[str, Measure]
-    spans: tuple[EvalSpan, ...]
+    spans: tuple[EvalSpan, ...] = ()
     losses: tuple[float, ...] = ()
     validation_losses: tuple[float, ...] = ()
 

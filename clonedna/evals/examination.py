@@ -1,10 +1,17 @@
-"""The examination of one freshly trained block: everything that ``eval.json`` holds."""
+"""The examination of one block: its instruments, in their order. Together they make what ``eval.json`` holds.
+
+An instrument measures one thing of a ``Subject`` and gives the part of an ``Evaluation`` that it found; what it could not measure is
+``not_available`` with the reason, never left out. What an instrument needs of the parts (a parser, a sandbox) is lent by ``app``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
-from clonedna.core.block import EvalSummary, Evaluation, Measure, not_available
+from clonedna.core.block import EvalSummary, Evaluation, Measure, Recipe, not_available
+from clonedna.core.events import Emit, StageProgress
 from clonedna.core.seams import Engine
 from clonedna.core.work import Pair
 from clonedna.evals.forgetting import forgetting
@@ -12,40 +19,91 @@ from clonedna.evals.likelihood import likelihood_measures, score_pairs
 from clonedna.evals.memorisation import memorisation
 
 
-async def examine(
-    engine: Engine, adapter: str, *, holdout: Sequence[Pair], trained: Sequence[Pair],
-    losses: Sequence[float], validation_losses: Sequence[float], seed: int,
-) -> Evaluation:  # fmt: skip
-    """Measure a loaded adapter. ``holdout`` was never trained on nor used to stop; ``trained`` is only asked for memorisation.
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is examined: an adapter loaded in ``engine`` under the id ``adapter``, its PEFT files, and the work it was made from.
 
-    ``losses``: mean training loss of each epoch, nats a token; ``validation_losses``: the same on the validation part, if there was one.
+    ``holdout`` was never trained on nor used to stop; ``trained`` is only asked for memorisation. ``seed`` is that of every draw.
     """
-    spans = await score_pairs(engine, holdout, adapter)
-    measures = likelihood_measures(spans, seed=seed)
-    measures |= await forgetting(engine, adapter, seed=seed)
-    measures |= await memorisation(engine, adapter, trained, seed=seed)
-    for name, value in (("final_loss", losses[-1]), ("best_loss", min(losses))):
-        measures[name] = Measure(
-            value=value,
-            status="measured",
-            n=len(trained),
-            split="train",
-            how="mean nats a completion token of an epoch",
-        )
-    return Evaluation(
-        measures=dict(sorted(measures.items())),
-        spans=spans,
-        losses=tuple(losses),
-        validation_losses=tuple(validation_losses),
-    )
+
+    engine: Engine
+    adapter: str
+    directory: Path
+    holdout: Sequence[Pair]
+    trained: Sequence[Pair]
+    recipe: Recipe
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lent:
+    """What ``app`` lends of the parts. ``secret_in``: the kind of secret in a text, or ``None``."""
+
+    secret_in: Callable[[str], str | None]
+
+
+Instrument = Callable[[Subject, Lent], Awaitable[Evaluation]]
+
+
+async def _likelihood(subject: Subject, lent: Lent) -> Evaluation:
+    spans = await score_pairs(subject.engine, subject.holdout, subject.adapter)
+    return Evaluation(measures=likelihood_measures(spans, seed=subject.seed), spans=spans)
+
+
+async def _forgetting(subject: Subject, lent: Lent) -> Evaluation:
+    return Evaluation(measures=await forgetting(subject.engine, subject.adapter, seed=subject.seed))
+
+
+async def _memorisation(subject: Subject, lent: Lent) -> Evaluation:
+    return Evaluation(measures=await memorisation(subject.engine, subject.adapter, subject.trained, seed=subject.seed))
+
+
+QUICK: tuple[tuple[str, Instrument], ...] = (
+    ("likelihood", _likelihood), ("forgetting", _forgetting), ("memorisation", _memorisation)
+)  # fmt: skip
+"""What every mint measures."""
+
+FULL: tuple[tuple[str, Instrument], ...] = QUICK
+"""What ``dna eval NAME --full`` measures: also what takes long."""
+
+
+async def examine(
+    subject: Subject, lent: Lent, instruments: Sequence[tuple[str, Instrument]] = QUICK, *, emit: Emit
+) -> Evaluation:
+    """All ``instruments`` on one subject, one after another; ``emit`` hears of each one's end."""
+    found = Evaluation(measures={})
+    for done, (name, instrument) in enumerate(instruments, start=1):
+        found = joined(found, await instrument(subject, lent))
+        emit(StageProgress(stage="evaluate", done=done, total=len(instruments), unit=f"instruments ({name})"))
+    return found
+
+
+def joined(first: Evaluation, second: Evaluation) -> Evaluation:
+    """Both parts in one: measures by name in alphabetical order, every other field from the part that has it."""
+    fields = {name: getattr(second, name) or getattr(first, name) for name in Evaluation.model_fields}
+    return Evaluation(**fields | {"measures": dict(sorted({**first.measures, **second.measures}.items()))})
+
+
+def trained_part(losses: Sequence[float], validation_losses: Sequence[float], pairs: int) -> Evaluation:
+    """What the training itself measured: ``losses`` of each epoch, nats a completion token, over ``pairs`` of the person's own."""
+    how = "mean nats a completion token of an epoch"
+    measures = {
+        name: Measure(value=value, status="measured", n=pairs, split="train", how=how)
+        for name, value in (("final_loss", losses[-1]), ("best_loss", min(losses)))
+    }
+    return Evaluation(measures=measures, losses=tuple(losses), validation_losses=tuple(validation_losses))
 
 
 def summary(evaluation: Evaluation, teacher: str) -> EvalSummary:
-    """The manifest's ``eval_summary``: copies under the format's names; what this version does not measure says so."""
-    m = evaluation.measures
-    later = not_available("not measured by this version")
+    """The manifest's ``eval_summary``: copies under the format's names; what was not measured says so."""
+
+    def copy(name: str) -> Measure:
+        return evaluation.measures.get(name) or not_available("not measured")
+
     return EvalSummary(
-        final_loss=m["final_loss"], best_loss=m["best_loss"], style_consistency=later, domain_accuracy=later,
-        latency_overhead_ms=later, perplexity_reduction_ratio=m["perplexity_reduction_ratio"], nll_delta=m["nll.delta"],
-        identity_gain=later, forgetting=m["forgetting"], memorisation_rate=m["memorisation.rate"], teacher_model=teacher,
+        final_loss=copy("final_loss"), best_loss=copy("best_loss"), style_consistency=copy("style.consistency"),
+        domain_accuracy=copy("domain_accuracy"), latency_overhead_ms=copy("latency_overhead_ms"),
+        perplexity_reduction_ratio=copy("perplexity_reduction_ratio"), nll_delta=copy("nll.delta"),
+        identity_gain=copy("identity.gain"), forgetting=copy("forgetting"), memorisation_rate=copy("memorisation.rate"),
+        teacher_model=teacher,
     )  # fmt: skip
