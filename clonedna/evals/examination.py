@@ -80,8 +80,8 @@ async def examine(
 
 def joined(first: Evaluation, second: Evaluation) -> Evaluation:
     """Both parts in one: measures by name in alphabetical order, every other field from the part that has it."""
-    fields = {name: getattr(second, name) or getattr(first, name) for name in Evaluation.model_fields}
-    return Evaluation(**fields | {"measures": dict(sorted({**first.measures, **second.measures}.items()))})
+    found = {name: getattr(second, name) for name in Evaluation.model_fields if getattr(second, name)}
+    return first.model_copy(update={**found, "measures": dict(sorted({**first.measures, **second.measures}.items()))})
 
 
 def trained_part(losses: Sequence[float], validation_losses: Sequence[float], pairs: int) -> Evaluation:
