@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from clonedna.app.admission import admit
+from clonedna.app.evaluations import Evaluated, Evaluations
 from clonedna.app.parts import Parts, factory
 from clonedna.core.block import BlockRef, ConsentRecord, Evaluation, Manifest
 from clonedna.core.canonical import strict_json
@@ -60,6 +61,7 @@ class BlockDetail(Value):
     path: str
     consent: ConsentRecord
     evaluation: Evaluation
+    again: tuple[Evaluated, ...] = ()
 
 
 class Blocks:
@@ -79,6 +81,7 @@ class Blocks:
             manifest=manifest, path=str(path),
             consent=ConsentRecord.model_validate(strict_json((path / "consent.json").read_bytes())),
             evaluation=Evaluation.model_validate(strict_json((path / "eval.json").read_bytes())),
+            again=Evaluations(self.parts.settings.home).of(manifest.id),
         )  # fmt: skip
 
     def pairs(self, reference: str) -> tuple[Pair, ...]:
@@ -104,6 +107,7 @@ class Blocks:
         manifest = self.parts.registry.resolve(reference, unsafe=True)
         self.parts.registry.forget(manifest.id)
         self.parts.store.delete(manifest.id)
+        Evaluations(self.parts.settings.home).forget(manifest.id)
         status = "rejected" if manifest.gate.status == "rejected" else "registered"
         return BlockRef(name=manifest.name, version=manifest.version, id=manifest.id, status=status)
 

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 import anyio
 
+from clonedna.app.orders import refuse_consent
 from clonedna.app.parts import Parts, factory
 from clonedna.app.profiles_text import code_markdown
 from clonedna.app.workspace import Workspace, naming, require_space, write_atomic
@@ -44,6 +45,7 @@ from clonedna.mint.gate import GateLimits, judge
 from clonedna.mint.given import pairs_of, read_examples
 from clonedna.mint.instruct import about, instruct
 from clonedna.mint.mix import mix
+from clonedna.mint.overlap import apart
 from clonedna.mint.papers import Draft, languages, papers, slug
 from clonedna.mint.sift import sift
 from clonedna.mint.training import train
@@ -191,6 +193,8 @@ class Minting:
     def _consented(self) -> ConsentRecord:
         """The record for this mint. An account's own code needs its consent, unless it is yours or the block stays on this machine."""
         consents, order, account = self.parts.consents, self.order, self._account()
+        if order.given is None:
+            refuse_consent(order, self._load("find", Found))
         consents.refuse_revoked(order.authors, account.login if account else "")
         you, where = self._origin()
         mine = you is not None and any(a.matches(you.name, you.email) for a in order.authors)
@@ -256,6 +260,7 @@ class Minting:
                 divided, found.repository, self.author, teacher=teacher, examiner=self.parts.teacher("own-words"),
                 secret_in=factory("secrets", "patterns"), emit=self.emit,
             )  # fmt: skip
+            taught = apart(taught)
             took = teacher.teaching
         finally:
             with anyio.CancelScope(shield=True):

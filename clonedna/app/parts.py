@@ -27,6 +27,7 @@ FACTORIES: dict[str, dict[str, str]] = {
     "source": {
         "git": "clonedna.sources.git:GitSource",
         "github": "clonedna.sources.github_source:GitHubSource",
+        "package": "clonedna.sources.package:PackageSource",
         "targets": "clonedna.sources.targets:Targets",
     },
     "github": {
@@ -100,7 +101,7 @@ class Parts:
 
     @cached_property
     def source(self) -> Source:
-        """Paths, git URLs and GitHub handles; each goes to its own source."""
+        """Paths, git URLs, GitHub handles and installed packages; each goes to its own source."""
         settings = self.settings
         bounds = {
             "cache": settings.home / "clones",
@@ -111,16 +112,20 @@ class Parts:
         def github() -> Source:
             return factory("source", "github")(self.github, most=settings.max_repositories, **bounds)
 
-        return factory("source", "targets")(factory("source", "git")(**bounds), github)
+        package = factory("source", "package")(folder=settings.packages)
+        return factory("source", "targets")(factory("source", "git")(**bounds), github, package)
 
     def count_code(
         self, found: Found, authors: Sequence[Identity], parts: Sequence[Repository]
     ) -> tuple[CodeFacts, ...]:
-        """Countable facts of the authors' work: in the repository, or of an account in those ``parts`` that were collected from.
+        """Countable facts of the authors' work: in the repository, or of an account in those ``parts`` that were collected from. Of what
+        has no history (a package) there are none.
 
         Raises ``GitFailed``, ``TimedOut``, ``NoSpace``.
         """
         settings, count = self.settings, factory("profile", "code")
+        if found.local_only:
+            return ()
         if found.account is None:
             return (count(found, authors, timeout=settings.git_timeout),)
         # An account's repositories are read without their mailmaps: one could hand others' lines to the account.
@@ -241,8 +246,9 @@ class Parts:
     def lent(self) -> Lent:
         """What an examination needs of the parts."""
         from clonedna.evals.examination import Lent  # loads numpy
+        from clonedna.mint.overlap import overlaps
 
-        return Lent(secret_in=factory("secrets", "patterns"))
+        return Lent(secret_in=factory("secrets", "patterns"), overlaps=overlaps)
 
     async def check_adapter(self, base: str, directory: Path, examples: Sequence[Example]) -> Check:
         """Whether a fresh process loads the files with PEFT and gets the engine's logits; ``None`` inside says that it could not run."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+from clonedna.app.evaluations import Evaluations
 from clonedna.app.jobs import Jobs
 from clonedna.app.minting import Ordered
 from clonedna.app.parts import Parts, factory
@@ -174,6 +175,7 @@ class Revoking:
             folder.rename(target)
             (target / "pairs.jsonl").unlink(missing_ok=True)
         self.parts.store.delete(block_id)
+        Evaluations(self.home).forget(block_id)
 
     def _finish_earlier(self) -> None:
         """Put away what a revocation that was killed left in the store."""

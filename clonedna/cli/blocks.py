@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clonedna.cli.context import Json, State, print_json, printable, table, tell
+from clonedna.cli.evaluations import again_line
 
 if TYPE_CHECKING:
     from clonedna.app.blocks import Conversation, Served
@@ -82,6 +83,8 @@ def show(context: typer.Context, reference: Reference, as_json: Json = False) ->
     table(title, ["measure", "value", "95 % interval", "n"], measure_rows(detail.evaluation))
     for reason in m.gate.reasons:
         tell(f"{m.gate.status}: {printable(reason)}")
+    for done in detail.again:
+        tell(f"evaluated again: {again_line(done)}")
 
 
 def verify(

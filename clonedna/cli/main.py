@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from clonedna import __version__
-from clonedna.cli import archives, blocks, consent, jobs, keys, merging, minting, people, profiles, serving
+from clonedna.cli import archives, blocks, consent, evals, jobs, keys, merging, minting, people, profiles, serving
 from clonedna.cli.context import State
 from clonedna.core.errors import DnaError
 
@@ -47,6 +47,7 @@ def common(
 
 minting.add_to(app)
 blocks.add_to(app)
+evals.add_to(app)
 archives.add_to(app)
 merging.add_to(app)
 serving.add_to(app)

@@ -6,15 +6,17 @@ An instrument measures one thing of a ``Subject`` and gives the part of an ``Eva
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from clonedna.core.block import EvalSummary, Evaluation, Measure, Recipe, not_available
-from clonedna.core.events import Emit, StageProgress
+from clonedna.core.events import Emit, StageProgress, silent
 from clonedna.core.seams import Engine
 from clonedna.core.work import Pair
 from clonedna.evals.forgetting import forgetting
+from clonedna.evals.leakage import Overlaps, leakage
 from clonedna.evals.likelihood import likelihood_measures, score_pairs
 from clonedna.evals.memorisation import memorisation
 
@@ -23,7 +25,8 @@ from clonedna.evals.memorisation import memorisation
 class Subject:
     """What is examined: an adapter loaded in ``engine`` under the id ``adapter``, its PEFT files, and the work it was made from.
 
-    ``holdout`` was never trained on nor used to stop; ``trained`` is only asked for memorisation. ``seed`` is that of every draw.
+    ``holdout`` was never trained on nor used to stop; ``trained`` is only asked for what was learnt by heart, and for what stands in
+    both. ``seed`` is that of every draw. ``emit`` hears of progress inside an instrument.
     """
 
     engine: Engine
@@ -33,13 +36,18 @@ class Subject:
     trained: Sequence[Pair]
     recipe: Recipe
     seed: int
+    emit: Emit = silent
 
 
 @dataclass(frozen=True, slots=True)
 class Lent:
-    """What ``app`` lends of the parts. ``secret_in``: the kind of secret in a text, or ``None``."""
+    """What ``app`` lends of the parts; an instrument whose part is not lent says that its measure is not available.
+
+    ``secret_in``: the kind of secret in a text, or ``None``. ``overlaps``: how each of some pairs stands among others.
+    """
 
     secret_in: Callable[[str], str | None]
+    overlaps: Overlaps | None = None
 
 
 Instrument = Callable[[Subject, Lent], Awaitable[Evaluation]]
@@ -58,9 +66,16 @@ async def _memorisation(subject: Subject, lent: Lent) -> Evaluation:
     return Evaluation(measures=await memorisation(subject.engine, subject.adapter, subject.trained, seed=subject.seed))
 
 
+async def _leakage(subject: Subject, lent: Lent) -> Evaluation:
+    return Evaluation(measures=leakage(subject.holdout, subject.trained, lent.overlaps))
+
+
 QUICK: tuple[tuple[str, Instrument], ...] = (
-    ("likelihood", _likelihood), ("forgetting", _forgetting), ("memorisation", _memorisation)
-)  # fmt: skip
+    ("likelihood", _likelihood),
+    ("leakage", _leakage),
+    ("forgetting", _forgetting),
+    ("memorisation", _memorisation),
+)
 """What every mint measures."""
 
 FULL: tuple[tuple[str, Instrument], ...] = QUICK
@@ -70,11 +85,20 @@ FULL: tuple[tuple[str, Instrument], ...] = QUICK
 async def examine(
     subject: Subject, lent: Lent, instruments: Sequence[tuple[str, Instrument]] = QUICK, *, emit: Emit
 ) -> Evaluation:
-    """All ``instruments`` on one subject, one after another; ``emit`` hears of each one's end."""
+    """All ``instruments`` on one subject, one after another; ``emit`` hears of each one's end.
+
+    The time left is estimated from the instruments that are done, which are not equally long.
+    """
     found = Evaluation(measures={})
+    began = time.monotonic()
     for done, (name, instrument) in enumerate(instruments, start=1):
         found = joined(found, await instrument(subject, lent))
-        emit(StageProgress(stage="evaluate", done=done, total=len(instruments), unit=f"instruments ({name})"))
+        left = (time.monotonic() - began) / done * (len(instruments) - done)
+        emit(
+            StageProgress(
+                stage="evaluate", done=done, total=len(instruments), unit=f"instruments ({name})", eta_seconds=round(left, 1)
+            )
+        )  # fmt: skip
     return found
 
 

@@ -121,6 +121,7 @@ def evaluation(low: float = 0.01, forgetting: float = 0.0, excess: float | None 
             "nll.delta": measure(0.05, (low, 0.1)),
             "forgetting": measure(forgetting),
             "memorisation.excess": measure(excess),
+            "leakage": measure(0.0),
         },
         spans=(),
     )
