@@ -101,6 +101,7 @@ class Recipe(Value):
 
     A batch has at most ``batch_examples`` examples (0 = as many as fit) of about ``batch_tokens`` tokens together.
     ``general`` is the source that was ordered; ``general_pairs`` and ``teaching`` say, in a block, what was used.
+    ``replay_ratio``: in a version that continues another, how many of its training pairs are trained on again for each new one.
     """
 
     preset: Literal["style", "seed", "knowledge", "custom"] = "style"
@@ -122,6 +123,7 @@ class Recipe(Value):
     holdout_share: float = Field(default=0.2, gt=0, lt=1)
     min_holdout: int = Field(default=8, ge=1)
     min_spans: int = Field(default=24, ge=2)
+    replay_ratio: float = Field(default=0.0, ge=0, le=10)
     patience: int = Field(default=1, ge=0)
     seed: int = 0
     libraries: dict[str, str] = Field(default_factory=dict)
@@ -347,6 +349,7 @@ class MintOrder(Value):
     """Everything a mint needs to know, stored with its result. ``target`` is where to read; it never enters the block.
 
     With ``given`` nothing is read from a repository: the pairs lie in the job's directory, and ``target`` only names them.
+    ``continues``: the id of the block whose next version this is, made of what the person wrote since.
     """
 
     target: str
@@ -361,3 +364,4 @@ class MintOrder(Value):
     max_files: int = Field(default=20_000, ge=1)
     max_changes: int = Field(default=200, ge=0)
     given: GivenPairs | None = None
+    continues: str | None = Field(default=None, pattern=DIGEST_PATTERN)

@@ -44,14 +44,14 @@ from clonedna.core.model import (
 )  # fmt: skip
 from clonedna.core.people import Account
 from clonedna.core.seams import Trainer
-from clonedna.core.work import Collection, Found, Identity, Instruction, Span
+from clonedna.core.work import Collection, Found, Identity, Instruction, Repository, Span
 
 END = 0
 Counts = NDArray[np.float32]
 
 
 class FakeSource:
-    """Gives the collection it was made with, to the authors it was made for."""
+    """Gives the collection it was made with, to the authors it was made for; all of it is newer than any other commit."""
 
     def __init__(self, found: Found, collection: Collection) -> None:
         self.found, self.collection = found, collection
@@ -61,11 +61,13 @@ class FakeSource:
 
     def collect(
         self, found: Found, authors: Sequence[Identity], *, licences: Sequence[str], owned_share: float,
-        max_files: int, max_changes: int, emit: Emit,
+        max_files: int, max_changes: int, emit: Emit, since: Repository | None = None,
     ) -> Collection:  # fmt: skip
         known = [share.identity for share in found.repository.authors]
         if not any(author.matches(one.name, one.email) for author in authors for one in known):
             raise NoSuchAuthor(f"no commits by {authors[0]}", "list the authors with: dna authors")
+        if since is not None and since.commit == found.repository.commit:
+            return self.collection.model_copy(update={"spans": (), "files_used": 0, "lines_owned": 0})
         return self.collection
 
 
@@ -164,10 +166,12 @@ class FakeEngine:
         counts = self._counts(layers)
         return tuple(_score(counts, example) for example in examples)
 
-    async def train(self, spec: LoraSpec, *, resume: Path | None = None) -> Trainer:
+    async def train(self, spec: LoraSpec, *, resume: Path | None = None, start: Path | None = None) -> Trainer:
+        if resume is not None and start is not None:
+            raise InputError("a training either goes on or starts from files", "give resume or start")
         trainer = FakeTrainer()
-        if resume is not None:
-            info = await self.load(resume)
+        if (files := resume or start) is not None:
+            info = await self.load(files)
             trainer.counts = self._adapters[info.id].copy()
             await self.unload(info.id)
         return trainer

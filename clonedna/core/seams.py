@@ -26,7 +26,7 @@ from clonedna.core.model import (
     StepLoss,
 )
 from clonedna.core.people import Account
-from clonedna.core.work import Collection, Found, Identity, Instruction, Span
+from clonedna.core.work import Collection, Found, Identity, Instruction, Repository, Span
 
 
 class Source(Protocol):
@@ -46,8 +46,13 @@ class Source(Protocol):
         max_files: int,
         max_changes: int,
         emit: Emit,
+        since: Repository | None = None,
     ) -> Collection:
-        """The spans that ``authors`` wrote, with every refusal. Raises NoSuchAuthor, LicenceUnknown, LicenceNotAllowed, GitFailed."""
+        """The spans that ``authors`` wrote, with every refusal. Raises NoSuchAuthor, LicenceUnknown, LicenceNotAllowed, GitFailed.
+
+        ``since``: the same as it was read earlier; then only what they wrote in commits that its own commit does not know. Raises
+        InputError when that commit is not in the history that is read now.
+        """
         ...
 
 
@@ -134,8 +139,12 @@ class Engine(Protocol):
         """Likelihood of each completion through these layers (none = the base); examples longer than the context are cut at its end."""
         ...
 
-    async def train(self, spec: LoraSpec, *, resume: Path | None = None) -> Trainer:
-        """A new adapter to train, with its own optimiser state; or one that goes on from what ``save(resumable=True)`` wrote."""
+    async def train(self, spec: LoraSpec, *, resume: Path | None = None, start: Path | None = None) -> Trainer:
+        """A new adapter to train, with its own optimiser state; or one that goes on from what ``save(resumable=True)`` wrote.
+
+        ``start``: the new one's first weights are those of these PEFT files, its optimiser is fresh. Raises AdapterInvalid when they have
+        another shape than ``spec``, InputError when both are given.
+        """
         ...
 
     async def close(self) -> None: ...

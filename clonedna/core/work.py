@@ -102,7 +102,8 @@ class Found(Value):
     """What ``Source.find`` found. ``location`` is where this machine reads it (a path); it never enters a block.
 
     ``account``: set when a forge's account was asked for, whose commits alone then count; what consent is about. ``refusals``: what of it
-    will not be read. ``about``: what it says of the person.
+    will not be read. ``about``: what it says of the person. ``local_only``: set where what was found is no person (a package), who could
+    consent or be asked: why nothing but `local-only` can hold.
     """
 
     repository: Repository
@@ -111,6 +112,7 @@ class Found(Value):
     account: Account | None = None
     refusals: tuple[Refusal, ...] = ()
     about: About | None = None
+    local_only: str = ""
 
 
 class Span(Value):
@@ -121,6 +123,7 @@ class Span(Value):
     ``body_start`` is the first line after signature and docstring, where there is a docstring and a body.
     ``before`` is set for hunks: the lines that ``text`` replaced.
     ``repository`` and ``url``: which of several repositories it stands in; empty where the collection is of one.
+    ``age``: how many commits of its repository's history are newer than the newest of the person's that wrote it; 0 is the newest.
     """
 
     path: str
@@ -144,6 +147,7 @@ class Span(Value):
     licence: str
     repository: str = ""
     url: str = ""
+    age: int | None = None
 
 
 class Collection(Value):
@@ -180,6 +184,8 @@ class Pair(Value):
 
     Of a pair that was given in a file (``form`` is ``given``), ``messages`` is the whole prompt, ``tools`` what it could call, and
     ``instruction`` the last turn's words.
+    ``ancestor``: the id of the earlier version that it was first a part of (one that is trained on again, or that stays held out);
+    empty for a block's own.
     """
 
     id: str
@@ -194,6 +200,7 @@ class Pair(Value):
     provenance: Provenance
     messages: tuple[Message, ...] = ()
     tools: tuple[dict[str, Any], ...] = ()
+    ancestor: str = ""
 
 
 class Instruction(Value):

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from clonedna.core.canonical import canonical, sha256
 from clonedna.core.errors import AdapterInvalid, NoSpace
 from clonedna.core.model import LoraSpec
-from clonedna.engine.adapters import WEIGHTS, read_adapter, write_atomic
+from clonedna.engine.adapters import WEIGHTS, lora_scale, read_adapter, write_atomic
 from clonedna.engine.training import Saved
 
 STATE = "trainer_state.safetensors"
@@ -67,3 +67,20 @@ def read_state(directory: Path, spec: LoraSpec, shapes: Mapping[str, tuple[int, 
     if any(not bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
         raise AdapterInvalid(f"{STATE} has values that are not finite", "train from the beginning with a lower rate")
     return Saved(adapter.matrices, tensors, steps)
+
+
+def read_start(directory: Path, spec: LoraSpec, shapes: Mapping[str, tuple[int, int]], fingerprint: str) -> Saved:
+    """The matrices of an adapter that a new training starts from, as if no step had been taken. Raises ``AdapterInvalid``, ``WrongBase``.
+
+    The adapter must have the modules, the rank and the scale of ``spec``.
+    """
+    adapter = read_adapter(directory, shapes, fingerprint)
+    wanted = {name for name in shapes if name.rpartition(".")[2] in spec.target_modules}
+    scale = lora_scale(spec.alpha, spec.rank, rslora=spec.rslora)
+    if adapter.info.rank != spec.rank or adapter.scale != scale or set(adapter.matrices) != wanted:
+        raise AdapterInvalid(
+            f"the adapter to start from has rank {adapter.info.rank}, scale {adapter.scale:g} and {len(adapter.matrices)} modules; "
+            f"rank {spec.rank}, scale {scale:g} and {len(wanted)} modules were asked for",
+            "train with the shape that it has",
+        )
+    return Saved(adapter.matrices, {}, 0)

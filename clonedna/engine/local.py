@@ -35,7 +35,7 @@ from clonedna.core.model import (
 )
 from clonedna.engine.adapters import Adapter, Seen, read_adapter
 from clonedna.engine.bases import Base, load_base
-from clonedna.engine.checkpoints import read_state
+from clonedna.engine.checkpoints import read_start, read_state
 from clonedna.engine.lanes import Lanes
 from clonedna.engine.memory import available
 from clonedna.engine.model import LoadedModel, score_rows
@@ -218,12 +218,15 @@ class LocalEngine:
             for lease in taken:
                 lease.release()
 
-    async def train(self, spec: LoraSpec, *, resume: Path | None = None) -> LocalTrainer:
+    async def train(self, spec: LoraSpec, *, resume: Path | None = None, start: Path | None = None) -> LocalTrainer:
         """Raises ``NoMemory`` when weights, moments and one step's activations would not fit (estimated), ``AdapterInvalid`` when what is
-        in ``resume`` belongs to another spec or base."""
+        in ``resume`` belongs to another spec or base or what is in ``start`` has another shape, ``WrongBase``, ``InputError`` for both."""
+        if resume is not None and start is not None:
+            raise InputError("a training either goes on or starts from files", "give resume or start")
         saved = None
-        if resume is not None:
-            saved = await anyio.to_thread.run_sync(read_state, resume, spec, self._model.shapes, self.base.fingerprint)
+        if (files := resume or start) is not None:
+            read = read_state if resume is not None else read_start
+            saved = await anyio.to_thread.run_sync(read, files, spec, self._model.shapes, self.base.fingerprint)
         trained = await self._owner.call(self._training.open, (spec, saved))
         return LocalTrainer(self._owner, self._training, self._texts, self.base, trained)
 

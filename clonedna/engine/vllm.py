@@ -247,7 +247,7 @@ class VllmEngine:
         told = as_object(await self._wire.post("/v1/completions", nll_body(row) | {"model": model}, again=True))
         return Score(nll=nll_of(told, row), tokens=row.scored, bytes=row.bytes)
 
-    async def train(self, spec: LoraSpec, *, resume: Path | None = None) -> NoReturn:
+    async def train(self, spec: LoraSpec, *, resume: Path | None = None, start: Path | None = None) -> NoReturn:
         """Always ``Unavailable``: vLLM serves, it does not train."""
         raise Unavailable(
             "a vLLM server cannot train", "train with the local engine (engine = \"local\"), then serve the adapter here"

@@ -51,10 +51,17 @@ class Standing(Value):
     stopped: bool = False
 
 
-def belonging(recipe: Recipe, base: BaseInfo, examples: Sequence[Example], validation: Sequence[Example]) -> str:
-    """Digest of all that decides a training's steps."""
+def belonging(
+    recipe: Recipe,
+    base: BaseInfo,
+    examples: Sequence[Example],
+    validation: Sequence[Example],
+    start: Path | None = None,
+) -> str:
+    """Digest of all that decides a training's steps; ``start``: the PEFT files that it starts from."""
     data = [sha256(b"".join(canonical(example) + b"\n" for example in part)) for part in (examples, validation)]
-    return digest([recipe, base.fingerprint, base.dtype, *data])
+    first = [] if start is None else [sha256((start / "adapter_model.safetensors").read_bytes())]
+    return digest([recipe, base.fingerprint, base.dtype, *data, *first])
 
 
 class Checkpoints:

@@ -23,34 +23,29 @@ REPOSITORIES = 3
 VALIDATION_SHARE = 0.1
 
 
-def divide(sifted: Sifted, recipe: Recipe) -> Divided:
+def divide(sifted: Sifted, recipe: Recipe, *, held: Sequence[Span] = (), latest: bool = False) -> Divided:
     """Hold out ``holdout_share`` of the spans (at least ``min_holdout``) whole; from 60 spans on also a validation part, by whole files.
 
-    Training spans that are like held-out ones, or hold them, or stand in them, are dropped; so are such validation spans.
-    Raises ``TooFewSpans`` when less than ``min_spans`` are there.
+    Training spans that are like held-out ones, or hold them, or stand in them, are dropped; so are such validation spans. ``held`` is
+    held out already, elsewhere. ``latest``: what is held out are the files, else the definitions, that were written last, where all
+    ages are known. Raises ``TooFewSpans`` when less than ``min_spans`` are there.
     """
     spans = sifted.spans
     if len(spans) < recipe.min_spans:
         raise _too_few(len(spans), recipe.min_spans)
     want = max(recipe.min_holdout, round(recipe.holdout_share * len(spans)))
-    by, held = "repository", None
-    if len({span.url for span in spans}) >= REPOSITORIES:
-        held = _hold_out(spans, lambda s: s.url, want, f"{recipe.seed}:holdout")
-    if held is None:
-        by, held = "file", _hold_out(spans, _file, want, f"{recipe.seed}:holdout")
-    if held is None:
-        by, held = "definition", _hold_out(spans, _definition, want, f"{recipe.seed}:holdout")
-    if held is None:
+    by, out = _first_part(spans, want, f"{recipe.seed}:holdout", latest)
+    if out is None:
         raise _too_few(len(spans), recipe.min_spans)
-    holdout = [span for span in spans if id(span) in held]
-    rest = [span for span in spans if id(span) not in held]
+    holdout = [span for span in spans if id(span) in out]
+    rest = [span for span in spans if id(span) not in out]
     validation: list[Span] = []
     if len(rest) >= VALIDATION_FROM:
         part = _hold_out(rest, _file, round(VALIDATION_SHARE * len(rest)), f"{recipe.seed}:validation")
         validation = [span for span in rest if part and id(span) in part]
     own = {id(span) for span in validation}
-    validation, seen = _without_leaks(validation, holdout)
-    train, leaks = _without_leaks([span for span in rest if id(span) not in own], [*holdout, *validation])
+    validation, seen = _without_leaks(validation, [*holdout, *held])
+    train, leaks = _without_leaks([span for span in rest if id(span) not in own], [*holdout, *held, *validation])
     if len(train) < recipe.min_spans - recipe.min_holdout:
         raise _too_few(len(train) + len(holdout), recipe.min_spans)
     draw = random.Random(f"{recipe.seed}:draw")  # noqa: S311 - a seeded draw, no secret
@@ -63,6 +58,22 @@ def divide(sifted: Sifted, recipe: Recipe) -> Divided:
             refuse(span, "held_out_duplicate", f"like {other.path}:{other.start}") for span, other in [*seen, *leaks]
         ),
     )
+
+
+def _first_part(spans: Sequence[Span], want: int, seed: str, latest: bool) -> tuple[str, set[int] | None]:
+    """What is held out whole, and the identities of its spans (``None``: the groups are too large)."""
+    if latest and all(span.age is not None for span in spans) and len({span.url for span in spans}) == 1:
+        for by, key in (("file", _file), ("definition", _definition)):
+            if (held := _hold_out(spans, key, want)) is not None:
+                return f"{by} (the latest in time)", held
+    if len({span.url for span in spans}) >= REPOSITORIES:
+        held = _hold_out(spans, lambda s: s.url, want, seed)
+        if held is not None:
+            return "repository", held
+    held = _hold_out(spans, _file, want, seed)
+    if held is not None:
+        return "file", held
+    return "definition", _hold_out(spans, _definition, want, seed)
 
 
 def _without_leaks(spans: Sequence[Span], held: Sequence[Span]) -> tuple[list[Span], list[tuple[Span, Span]]]:
@@ -88,13 +99,19 @@ def _definition(span: Span) -> str:
     return f"{_file(span)}:{span.name.split('.')[0]}"
 
 
-def _hold_out(spans: Sequence[Span], key: Callable[[Span], str], want: int, seed: str) -> set[int] | None:
-    """Identities of spans in whole groups that add up to ``want``, never more than 40 % of all; ``None`` when groups are too large."""
+def _hold_out(spans: Sequence[Span], key: Callable[[Span], str], want: int, seed: str | None = None) -> set[int] | None:
+    """Identities of spans in whole groups that add up to ``want``, never more than 40 % of all; ``None`` when groups are too large.
+
+    Groups are drawn with ``seed``; without one those that were written last come first.
+    """
     groups: dict[str, list[Span]] = defaultdict(list)
     for span in spans:
         groups[key(span)].append(span)
     names = sorted(groups)
-    random.Random(seed).shuffle(names)  # noqa: S311 - a seeded draw, no secret
+    if seed is None:
+        names.sort(key=lambda name: min(span.age or 0 for span in groups[name]))
+    else:
+        random.Random(seed).shuffle(names)  # noqa: S311 - a seeded draw, no secret
     most = max(want, int(MOST_HELD_OUT * len(spans)))
     held: list[Span] = []
     for name in names:

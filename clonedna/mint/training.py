@@ -37,16 +37,17 @@ async def train(
     checkpoints: Path,
     every: float = CHECKPOINT_SECONDS,
     emit: Emit,
+    start: Path | None = None,
 ) -> Trained:
     """Train on ``examples`` and leave the best epoch's adapter (PEFT files) in ``directory``; ``checkpoints`` is a folder of its own.
 
     Warm-up over ``recipe.warmup`` of the steps, then cosine to a tenth. With a validation part, training stops when its loss has not
     improved for ``recipe.patience`` epochs and the best epoch is what stays; without one, all epochs run and the last one stays.
     ``every``: seconds between checkpoints. ``emit`` is called after each step; when it raises ``Interrupted``, a checkpoint is written
-    and the error goes on up. Raises ``NoSpace``.
+    and the error goes on up. ``start``: PEFT files whose weights are the first ones. Raises ``NoSpace``.
     """
-    kept = Checkpoints(checkpoints, belonging(recipe, engine.base, examples, validation))
-    trainer, standing = await _begin(engine, recipe, kept, emit)
+    kept = Checkpoints(checkpoints, belonging(recipe, engine.base, examples, validation, start))
+    trainer, standing = await _begin(engine, recipe, kept, emit, start)
     try:
         run = _Run(trainer, recipe, _batches(examples, recipe.batch_tokens, recipe.batch_examples), kept, standing)
         trained = await run.epochs(validation, emit, every)
@@ -56,7 +57,9 @@ async def train(
     return trained
 
 
-async def _begin(engine: Engine, recipe: Recipe, kept: Checkpoints, emit: Emit) -> tuple[Trainer, Standing]:
+async def _begin(
+    engine: Engine, recipe: Recipe, kept: Checkpoints, emit: Emit, start: Path | None
+) -> tuple[Trainer, Standing]:
     """A trainer that goes on from the last checkpoint, or a new one."""
     found = kept.latest()
     if found is not None:
@@ -69,7 +72,8 @@ async def _begin(engine: Engine, recipe: Recipe, kept: Checkpoints, emit: Emit) 
             emit(Note(text=f"resumed at step {standing.step}"))
             return trainer, standing
     kept.clear()
-    return await engine.train(recipe.lora), Standing(belongs=kept.belongs)
+    trainer = await (engine.train(recipe.lora) if start is None else engine.train(recipe.lora, start=start))
+    return trainer, Standing(belongs=kept.belongs)
 
 
 class _Run:

@@ -14,7 +14,7 @@ from clonedna.core.errors import GitFailed, NoSuchAuthor, TimedOut
 from clonedna.core.events import Emit, Note
 from clonedna.core.work import Collection, Found, Identity, Repository
 from clonedna.sources.collecting import Request, collect_spans
-from clonedna.sources.history import author_shares, identities, own_commits, own_identities
+from clonedna.sources.history import author_shares, identities, new_commits, own_commits, own_identities
 from clonedna.sources.licences import repository_licence
 from clonedna.sources.process import Git, Objects
 from clonedna.sources.reformats import reformats_of
@@ -53,11 +53,13 @@ class GitSource:
 
     def collect(
         self, found: Found, authors: Sequence[Identity], *, licences: Sequence[str], owned_share: float,
-        max_files: int, max_changes: int, emit: Emit,
+        max_files: int, max_changes: int, emit: Emit, since: Repository | None = None,
     ) -> Collection:  # fmt: skip
         """Spans in order of path and line. ``max_changes`` bounds both the commits looked at for hunks and the hunks.
 
-        Raises ``NoSuchAuthor`` (with the closest names), ``LicenceUnknown``, ``LicenceNotAllowed``, ``GitFailed``, ``TimedOut``.
+        With ``since`` only commits count that its commit does not know: a definition is the person's new work when they wrote the
+        owned share of its lines in such commits. Raises ``NoSuchAuthor`` (with the closest names), ``LicenceUnknown``,
+        ``LicenceNotAllowed``, ``InputError`` (``since`` is no commit of this history), ``GitFailed``, ``TimedOut``.
         """
         directory, commit = Path(found.location), found.repository.commit
         git = self._at(directory, commit)
@@ -73,6 +75,9 @@ class GitSource:
         _index_paths(git, emit)
         request = Request(found.repository, tuple(licences), owned_share, max_files, max_changes)
         own, others = own_commits(git, commit, who)
+        if since is not None:
+            new = new_commits(git, commit, since)
+            own = [one for one in own if one.id in new]
         reformats = reformats_of(git, own, others)
         if reformats:
             emit(

@@ -85,9 +85,11 @@ class GitHubSource:
 
     def collect(
         self, found: Found, authors: Sequence[Identity], *, licences: Sequence[str], owned_share: float,
-        max_files: int, max_changes: int, emit: Emit,
+        max_files: int, max_changes: int, emit: Emit, since: Repository | None = None,
     ) -> Collection:  # fmt: skip
         """Spans of all repositories in order of path and line. ``max_files`` and ``max_changes`` are for all of them together.
+
+        With ``since`` what counts is new to it: commits that a part did not have then, and parts that it did not have.
 
         ``authors`` that are not the account's are refused: consent is the account's. A repository that fails is a refusal with its
         reason; the others are not affected. Raises ``NoSuchAuthor``, ``NoSpace``, and where no repository may be used ``LicenceUnknown``
@@ -103,6 +105,7 @@ class GitHubSource:
             )
         git = self._git(found)
         gathered = _Gathered(refusals=list(found.refusals))
+        earlier = {part.url: part for part in since.parts} if since is not None else {}
         for number, part in enumerate(repository.parts, 1):
             emit(Note(text=f"repository {number} of {len(repository.parts)}: {part.name}"))
             before = len(gathered.spans)
@@ -112,7 +115,7 @@ class GitHubSource:
                 there = self._at(git, part)
                 collection = git.collect(
                     there, own, licences=licences, owned_share=owned_share, max_files=max(0, max_files - gathered.files_used),
-                    max_changes=max(0, max_changes - hunks), emit=emit,
+                    max_changes=max(0, max_changes - hunks), emit=emit, since=earlier.get(part.url),
                 )  # fmt: skip
             except NoSpace:
                 raise

@@ -11,7 +11,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from clonedna.core.work import AuthorShare, Identity
+from clonedna.core.errors import InputError
+from clonedna.core.work import AuthorShare, Identity, Repository
 from clonedna.sources.process import Git
 
 _BOT = re.compile(
@@ -119,6 +120,17 @@ def own_commits(git: Git, revision: str, who: frozenset[Person]) -> tuple[list[C
         elif len(others) < MAX_OTHERS:
             others.append(Commit(head[0], "", order, paths))
     return own, others
+
+
+def new_commits(git: Git, revision: str, since: Repository) -> frozenset[str]:
+    """Ids of the commits that ``revision`` knows and ``since.commit`` does not. Raises ``InputError`` when that is none of its history."""
+    known = git.run("cat-file", "--batch-check", stdin=f"{since.commit}^{{commit}}\n".encode()).split()
+    if known[1:2] != [b"commit"]:
+        raise InputError(
+            f"commit {since.commit[:12]} of {since.name} is not in this repository",
+            "give the repository that the block was minted from, with its whole history", commit=since.commit,
+        )  # fmt: skip
+    return frozenset(git.run("rev-list", revision, f"^{since.commit}", "--").decode().split())
 
 
 def _paths(fields: Iterable[str], mark: str, today: dict[str, str]) -> tuple[tuple[str, ...], str | None]:

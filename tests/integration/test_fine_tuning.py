@@ -55,7 +55,7 @@ class SlowTrainer(FakeTrainer):
 
 
 class SlowEngine(FakeEngine):
-    async def train(self, spec: LoraSpec, *, resume: Path | None = None) -> SlowTrainer:
+    async def train(self, spec: LoraSpec, *, resume: Path | None = None, start: Path | None = None) -> SlowTrainer:
         trainer = SlowTrainer()
         if resume is not None:
             trainer.counts = (await FakeEngine.train(self, spec, resume=resume)).counts  # type: ignore[attr-defined]

@@ -31,8 +31,8 @@ class Beside:
     async def nll(self, examples: Sequence[Example], layers: Sequence[Layer] = ()) -> tuple[Score, ...]:
         return await self.served.nll(examples, layers)
 
-    async def train(self, spec: LoraSpec, *, resume: Path | None = None) -> Trainer:
-        return await self.local.train(spec, resume=resume)
+    async def train(self, spec: LoraSpec, *, resume: Path | None = None, start: Path | None = None) -> Trainer:
+        return await self.local.train(spec, resume=resume, start=start)
 
     async def close(self) -> None:
         await self.served.close()

@@ -138,7 +138,7 @@ def test_there_are_never_more_than_two_checkpoints(tmp_path: Path) -> None:
                 most = max(most, len(list((tmp_path / "checkpoints").glob("[0-9]*"))))
 
     class Engine(FakeEngine):
-        async def train(self, spec: LoraSpec, *, resume: Path | None = None) -> Trainer:
+        async def train(self, spec: LoraSpec, *, resume: Path | None = None, start: Path | None = None) -> Trainer:
             return Counting()
 
     run(tmp_path, engine=Engine())
@@ -164,7 +164,7 @@ def test_a_full_disk_is_said_and_loses_nothing(at: int, tmp_path: Path) -> None:
             await super().save(directory, resumable=resumable)
 
     class Engine(FakeEngine):
-        async def train(self, spec: LoraSpec, *, resume: Path | None = None) -> Trainer:
+        async def train(self, spec: LoraSpec, *, resume: Path | None = None, start: Path | None = None) -> Trainer:
             return Full()
 
     with pytest.raises(NoSpace):
@@ -192,7 +192,7 @@ def test_a_checkpoint_that_the_engine_cannot_read_is_said_and_training_begins_ag
         run(tmp_path / "cut", emit=at_step(5, Killed()))
 
     class Engine(FakeEngine):
-        async def train(self, spec: LoraSpec, *, resume: Path | None = None) -> Trainer:
+        async def train(self, spec: LoraSpec, *, resume: Path | None = None, start: Path | None = None) -> Trainer:
             if resume is not None:
                 raise AdapterInvalid("damaged", "begin again")
             return await super().train(spec)
