@@ -2,7 +2,9 @@
 
 Eight requests (four of the base, four through adapters) of 96 tokens, with nothing else going on and with a training beside them, by
 turns. ``serving_same_tokens``: share of the answers that are the same, token by token, in both. ``gap_p95_ms`` and
-``gap_p95_training_ms``: 95th percentile of the time between two tokens of a stream, as the reader sees it. ``serving_while_training``:
+``gap_p95_training_ms``: 95th percentile of the time between two tokens of a stream, as the reader sees it; ``gap_longest_ms`` and
+``gap_longest_training_ms``: the longest. Beside a training there are two kinds, short ones and those that wait for a step of it; the
+percentile is either, as their shares fall, so only the longest says what a reader may see. ``serving_while_training``:
 seconds of the eight requests alone, by their seconds beside a training (1 = the training costs them nothing). ``training_while_serving``:
 trained tokens a second beside the requests, by those of training alone. No peer: TRL does not serve, and servers do not train.
 Base ``wide``, fp32, the engine's default share of time for training.
@@ -141,6 +143,8 @@ def main() -> None:
         "serving_same_tokens": figure(sum(a == b for a, b in answers) / len(answers)),
         "gap_p95_ms": figure(statistics.median(one.p95 for one in still)),
         "gap_p95_training_ms": figure(statistics.median(heard.p95 for heard, _ in busy)),
+        "gap_longest_ms": figure(statistics.median(max(one.gaps) for one in still)),
+        "gap_longest_training_ms": figure(statistics.median(max(heard.gaps) for heard, _ in busy)),
         "serving_while_training": figure(
             statistics.median(a.wall / b.wall for a, b in zip(*spent.values(), strict=True))
         ),

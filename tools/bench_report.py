@@ -63,6 +63,8 @@ GOALS = (
     Goal("serving_same_tokens", "engine_serving", "answers that are the same beside a training", at_least=1),
     Goal("gap_p95_ms", "engine_serving", "95th percentile between two tokens, 8 streams, ms"),
     Goal("gap_p95_training_ms", "engine_serving", "... beside a training, ms"),
+    Goal("gap_longest_ms", "engine_serving", "longest time between two tokens, ms"),
+    Goal("gap_longest_training_ms", "engine_serving", "... beside a training: a stream waits for a step of it, ms"),
 )  # fmt: skip
 
 
