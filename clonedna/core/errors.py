@@ -10,7 +10,7 @@ the next step. Faces map the class to an exit status (``exit_code``) or an HTTP 
     ├── NotFound              3 / 404   it does not exist here
     │   └── BlockNotFound, JobNotFound
     ├── Refused               4 / 403   it could be done, but may not
-    │   ├── Unauthorised (401), AddressRefused
+    │   ├── Unauthorised (401), AddressRefused, PathRefused
     │   ├── ConsentMissing
     │   │   └── ConsentInvalid, ConsentRevoked
     │   ├── LicenceUnknown, LicenceNotAllowed, TooFewSpans, BlockRejected, BlockRevoked, WrongBase, KeyLocked, KeyLogOlder
@@ -19,7 +19,8 @@ the next step. Faces map the class to an exit status (``exit_code``) or an HTTP 
     ├── Corrupt               5 / 422   what was read is not what was written
     │   └── BlockCorrupt, DocumentBroken, SignatureInvalid, KeyLogInvalid, AdapterInvalid, BadAnswer
     ├── Unavailable           6 / 503   something this needs is missing or full
-    │   └── NoSpace, NoMemory, GitFailed, FetchFailed, TimedOut, JobBusy, Overloaded (429)
+    │   └── NoSpace, NoMemory, GitFailed, FetchFailed, TimedOut, JobBusy, SandboxUnavailable,
+    │       Overloaded (429)
     ├── Interrupted         130 / 499   somebody stopped it; nothing is half-written
     │   └── Cancelled
     └── Internal             70 / 500   a fault of ours
@@ -129,6 +130,12 @@ class AddressRefused(Refused):
     """An address on the web that is not asked: private, not http, with a password, redirected to such a one."""
 
     code = "address_refused"
+
+
+class PathRefused(Refused):
+    """A path in a sandbox that leads out of it, through a link, or to what is no plain file."""
+
+    code = "path_refused"
 
 
 class LicenceUnknown(Refused):
@@ -275,6 +282,12 @@ class JobBusy(Unavailable):
     """The job is being worked on by another process."""
 
     code = "job_busy"
+
+
+class SandboxUnavailable(Unavailable):
+    """Nothing here can hold code that a model or a stranger wrote, so it is not run."""
+
+    code = "sandbox_unavailable"
 
 
 class Overloaded(Unavailable):

@@ -1,0 +1,67 @@
+"""The command line of bubblewrap: what is inside, and nothing else.
+
+Promises: every namespace of its own, no capability, no way to make another namespace, an empty environment; everything that is not the
+workspace, ``/tmp`` or ``/dev/shm`` is read-only; the workspace is mounted last and nothing is mounted below it (a link that was left
+there would make bubblewrap < 0.12 create files outside).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+WORKSPACE = "/workspace"
+PYTHON = "/python"
+FILTER_FDS = (10, 11)
+STATUS_FD, BLOCK_FD = 12, 13
+HARDENING = (
+    "--die-with-parent", "--new-session", "--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts",
+    "--unshare-cgroup-try", "--cap-drop", "ALL", "--disable-userns", "--clearenv",
+)  # fmt: skip
+LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+ETC = ("ld.so.cache", "alternatives")
+INSIDE_UID = 1000
+"""Who it is inside, whoever it is outside."""
+
+
+def arguments(
+    bwrap: str, command: Sequence[str], *, workspace: Path, python: Path | None, scratch: int, root: Path = Path("/")
+) -> list[str]:
+    """The whole command line. ``python``: a Python installation outside ``/usr``, shown at ``/python``; ``root``: where ``/usr`` is."""
+    made = [bwrap, *HARDENING, "--uid", str(INSIDE_UID), "--gid", str(INSIDE_UID), "--hostname", "sandbox"]
+    for name, value in environment(python).items():
+        made += ["--setenv", name, value]
+    made += ["--ro-bind", str(root / "usr"), "/usr", *_links(root)]
+    for name in ETC:
+        made += ["--ro-bind-try", str(root / "etc" / name), f"/etc/{name}"]
+    if python is not None:
+        made += ["--ro-bind", str(python), PYTHON]
+    made += ["--proc", "/proc", "--dev", "/dev"]
+    for place in ("/dev/shm", "/tmp"):  # noqa: S108 - places inside
+        made += ["--size", str(scratch), "--tmpfs", place]
+    made += ["--remount-ro", "/dev", "--bind", str(workspace), WORKSPACE, "--remount-ro", "/", "--chdir", WORKSPACE]
+    for fd in FILTER_FDS:
+        made += ["--add-seccomp-fd", str(fd)]
+    return [*made, "--json-status-fd", str(STATUS_FD), "--block-fd", str(BLOCK_FD), "--", *command]
+
+
+def environment(python: Path | None) -> dict[str, str]:
+    """All of it."""
+    found = {
+        "PATH": f"{PYTHON}/bin:/usr/bin:/bin" if python is not None else "/usr/local/bin:/usr/bin:/bin",
+        "HOME": WORKSPACE, "TMPDIR": "/tmp", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1",  # noqa: S108
+    }  # fmt: skip
+    if python is not None and any(python.glob("lib/libpython*.so*")):
+        found["LD_LIBRARY_PATH"] = f"{PYTHON}/lib"
+    return found
+
+
+def _links(root: Path) -> list[str]:
+    made: list[str] = []
+    for name in LINKS:
+        place = root / name
+        if place.is_symlink():
+            made += ["--symlink", str(place.readlink()), f"/{name}"]
+        elif place.is_dir():
+            made += ["--ro-bind", str(place), f"/{name}"]
+    return made
