@@ -13,9 +13,9 @@ from typing import Any
 from uuid import uuid4
 
 from clonedna.app.blocks import Served
+from clonedna.core.calls import CallArguments, CallReader, CallStarted, Piece, Words
 from clonedna.core.errors import Internal
 from clonedna.core.model import SampleChunk, TokenLogprob
-from clonedna.server.calls import CallArguments, CallReader, CallStarted, Piece, Words
 from clonedna.server.replies import (
     CallDelta,
     Called,

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from clonedna.app.serving import Term
+from clonedna.core.calls import CLOSE
 from clonedna.core.errors import InputError
 from clonedna.core.model import Guide, Layer, Message, SampleRequest, ToolCall
 from clonedna.server.asks import ChatAsk, CompletionAsk, NamedTool, Sampled, Turn
-from clonedna.server.calls import CLOSE
 
 COMPLETION_TOKENS = 16
 CHAT_TOKENS = 2048

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clonedna.server.calls import CallArguments, CallReader, CallStarted, Piece, Words
+from clonedna.core.calls import CallArguments, CallReader, CallStarted, Piece, Words
 
 
 def read(*texts: str) -> tuple[str, list[tuple[str, str]]]:
