@@ -87,6 +87,36 @@ class EvalSpan(Value):
     adapter: float
 
 
+DomainKind = Literal["language", "folder", "library"]
+
+
+class DomainGain(Value):
+    """A domain of a person's code, and the block's gain in nats a token on its ``n`` hold-out spans. ``name`` is third-party text."""
+
+    kind: DomainKind
+    name: str
+    n: int
+    gain: float
+    ci95: tuple[float, float]
+    passes: bool
+
+
+class ModuleDrift(Value):
+    """Size of what an adapter adds to one module, ``|s B A|_F``, and that over ``|W|_F`` (``None``: the base's weights are not seen)."""
+
+    module: str
+    norm: float
+    relative: float | None
+
+
+class DriftReport(Value):
+    """Of every module an adapter has, in their order; ``norm`` and ``relative`` are over all of them together."""
+
+    modules: tuple[ModuleDrift, ...]
+    norm: float
+    relative: float | None
+
+
 class Evaluation(Value):
     """Everything that was measured, under stable names; ``spans`` are the raw terms that the intervals come from."""
 
@@ -94,6 +124,8 @@ class Evaluation(Value):
     spans: tuple[EvalSpan, ...] = ()
     losses: tuple[float, ...] = ()
     validation_losses: tuple[float, ...] = ()
+    domains: tuple[DomainGain, ...] = ()
+    drift: DriftReport | None = None
 
 
 class Recipe(Value):
