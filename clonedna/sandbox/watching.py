@@ -1,0 +1,123 @@
+"""What a run uses, seen from outside: its processes, their memory, the workspace's disk and files. Standard library only.
+
+Nothing here believes what the run says of itself. What cannot be read (a process or a folder that was made unreadable) raises
+``Unwatched``: whoever cannot be watched is stopped.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+
+DEEPEST = 60
+
+
+class Unwatched(Exception):
+    """A process or a folder that hides from the watchdog."""
+
+
+def descendants(pid: int) -> set[int]:
+    """``pid`` and all processes below it."""
+    found: set[int] = set()
+    waiting = [pid]
+    while waiting:
+        one = waiting.pop()
+        if one in found:
+            continue
+        found.add(one)
+        try:
+            for thread in os.listdir(f"/proc/{one}/task"):
+                with open(f"/proc/{one}/task/{thread}/children") as file:
+                    waiting += [int(word) for word in file.read().split()]
+        except OSError:
+            continue  # it ended
+    return found
+
+
+def memory(pids: Iterable[int]) -> int:
+    """Bytes that these processes hold together (proportional set size, so shared pages count once). Raises ``Unwatched``."""
+    total = 0
+    for pid in pids:
+        try:
+            with open(f"/proc/{pid}/smaps_rollup") as file:
+                total += sum(int(line.split()[1]) * 1024 for line in file if line.startswith(("Pss:", "SwapPss:")))
+        except PermissionError:
+            raise Unwatched(f"process {pid} cannot be read") from None
+        except OSError:
+            continue  # it ended
+    return total
+
+
+def unlinked(pids: Iterable[int]) -> int:
+    """Bytes of files that these processes hold open and that have no name any more, so that no walk finds them. Raises ``Unwatched``."""
+    sizes: dict[tuple[int, int], int] = {}
+    for pid in pids:
+        try:
+            for fd in os.listdir(f"/proc/{pid}/fd"):
+                try:
+                    seen = os.stat(f"/proc/{pid}/fd/{fd}")
+                except OSError:
+                    continue
+                if stat.S_ISREG(seen.st_mode) and seen.st_nlink == 0:
+                    sizes[seen.st_dev, seen.st_ino] = seen.st_blocks * 512
+        except PermissionError:
+            raise Unwatched(f"process {pid} cannot be read") from None
+        except OSError:
+            continue
+    return sum(sizes.values())
+
+
+def usage(directory: int, most_bytes: int, most_files: int) -> tuple[int, int]:
+    """Bytes and files below ``directory`` (a descriptor); counting ends where a bound is passed. Raises ``Unwatched``."""
+    size = files = 0
+    stack = [(os.dup(directory), 0)]
+    try:
+        while stack:
+            at, depth = stack.pop()
+            try:
+                with os.scandir(at) as entries:
+                    for entry in entries:
+                        try:
+                            seen = entry.stat(follow_symlinks=False)
+                        except FileNotFoundError:
+                            continue
+                        size += seen.st_blocks * 512
+                        files += 1
+                        if size > most_bytes or files > most_files:
+                            return size, files
+                        if stat.S_ISDIR(seen.st_mode):
+                            stack += _inside(at, entry.name, depth)
+            finally:
+                os.close(at)
+    finally:
+        for at, _ in stack:
+            os.close(at)
+    return size, files
+
+
+def _inside(at: int, name: str, depth: int) -> list[tuple[int, int]]:
+    if depth >= DEEPEST:
+        raise Unwatched("folders too deep to be counted")
+    try:
+        return [(os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at), depth + 1)]
+    except PermissionError:
+        raise Unwatched("a folder that cannot be read") from None
+    except OSError:
+        return []  # it is gone, or no folder any more
+
+
+def standing(pid: int) -> dict[str, str]:
+    """What the kernel says of a process: user, capabilities, filters, and which namespaces are not our own."""
+    found: dict[str, str] = {}
+    with open(f"/proc/{pid}/status") as file:
+        for line in file:
+            name, _, value = line.partition(":")
+            if name in ("Uid", "Gid", "CapPrm", "CapEff", "CapBnd", "NoNewPrivs", "Seccomp"):
+                found[name] = value.split()[0]
+    apart = [
+        kind
+        for kind in ("user", "pid", "net", "ipc", "uts", "mnt")
+        if os.stat(f"/proc/{pid}/ns/{kind}").st_ino != os.stat(f"/proc/self/ns/{kind}").st_ino
+    ]
+    return {**found, "namespaces": " ".join(apart)}
