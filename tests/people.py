@@ -71,6 +71,11 @@ def _function(draw: random.Random, number: int) -> str:
     return f'def {name}({noun}s: list, limit: int = {draw.randrange(100)}):\n    """{verb.title()} each {noun} by its {other}."""\n{checks}{inner}'
 
 
+def module_text(draw: random.Random, number: int) -> str:
+    """A module of five functions; ``number`` is part of their names."""
+    return '"""Part of abacus."""\n\n\n' + "\n\n".join(_function(draw, 5 * number + i) for i in range(5))
+
+
 def two_people(path: Path, *, licence: str | None = MIT, files: int = 12) -> Path:
     """A repository where Ada wrote ``files`` modules of five functions and Bob wrote two short functions."""
     path.mkdir(parents=True)
@@ -91,9 +96,7 @@ def two_people(path: Path, *, licence: str | None = MIT, files: int = 12) -> Pat
     (path / "abacus").mkdir()
     for number in range(files):
         module = path / "abacus" / f"{NOUNS[number % len(NOUNS)]}s_{number}.py"
-        module.write_text(
-            '"""Part of abacus."""\n\n\n' + "\n\n".join(_function(draw, 5 * number + i) for i in range(5))
-        )
+        module.write_text(module_text(draw, number))
         git("add", "-A")
         git("commit", "-q", "-m", f"add the {NOUNS[number % len(NOUNS)]} module", day=number + 1)
     (path / "abacus/bobs.py").write_text(

@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from clonedna.app.settings import Settings
 from clonedna.core.block import NAME_PATTERN, GivenFile, GivenPairs, MintOrder, Recipe
 from clonedna.core.canonical import sha256
-from clonedna.core.errors import InputError, LicenceUnknown, UnknownBase
-from clonedna.core.work import Identity
+from clonedna.core.errors import ConsentMissing, InputError, LicenceUnknown, UnknownBase
+from clonedna.core.work import Found, Identity
 from clonedna.mint.papers import slug
 
 LORA_KEYS = {"rank"}
@@ -58,6 +58,12 @@ def given_order(
             licences=(licence,), recipe=_recipe(GIVEN_RECIPE | {k: v for k, v in recipe.items() if v is not None}),
             given=given.model_copy(update={"licence": licence}),
         )  # fmt: skip
+
+
+def refuse_consent(order: MintOrder, found: Found) -> None:
+    """Raises ``ConsentMissing`` when another consent was asked for than what was found can have."""
+    if found.local_only and order.consent not in ("auto", "local-only"):
+        raise ConsentMissing(found.local_only, "leave --consent out, or give --consent local-only")
 
 
 def read_given(settings: Settings, path: Path) -> GivenFile:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import anyio
 from pydantic import Field
 
+from clonedna.app.orders import refuse_consent
 from clonedna.app.pace import recorded_pace
 from clonedna.app.parts import Parts, factory
 from clonedna.core.block import Measure, MintOrder, Teaching, not_available
@@ -96,6 +97,7 @@ def preflight(parts: Parts, order: MintOrder, emit: Emit) -> Preflight:
     )  # fmt: skip
     report = _with_memory(parts, order, report)
     try:
+        refuse_consent(order, found)
         collection = parts.source.collect(
             found, order.authors, licences=order.licences, owned_share=order.owned_share, max_files=order.max_files,
             max_changes=order.max_changes, emit=emit,

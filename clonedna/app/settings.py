@@ -42,6 +42,7 @@ class Settings(BaseSettings):
     ``web_allow_loopback``: pages on this machine too.
     ``revoked_weights``: what becomes of a revoked block's files; sealed ones lie beside the store and nothing reads them (docs/consent.md).
     General pairs: ``general_dataset`` on the hub, ``general_file`` of pairs (JSONL).
+    ``packages``: the folder that ``package:NAME`` reads installed distributions from, instead of this interpreter's environment.
     Training: ``checkpoint_seconds`` between two checkpoints, ``parallel_training`` jobs of a server at once, ``max_upload_bytes`` of one
     file of pairs.
     """
@@ -67,6 +68,7 @@ class Settings(BaseSettings):
     max_files: int = Field(default=20_000, ge=1)
     max_changes: int = Field(default=200, ge=0)
     min_free_bytes: int = Field(default=500_000_000, ge=0)
+    packages: Path | None = None
     git_timeout: float = Field(default=600.0, gt=0)
     max_clone_bytes: int = Field(default=2_000_000_000, ge=1)
     checkpoint_seconds: float = Field(default=20.0, ge=0)

@@ -17,10 +17,9 @@ if TYPE_CHECKING:
     from clonedna.core.block import BlockRef
     from clonedna.core.work import AuthorShare, Identity
 
-Target = Annotated[str, typer.Argument(help="A local repository, a git URL, or a GitHub handle.", show_default=False)]
-MaybeTarget = Annotated[
-    str | None, typer.Argument(help="A local repository, a git URL, or a GitHub handle.", show_default=False)
-]
+WHERE = "A local repository, a git URL, a GitHub handle, or package:NAME[,NAME]."
+Target = Annotated[str, typer.Argument(help=WHERE, show_default=False)]
+MaybeTarget = Annotated[str | None, typer.Argument(help=WHERE, show_default=False)]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -210,7 +209,7 @@ def _people(state: State, target: str, given: list[str] | None) -> tuple[Identit
             raise InputError(str(error), "write it as 'Name <mail>'") from None
     found = state.parts.source.find(target)
     shares = found.repository.authors
-    if found.account:
+    if found.account or found.local_only:
         return tuple(share.identity for share in shares)
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise AuthorNeeded(

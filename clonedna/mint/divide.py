@@ -48,12 +48,11 @@ def divide(sifted: Sifted, recipe: Recipe, *, held: Sequence[Span] = (), latest:
     train, leaks = _without_leaks([span for span in rest if id(span) not in own], [*holdout, *held, *validation])
     if len(train) < recipe.min_spans - recipe.min_holdout:
         raise _too_few(len(train) + len(holdout), recipe.min_spans)
-    draw = random.Random(f"{recipe.seed}:draw")  # noqa: S311 - a seeded draw, no secret
     return Divided(
         by=by,
-        train=tuple(_draw(train, recipe.max_train_pairs, draw)),
-        validation=tuple(_draw(validation, recipe.max_holdout_pairs, draw)),
-        holdout=tuple(_draw(holdout, recipe.max_holdout_pairs, draw)),
+        train=tuple(_draw(train, recipe.max_train_pairs, f"{recipe.seed}:draw:train")),
+        validation=tuple(_draw(validation, recipe.max_holdout_pairs, f"{recipe.seed}:draw:validation")),
+        holdout=tuple(_draw(holdout, recipe.max_holdout_pairs, f"{recipe.seed}:draw:holdout")),
         refusals=tuple(
             refuse(span, "held_out_duplicate", f"like {other.path}:{other.start}") for span, other in [*seen, *leaks]
         ),
@@ -122,9 +121,9 @@ def _hold_out(spans: Sequence[Span], key: Callable[[Span], str], want: int, seed
     return {id(span) for span in held} if len(held) >= want else None
 
 
-def _draw(spans: Sequence[Span], most: int, draw: random.Random) -> list[Span]:
-    """At most ``most`` of them, in their order."""
+def _draw(spans: Sequence[Span], most: int, seed: str) -> list[Span]:
+    """At most ``most`` of them, in their order. Each part has a draw of its own: how much is trained on changes no hold-out."""
     if len(spans) <= most:
         return list(spans)
-    chosen = set(draw.sample(range(len(spans)), most))
+    chosen = set(random.Random(seed).sample(range(len(spans)), most))  # noqa: S311 - a seeded draw, no secret
     return [span for i, span in enumerate(spans) if i in chosen]

@@ -10,49 +10,25 @@ from collections import Counter, deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from clonedna.core.canonical import sha256
-from clonedna.core.errors import GitFailed, LicenceNotAllowed, LicenceUnknown, TimedOut
-from clonedna.core.events import Emit, Note, StageProgress
-from clonedna.core.work import Collection, Refusal, Repository, Span
+from clonedna.core.errors import GitFailed, TimedOut
+from clonedna.core.events import Emit, Note
+from clonedna.core.work import Collection, Span
 from clonedna.sources.blame import blame, ignored_revisions
 from clonedna.sources.changes import Change, find_changes
-from clonedna.sources.filters import email_in, path_refusal, shown_path, text_refusal
-from clonedna.sources.history import Commit, clean_subject
+from clonedna.sources.filters import email_in, path_refusal
+from clonedna.sources.history import Commit
 from clonedna.sources.languages import Entry, entry_of
-from clonedna.sources.licences import allowed, contradicts, header_licence, licence_files, licence_of_files
+from clonedna.sources.licences import licence_files, licence_of_files
 from clonedna.sources.process import Git, Objects
 from clonedna.sources.secrets import secret_in
-from clonedna.sources.spans import Definition, find_definitions, innermost
+from clonedna.sources.spans import innermost
+from clonedna.sources.usable import MAX_FILE_BYTES, Request, Usable, UsableFile, place
 
-MAX_FILE_BYTES = 512 * 1024
 WORKERS = 2
 AHEAD = 8
 SECONDS_BETWEEN_EVENTS = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What was asked for: ``Source.collect``'s arguments."""
-
-    repository: Repository
-    licences: tuple[str, ...]
-    owned_share: float
-    max_files: int
-    max_changes: int
-
-
-@dataclass(frozen=True, slots=True)
-class _File:
-    """A file of one commit that may be used, as far as can be said before its secrets are looked for."""
-
-    path: str
-    blob: str
-    entry: Entry
-    licence: str
-    text: str
-    definitions: list[Definition]
 
 
 def collect_spans(
@@ -69,33 +45,21 @@ def collect_spans(
         work.judge_licence()
         spans = sorted([*definitions, *work.hunks()], key=lambda span: (span.path, span.start, span.commit, span.end))
     return Collection(
-        repository=request.repository, spans=tuple(spans), refusals=tuple(sorted(set(work.refusals), key=_place)), files_seen=work.seen,
+        repository=request.repository, spans=tuple(spans), refusals=tuple(sorted(set(work.refusals), key=place)), files_seen=work.seen,
         files_used=len({span.path for span in definitions}), lines_owned=work.lines_owned,
     )  # fmt: skip
 
 
-def _place(refusal: Refusal) -> tuple[str, int, int, str, str]:
-    return refusal.path, refusal.start or 0, refusal.end or 0, refusal.reason, refusal.detail
-
-
-class _Work:
+class _Work(Usable):
     """One collection in progress."""
 
     def __init__(self, git: Git, objects: Objects, request: Request, own: Sequence[Commit], emit: Emit) -> None:
-        self.git, self.objects, self.request, self.emit = git, objects, request, emit
+        super().__init__(objects, request, emit)
+        self.git, self.git_objects = git, objects
         self.latest = list(own)
         self.own = {commit.id: commit for commit in own if not commit.reverts}
         self.reformats: frozenset[str] = frozenset()
-        self.refusals: list[Refusal] = []
-        self.seen = self.licensed = self.lines_owned = 0
-        self._secrets: dict[str, str | None] = {}
         self._licences: dict[tuple[tuple[str, str], ...], str | None] = {}
-
-    def refuse(self, path: str, reason: str, detail: str = "", lines: tuple[int, int] | None = None) -> None:
-        start, end = lines or (None, None)
-        self.refusals.append(
-            Refusal(path=shown_path(path)[:500], start=start, end=end, reason=reason, detail=detail[:100])
-        )
 
     # Definitions, as they are today.
 
@@ -104,10 +68,10 @@ class _Work:
         candidates = self._candidates()
         began = told = time.monotonic()
         with (
-            ignored_revisions(self.git, self.objects, self.request.repository.commit, self.reformats) as ignored,
+            ignored_revisions(self.git, self.git_objects, self.request.repository.commit, self.reformats) as ignored,
             _workers(self.git) as pool,
         ):
-            waiting: deque[tuple[_File, Future[list[str]]]] = deque()
+            waiting: deque[tuple[UsableFile, Future[list[str]]]] = deque()
             for done, (path, blob, entry) in enumerate(candidates, 1):
                 file = self.usable(path, blob, entry, self.request.repository.licence.spdx)
                 if file and file.definitions:
@@ -116,7 +80,7 @@ class _Work:
                 while waiting and (len(waiting) >= AHEAD or done == len(candidates)):
                     yield from self._of_file(*waiting.popleft())
                 if (now := time.monotonic()) - told > SECONDS_BETWEEN_EVENTS or done == len(candidates):
-                    self._tell(done - len(waiting), len(candidates), now - began)
+                    self.tell(done - len(waiting), len(candidates), now - began)
                     told = now
 
     def _candidates(self) -> list[tuple[str, str, Entry]]:
@@ -149,46 +113,7 @@ class _Work:
             )
         return sorted(chosen[:most], key=lambda one: one[0])
 
-    def usable(self, path: str, blob: str, entry: Entry, licence: str | None) -> _File | None:
-        """A file that may be used, or nothing and a refusal. ``licence``: the repository's; a header may choose among its parts."""
-        data = self.objects.get(blob, MAX_FILE_BYTES)
-        if data is None:
-            return self.refuse(path, "too_large_or_missing", f"over {MAX_FILE_BYTES} bytes, or not in this clone")
-        try:
-            text = data.decode("utf-8")
-        except UnicodeDecodeError:
-            return self.refuse(path, "not_utf8")
-        reason = text_refusal(text)
-        if reason:
-            return self.refuse(path, reason)
-        header = header_licence(text)
-        stated = header or licence
-        if stated is None:
-            return self.refuse(path, "licence_unknown")
-        if header and contradicts(header, licence):
-            return self.refuse(path, "licence_contradicts", f"{header} in the file, {licence} of the repository")
-        if not allowed(stated, self.request.licences):
-            return self.refuse(path, "licence_not_allowed", stated)
-        self.licensed += 1
-        return _File(path, blob, entry, stated, text, find_definitions(data, entry))
-
-    def judge_licence(self) -> None:
-        """The whole is refused when the repository's licence does not allow it and no file's own header does."""
-        repository, licences = self.request.repository, self.request.licences
-        licence = repository.licence
-        if self.licensed or (licence.spdx and allowed(licence.spdx, licences)):
-            return
-        if licence.spdx is None:
-            raise LicenceUnknown(
-                f"the licence of {repository.name} is unknown: {licence.how}",
-                "if the code is yours, commit a LICENSE file with a standard text, or SPDX-License-Identifier headers in the files",
-            )
-        raise LicenceNotAllowed(
-            f"{repository.name} is under {licence.spdx}, which is not allowed here (allowed: {', '.join(licences)})",
-            f"allow it with --allow-licence {licence.spdx}, or in the setting licences", licence=licence.spdx,
-        )  # fmt: skip
-
-    def _of_file(self, file: _File, blamed: Future[list[str]]) -> list[Span]:
+    def _of_file(self, file: UsableFile, blamed: Future[list[str]]) -> list[Span]:
         """The spans of one file whose blame is there or on its way."""
         try:
             owners = blamed.result()
@@ -198,62 +123,7 @@ class _Work:
         except GitFailed as error:
             self.refuse(file.path, "blame_failed", error.message)
             return []
-        source = file.text.split("\n")
-        mine = [self.own.get(owner) for owner in owners]
-        self.lines_owned += sum(one is not None for one in mine)
-        spans = [span for definition in file.definitions for span in self._own(file, definition, source, mine)]
-        secret = self._secret(file.blob, file.text) if spans else None
-        if secret:
-            self.refuse(file.path, "secret", secret)
-            return []
-        return spans
-
-    def _own(self, file: _File, top: Definition, source: list[str], mine: list[Commit | None]) -> Iterator[Span]:
-        """What of a definition is the person's: all of it, or of a class that is large or shared the methods. Not-theirs is no refusal."""
-        todo = [top]
-        while todo:
-            one = todo.pop()
-            if one.kind == "class" and not one.one_piece:
-                todo.extend(one.inside)
-                continue
-            filled = [row for row in range(one.start - 1, min(one.end, len(mine))) if source[row].strip()]
-            own = [commit for row in filled if (commit := mine[row])]
-            share = len(own) / len(filled) if filled else 0.0
-            lines = (one.start, one.end)
-            if not own:
-                continue
-            if one.inside and (share < self.request.owned_share or one.refusal()):
-                todo.extend(one.inside)
-            elif share < self.request.owned_share:
-                self.refuse(file.path, "not_owned", f"{100 * share:.0f} % of its lines", lines)
-            elif refusal := one.refusal():
-                self.refuse(file.path, *refusal, lines)
-            elif email_in(one.text) or email_in(one.comment):
-                self.refuse(file.path, "email", "", lines)
-            else:
-                yield self._span(file, one, share, min(own, key=lambda commit: commit.order))
-
-    def _span(self, file: _File, one: Definition, share: float, latest: Commit) -> Span:
-        return Span(
-            path=file.path, language=file.entry.language, kind=one.kind, name=one.name, signature=one.signature, arguments=one.arguments,
-            start=one.start, end=one.end, text=one.text, sha256=sha256(one.text), blob=file.blob, commit=self.request.repository.commit,
-            subject=self._subject(latest), comment=one.comment, docstring=one.docstring, body_start=one.body_start, owned=round(share, 4),
-            licence=file.licence,
-        )  # fmt: skip
-
-    @staticmethod
-    def _subject(commit: Commit) -> str:
-        subject = clean_subject(commit.subject)
-        return "" if secret_in(subject) else subject
-
-    def _tell(self, done: int, total: int, seconds: float) -> None:
-        rate = done / seconds if seconds else None
-        self.emit(
-            StageProgress(
-                stage="collect", done=done, total=total, unit="files", rate=round(rate, 1) if rate else None,
-                eta_seconds=round((total - done) / rate, 1) if rate else None,
-            )
-        )  # fmt: skip
+        return self.owned_spans(file, [self.own.get(owner) for owner in owners])
 
     # Hunks, as they were when they were committed.
 
@@ -263,7 +133,7 @@ class _Work:
         What a hunk leaves must be the person's to the same share as a definition, and its repository's licence is that of its own commit.
         """
         spans: list[Span] = []
-        files: dict[tuple[str, str], _File | None] = {}
+        files: dict[tuple[str, str], UsableFile | None] = {}
         for change in find_changes(self.git, self.latest[: self.request.max_changes]):
             if len(spans) >= self.request.max_changes:
                 break
@@ -273,7 +143,7 @@ class _Work:
             key = (change.path, change.blob)
             if key not in files:
                 file = self.usable(change.path, change.blob, entry, self._licence_at(change.commit))
-                if file and (secret := self._secret(change.blob, file.text)):
+                if file and (secret := self.secret(change.blob, file.text)):
                     self.refuse(change.path, "secret", secret)
                     file = None
                 files = {key: file}  # hunks of one file come one after the other
@@ -282,7 +152,7 @@ class _Work:
                 spans.append(span)
         return spans
 
-    def _hunk(self, file: _File, change: Change) -> Span | None:
+    def _hunk(self, file: UsableFile, change: Change) -> Span | None:
         lines = (change.start, change.end)
         source = file.text.split("\n")
         text = "\n".join(source[change.start - 1 : change.end]) + ("\n" if change.end < len(source) else "")
@@ -295,7 +165,7 @@ class _Work:
             return self.refuse(change.path, "not_utf8", "before the change", lines)
         if email_in(text) or email_in(before):
             return self.refuse(change.path, "email", "", lines)
-        secret = self._secret(change.old_blob, old.decode("utf-8", "replace")) or secret_in(change.subject)
+        secret = self.secret(change.old_blob, old.decode("utf-8", "replace")) or secret_in(change.subject)
         if secret:
             return self.refuse(change.path, "secret", f"{secret}, before the change", lines)
         around = innermost(file.definitions, change.start)
@@ -303,20 +173,14 @@ class _Work:
         return Span(
             path=change.path, language=file.entry.language, kind="hunk", name=around.name if around else stem, start=change.start,
             end=change.end, text=text, sha256=sha256(text), blob=change.blob, commit=change.commit, subject=change.subject, before=before,
-            owned=round(change.added, 4), licence=file.licence,
+            owned=round(change.added, 4), licence=file.licence, age=self.own[change.commit].order,
         )  # fmt: skip
-
-    def _secret(self, blob: str, text: str) -> str | None:
-        """``secret_in``, asked once for each blob."""
-        if blob not in self._secrets:
-            self._secrets[blob] = secret_in(text)
-        return self._secrets[blob]
 
     def _licence_at(self, commit: str) -> str | None:
         """The repository's licence as of an older commit."""
         files = licence_files(self.git, commit)
         if files not in self._licences:
-            self._licences[files] = licence_of_files(self.objects, files).spdx
+            self._licences[files] = licence_of_files(self.git_objects, files).spdx
         return self._licences[files]
 
 

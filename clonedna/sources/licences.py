@@ -46,9 +46,14 @@ def licence_files(git: Git, revision: str) -> tuple[tuple[str, str], ...]:
     found: list[tuple[str, str]] = []
     for record in git.fields("ls-tree", "-z", revision):
         meta, _, name = record.partition("\t")
-        if meta.startswith("100") and _FILE.match(name) and not _NOT_A_TEXT.search(name):
+        if meta.startswith("100") and is_licence_name(name):
             found.append((name, meta.split()[2]))
     return tuple(sorted(found))
+
+
+def is_licence_name(name: str) -> bool:
+    """Whether a file of this name holds a licence's text."""
+    return _FILE.match(name) is not None and _NOT_A_TEXT.search(name) is None
 
 
 def repository_licence(git: Git, objects: Objects, revision: str) -> Licence:
@@ -62,8 +67,8 @@ def licence_of_files(objects: Objects, files: Sequence[tuple[str, str]]) -> Lice
     return licence_of_texts(texts)
 
 
-def agreed(platform: str | None, files: Licence) -> Licence:
-    """What the platform's SPDX id for a repository and its licence files say together.
+def agreed(platform: str | None, files: Licence, by: str = "the platform") -> Licence:
+    """What the platform's SPDX id for a repository and its licence files say together; ``by``: who states the id, in words.
 
     The platform's id stands alone where the root has no licence file; ``NOASSERTION`` and what is no SPDX id say nothing. Where both
     name a licence and they differ, and where a text is not recognised or carries a rider, none is known.
@@ -72,10 +77,10 @@ def agreed(platform: str | None, files: Licence) -> Licence:
     if stated is None or (files.spdx is None and files.how != NO_FILE):
         return files
     if files.spdx is None:
-        return Licence(spdx=stated, how=f"the platform's id; {files.how}")
+        return Licence(spdx=stated, how=f"{by}'s id; {files.how}")
     if contradicts(stated, files.spdx):
-        return Licence(spdx=None, how=f"the platform says {stated}, {files.how} says {files.spdx}")
-    return files.model_copy(update={"how": f"the platform's id and {files.how}"})
+        return Licence(spdx=None, how=f"{by} says {stated}, {files.how} says {files.spdx}")
+    return files.model_copy(update={"how": f"{by}'s id and {files.how}"})
 
 
 def licence_of_texts(files: Sequence[tuple[str, str]]) -> Licence:
@@ -140,10 +145,10 @@ def allowed(expression: str, licences: Sequence[str]) -> bool:
 
 def contradicts(one: str, other: str | None) -> bool:
     """Whether ``one`` names a licence that ``other`` does not; nothing contradicts what states nothing (``None``)."""
-    return other is not None and not _names(one) <= _names(other)
+    return other is not None and not names_of(one) <= names_of(other)
 
 
-def _names(expression: str) -> frozenset[str]:
+def names_of(expression: str) -> frozenset[str]:
     """The licences of an expression, as SPDX writes them; what cannot be parsed is a name of its own."""
     parsed: Any = _parsed(expression)
     return frozenset(str(key) for key in _SPDX.license_keys(parsed)) if parsed is not None else frozenset((expression,))

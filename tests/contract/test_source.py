@@ -17,8 +17,10 @@ from clonedna.core.work import Collection, Found, Identity
 from clonedna.sources.git import GitSource
 from clonedna.sources.github_client import GitHub
 from clonedna.sources.github_source import GitHubSource
+from clonedna.sources.package import PackageSource
 from tests.github_fake import serving
 from tests.github_world import Account, Repository, World
+from tests.packages import install
 from tests.people import two_people
 from tests.values import ADA, FOUND, collection
 
@@ -30,9 +32,15 @@ def github(home: Path, stack: ExitStack) -> tuple[Source, str]:
     return GitHubSource(lambda: GitHub(url=fake.url, cache=home / "github"), cache=home / "cache"), "ada-example"
 
 
+def package(home: Path) -> tuple[Source, str]:
+    install(home / "installed", "abacus")
+    return PackageSource(folder=home / "installed"), "package:abacus"
+
+
 PARTS: dict[str, Callable[[Path, ExitStack], tuple[Source, str]]] = {
     "git": lambda home, stack: (GitSource(cache=home / "cache"), str(two_people(home / "abacus"))),
     "github": github,
+    "package": lambda home, stack: package(home),
     "fake": lambda home, stack: (FakeSource(FOUND, collection(30)), "anything"),
 }
 
@@ -46,8 +54,16 @@ def part(
         yield (*PARTS[request.param](home, stack), home)
 
 
-def collected(source: Source, found: Found, who: Identity = ADA) -> Collection:
-    return source.collect(found, [who], licences=["MIT"], owned_share=0.8, max_files=1000, max_changes=100, emit=silent)
+def collected(source: Source, found: Found, who: Identity | None = None) -> Collection:
+    return source.collect(
+        found,
+        [who or found.repository.authors[0].identity],
+        licences=["MIT"],
+        owned_share=0.8,
+        max_files=1000,
+        max_changes=100,
+        emit=silent,
+    )
 
 
 def test_a_repository_is_found_without_a_word_of_this_machine(part: tuple[Source, str, Path]) -> None:
@@ -55,7 +71,7 @@ def test_a_repository_is_found_without_a_word_of_this_machine(part: tuple[Source
     found = source.find(target)
     assert len(found.repository.commit) == 40
     assert found.repository.licence.spdx == "MIT"
-    assert found.repository.authors[0].identity == ADA
+    assert found.repository.authors[0].identity == (Identity(name="abacus") if found.local_only else ADA)
     assert str(home) not in found.repository.model_dump_json()
 
 

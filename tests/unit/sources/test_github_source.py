@@ -272,7 +272,7 @@ def test_each_target_goes_to_its_source_and_the_client_is_made_late(fake: FakeGi
         asked.append("github")
         return source(fake, home)
 
-    targets = Targets(FakeSource(FOUND, collection(3)), github)
+    targets = Targets(FakeSource(FOUND, collection(3)), github, FakeSource(FOUND, collection(2)))
     assert targets.find("./somewhere") == FOUND
     ada = FOUND.repository.authors[0].identity
     bounds = {"licences": ["MIT"], "owned_share": 0.8, "max_files": 10, "max_changes": 1, "emit": silent}

@@ -1,0 +1,287 @@
+"""Which recipe: train one adapter for each family of packages under each configuration, and ask whose hold-out it explains.
+
+    python -m bench.sweep CONFIGURATION... [--split file --split package] [--families choosing|all] [--seed 0]
+
+Everything is done by the mint's own functions (collect, sift, divide, instruct by own words, mix, train) and the examinations' own
+(forgetting, memorisation); nothing here is a second training loop. For each configuration, split and seed one JSON line is appended to
+``.bench/sweep/results.jsonl`` with every figure of it, and the likelihood of every hold-out span under the base and all adapters goes to
+``.bench/sweep/raw``. What is there already is not done again, so a run that was cut off loses one training at most.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from bench.common import CACHE, machine, quiet, say, stamp, versions
+from bench.families import FAMILIES, collected
+from clonedna.core.block import Recipe
+from clonedna.core.canonical import digest
+from clonedna.core.events import silent
+from clonedna.core.model import Layer
+from clonedna.core.seams import Engine
+from clonedna.core.work import Pair, Repository, Span
+from clonedna.engine.local import open_engine
+from clonedna.evals.bootstrap import paired_gain
+from clonedna.evals.forgetting import forgetting
+from clonedna.evals.likelihood import example_of
+from clonedna.evals.memorisation import memorisation
+from clonedna.mint.divide import divide
+from clonedna.mint.instruct import instruct
+from clonedna.mint.mix import mix
+from clonedna.mint.sift import sift
+from clonedna.mint.training import train
+from clonedna.mint.values import Mixed, Sifted, Trained
+from clonedna.sources.secrets import secret_in
+from clonedna.teachers.own_words import OwnWords
+
+FOLDER = CACHE / "sweep"
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+# Name -> what differs from the centre, which is written out so that a later change of the defaults changes no result that is kept.
+CENTRE: dict[str, Any] = {
+    "learning_rate": 1e-3, "epochs": 3, "patience": 1, "max_train_pairs": 192, "max_holdout_pairs": 96, "base_instruct_ratio": 0.5,
+    "tool_use_pairs": 24, "batch_tokens": 2048, "max_tokens": 512, "warmup": 0.05,
+    "lora": {"rank": 16, "alpha": 32.0},
+}  # fmt: skip
+CONFIGURATIONS: dict[str, dict[str, Any]] = {
+    "centre": {},
+    "lr-1e-4": {"learning_rate": 1e-4},
+    "lr-3e-4": {"learning_rate": 3e-4},
+    "lr-2e-3": {"learning_rate": 2e-3},
+    "rank-8": {"lora": {"rank": 8, "alpha": 16.0}},
+    "rank-32": {"lora": {"rank": 32, "alpha": 64.0}},
+    "attention": {"lora": {"rank": 16, "alpha": 32.0, "target_modules": ATTENTION}},
+    "general-0": {"base_instruct_ratio": 0.0},
+    "general-0.25": {"base_instruct_ratio": 0.25},
+    "general-1": {"base_instruct_ratio": 1.0},
+    "epochs-6": {"epochs": 6},
+    "all-pairs": {"max_train_pairs": 5000},
+}
+
+
+def recipe_of(configuration: str, seed: int, holdout: int) -> Recipe:
+    """The centre with this configuration's changes."""
+    fields = CENTRE | CONFIGURATIONS[configuration] | {"seed": seed, "max_holdout_pairs": holdout}
+    fields["lora"] = {**CENTRE["lora"], **fields["lora"], "seed": seed}
+    return Recipe.model_validate(fields)
+
+
+@cache
+def sifted(family: str, max_tokens: int) -> Sifted:
+    return sift(collected(family), max_tokens=max_tokens)
+
+
+async def pairs_of(family: str, split: str, recipe: Recipe) -> tuple[Pair, ...]:
+    """The pairs of all three parts. By ``file`` all packages count as one repository, by ``package`` whole ones are held out."""
+    usable = sifted(family, recipe.max_tokens)
+    if split == "file":
+        usable = usable.model_copy(update={"spans": tuple(map(_of_one, usable.spans))})
+    divided = divide(usable, recipe)
+    if divided.by != {"file": "file", "package": "repository"}[split]:
+        raise SystemExit(f"{family}: {divided.by} was held out, not {split}")
+    repository: Repository = usable.repository
+    teacher = OwnWords()
+    taught = await instruct(
+        divided, repository, family, teacher=teacher, examiner=teacher, secret_in=secret_in, emit=silent
+    )
+    return taught.pairs
+
+
+def _of_one(span: Span) -> Span:
+    return span.model_copy(update={"repository": "", "url": ""})
+
+
+async def mixed(engine: Engine, recipe: Recipe, pairs: int) -> Mixed:
+    """The mint's mix, kept: the base's answers are the same for every family with as many pairs."""
+    wanted = digest([recipe.seed, recipe.base_instruct_ratio, pairs, recipe.tool_use_pairs, engine.base.fingerprint])[
+        :16
+    ]
+    path = FOLDER / "mixed" / f"{wanted}.json"
+    if not path.is_file():
+        made = await mix(engine, recipe, pairs, dataset="", file=None, secret_in=secret_in, emit=silent)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(made.model_dump_json())
+    return Mixed.model_validate_json(path.read_bytes())
+
+
+async def adapter(
+    engine: Engine, family: str, split: str, recipe: Recipe
+) -> tuple[Path, dict[str, Any], tuple[Pair, ...]]:
+    """The family's adapter under this recipe, trained unless it is there; with its figures and its pairs."""
+    pairs = await pairs_of(family, split, recipe)
+    folder = FOLDER / "adapters" / digest([family, split, recipe, [pair.id for pair in pairs]])[:16]
+    record = folder / "trained.json"
+    if not record.is_file():
+        own = [pair for pair in pairs if pair.split == "train"]
+        began = time.monotonic()
+        beside = await mixed(engine, recipe, len(own))
+        mixing = time.monotonic() - began
+        scratch = folder.with_name(f"{folder.name}.new")
+        shutil.rmtree(scratch, ignore_errors=True)
+        began, cpu = time.monotonic(), time.process_time()
+        trained: Trained = await train(
+            engine, recipe, [*map(example_of, own), *beside.general, *beside.tool_use],
+            [example_of(pair) for pair in pairs if pair.split == "validation"], scratch / "adapter",
+            checkpoints=scratch / "checkpoints", every=math.inf, emit=silent,
+        )  # fmt: skip
+        shutil.rmtree(scratch / "checkpoints")
+        figures = {
+            "seconds": round(time.monotonic() - began, 2), "cpu_seconds": round(time.process_time() - cpu, 2),
+            "mix_seconds": round(mixing, 2), **trained.model_dump(mode="json"),
+            "pairs": {part: sum(pair.split == part for pair in pairs) for part in ("train", "validation", "holdout")},
+            "general": len(beside.general), "tool_use": len(beside.tool_use),
+        }  # fmt: skip
+        (scratch / "trained.json").write_text(json.dumps(figures))
+        scratch.rename(folder)
+    return folder / "adapter", json.loads(record.read_bytes()), pairs
+
+
+async def one(
+    engine: Engine, configuration: str, split: str, families: Sequence[str], seed: int, holdout: int
+) -> dict[str, Any]:
+    """Train all families' adapters, score every hold-out under every adapter; the figures and the raw likelihoods."""
+    recipe = recipe_of(configuration, seed, holdout)
+    began = time.monotonic()
+    made: dict[str, tuple[Path, dict[str, Any], tuple[Pair, ...]]] = {}
+    for family in families:
+        made[family] = await adapter(engine, family, split, recipe)
+    ids = {family: (await engine.load(made[family][0])).id for family in families}
+    rows: list[dict[str, Any]] = []
+    for family in families:
+        held = [pair for pair in made[family][2] if pair.split == "holdout"]
+        examples = [example_of(pair) for pair in held]
+        base = await engine.nll(examples)
+        under = {name: await engine.nll(examples, [Layer(adapter=ids[name])]) for name in families}
+        rows += [
+            {
+                "family": family, "file": f"{pair.provenance.url}:{pair.provenance.path}", "pair": pair.id, "tokens": base[i].tokens,
+                "bytes": base[i].bytes, "base": base[i].nll, "adapters": {name: under[name][i].nll for name in families},
+            }
+            for i, pair in enumerate(held)
+        ]  # fmt: skip
+    kept: dict[str, Any] = {}
+    for family in families:
+        own = [pair for pair in made[family][2] if pair.split == "train"]
+        measures = await forgetting(engine, ids[family], seed=seed) | await memorisation(
+            engine, ids[family], own, seed=seed
+        )
+        kept[family] = {
+            **made[family][1],
+            **{name: measures[name].value for name in ("forgetting", "memorisation.excess", "memorisation.rate")},
+        }
+    for adapter_id in ids.values():
+        await engine.unload(adapter_id)
+    return {
+        "configuration": configuration, "split": split, "seed": seed, "families": list(families), "holdout": holdout,
+        "changes": CONFIGURATIONS[configuration], **identified(rows, families), "own": gains(rows, families, seed), "kept": kept,
+        "wall_seconds": round(time.monotonic() - began, 1), "raw": rows,
+    }  # fmt: skip
+
+
+def gains(rows: Sequence[dict[str, Any]], families: Sequence[str], seed: int) -> dict[str, Any]:
+    """Own adapter against the base on the own hold-out: nats a token and the perplexity ratio, with paired bootstrap intervals."""
+    found: dict[str, Any] = {}
+    for family in families:
+        own = [row for row in rows if row["family"] == family]
+        gain, (low, high) = paired_gain(
+            [row["base"] for row in own],
+            [row["adapters"][family] for row in own],
+            [row["tokens"] for row in own],
+            seed=seed,
+        )
+        found[family] = {
+            "spans": len(own), "gain": round(gain, 5), "low": round(low, 5), "high": round(high, 5),
+            "ratio": round(math.exp(gain), 4), "ratio_low": round(math.exp(low), 4), "ratio_high": round(math.exp(high), 4),
+        }  # fmt: skip
+    return found
+
+
+def identified(rows: Sequence[dict[str, Any]], families: Sequence[str]) -> dict[str, Any]:
+    """Share of families, files and spans whose own adapter explains them best (lowest summed NLL; a draw counts as a miss)."""
+    found: dict[str, Any] = {}
+    for level, key in (("people", "family"), ("file_share", "file"), ("span_share", "pair")):
+        sums: dict[tuple[str, str], dict[str, float]] = defaultdict(lambda: defaultdict(float))
+        for row in rows:
+            for name in families:
+                sums[row["family"], row[key]][name] += row["adapters"][name]
+        right = [
+            all(total[owner] < total[other] for other in families if other != owner)
+            for (owner, _), total in sums.items()
+        ]
+        found[level] = sum(right) if level == "people" else round(sum(right) / len(right), 4)
+        found[f"n_{level}"] = len(right)
+    return found
+
+
+def _done(configuration: str, split: str, families: Sequence[str], seed: int, holdout: int) -> bool:
+    wanted = {
+        "configuration": configuration,
+        "split": split,
+        "seed": seed,
+        "families": list(families),
+        "holdout": holdout,
+    }
+    path = FOLDER / "results.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    return any(all(line[key] == value for key, value in wanted.items()) for line in lines)
+
+
+async def sweep(options: argparse.Namespace) -> None:
+    """All that was asked for and is not there yet."""
+    engine = open_engine("nano", threads=options.threads)
+    families = [name for name, family in FAMILIES.items() if options.families == "all" or family.choosing]
+    try:
+        for configuration in options.configurations:
+            for split in options.split or ["file", "package"]:
+                if _done(configuration, split, families, options.seed, options.holdout):
+                    say(f"{configuration} by {split}: done before")
+                    continue
+                result = await one(engine, configuration, split, families, options.seed, options.holdout)
+                _keep(result, options.threads)
+    finally:
+        await engine.close()
+
+
+def _keep(result: dict[str, Any], threads: int) -> None:
+    raw = result.pop("raw")
+    name = f"{result['configuration']}-{result['split']}-{result['seed']}-{len(result['families'])}-{result['holdout']}.json"
+    (FOLDER / "raw").mkdir(parents=True, exist_ok=True)
+    (FOLDER / "raw" / name).write_text(json.dumps(raw))
+    line = {**result, **stamp("sweep"), "versions": versions(), "machine": machine(threads)}
+    with (FOLDER / "results.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    own, kept = result["own"], result["kept"]
+    mean = sum(one["gain"] for one in own.values()) / len(own)
+    say(
+        f"{result['configuration']} by {result['split']}: {result['people']}/{len(own)} people, files {result['file_share']:.3f}, "
+        f"spans {result['span_share']:.3f}, own gain {mean:.4f} (lowest {min(one['low'] for one in own.values()):.4f}), forgetting "
+        f"{max(one['forgetting'] for one in kept.values()):+.4f}, memorisation "
+        f"{max(one['memorisation.excess'] or 0 for one in kept.values()):.3f}, "
+        f"epochs {[one['best_epoch'] for one in kept.values()]}, {result['wall_seconds']:.0f} s"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("configurations", nargs="+", choices=CONFIGURATIONS)
+    parser.add_argument("--split", action="append", choices=["file", "package"])
+    parser.add_argument("--families", choices=["choosing", "all"], default="choosing")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--holdout", type=int, default=96, help="hold-out pairs of a family at most")
+    parser.add_argument("--threads", type=int, default=1)
+    quiet()
+    anyio.run(sweep, parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()

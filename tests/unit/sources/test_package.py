@@ -1,0 +1,289 @@
+"""An installed distribution as a source: only files that its RECORD vouches for, under a licence that metadata and text agree on."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from clonedna.core.canonical import sha256
+from clonedna.core.errors import (
+    Corrupt,
+    InputError,
+    LicenceNotAllowed,
+    LicenceUnknown,
+    NoSuchAuthor,
+    NotFound,
+    TooFewSpans,
+)
+from clonedna.core.events import silent
+from clonedna.core.fakes import FakeSource
+from clonedna.core.seams import Source
+from clonedna.core.work import Collection, Found, Identity
+from clonedna.sources.package import PackageSource
+from clonedna.sources.targets import Targets
+from tests.packages import functions, install
+from tests.people import MIT
+from tests.values import FOUND, collection
+
+APACHE = "License-Expression: Apache-2.0\n"
+
+
+def collected(source: Source, found: Found, **changes: object) -> Collection:
+    bounds = {"licences": ["MIT"], "owned_share": 0.8, "max_files": 1000, "max_changes": 10, "emit": silent} | changes
+    return source.collect(found, [found.repository.authors[0].identity], **bounds)  # type: ignore[arg-type]
+
+
+def read(folder: Path, target: str = "package:abacus", **changes: object) -> Collection:
+    source = PackageSource(folder=folder)
+    return collected(source, source.find(target), **changes)
+
+
+def reasons(found: Collection) -> dict[str, str]:
+    return {refusal.path: refusal.reason for refusal in found.refusals}
+
+
+def test_a_span_names_version_file_digest_and_lines(tmp_path: Path) -> None:
+    install(tmp_path, "abacus", version="1.2+local")
+    source = PackageSource(folder=tmp_path)
+    found = source.find("package:abacus")
+    assert found.repository.url == "pkg:pypi/abacus@1.2%2Blocal"
+    assert found.local_only
+    assert found.you is None
+    span = collected(source, found).spans[0]
+    file = (tmp_path / span.path).read_text()
+    assert span.blob == sha256(file)
+    assert "".join(file.splitlines(keepends=True)[span.start - 1 : span.end]) == span.text
+    assert (span.commit, span.licence, span.owned) == (found.repository.commit, "MIT", 1.0)
+
+
+def test_the_same_files_are_the_same_commit_wherever_they_lie_and_whoever_installed_them(tmp_path: Path) -> None:
+    install(tmp_path / "a", "abacus")
+    install(tmp_path / "b", "abacus", extra={"INSTALLER": "another"})
+    one, other = (PackageSource(folder=tmp_path / name).find("package:abacus").repository for name in ("a", "b"))
+    assert one == other
+    (tmp_path / "c").mkdir()
+    install(tmp_path / "c", "abacus", files={**functions("abacus", 8), "abacus/one_more.py": "X = 1\n"})
+    assert PackageSource(folder=tmp_path / "c").find("package:abacus").repository.commit != one.commit
+
+
+def test_what_is_not_what_record_says_is_not_used(tmp_path: Path) -> None:
+    install(tmp_path, "abacus")
+    (tmp_path / "abacus/part_0.py").write_text("def planted():\n    a = 1\n    b = 2\n    return a + b\n")
+    (tmp_path / "abacus/not_recorded.py").write_text("def planted():\n    a = 1\n    b = 2\n    return a + b\n")
+    found = read(tmp_path)
+    assert reasons(found)["abacus/part_0.py"] == "changed"
+    assert not any(span.name == "planted" for span in found.spans)
+    assert {span.path for span in found.spans} == {f"abacus/part_{i}.py" for i in range(1, 8)}
+
+
+def test_nothing_outside_of_the_folder_is_read(tmp_path: Path) -> None:
+    secret = tmp_path / "outside.py"
+    secret.write_text("def private():\n    a = 1\n    b = 2\n    return a + b\n")
+    home = tmp_path / "installed"
+    info = install(home, "abacus")
+    os.symlink(secret, home / "abacus/link.py")
+    os.symlink(tmp_path, home / "abacus/up")
+    os.mkfifo(home / "abacus/pipe.py")
+    rows = (info / "RECORD").read_text()
+    paths = ["../outside.py", str(secret), "abacus/../../outside.py", "abacus\\..\\..\\outside.py", "abacus/link.py", "abacus/up/outside.py", "abacus/pipe.py"]  # fmt: skip
+    digest = "sha256=" + PackageSourceDigest.of(secret)
+    (info / "RECORD").write_text(rows + "".join(f"{path},{digest},1\n" for path in paths))
+    found = read(home)
+    assert not any(span.name == "private" for span in found.spans)
+    assert reasons(found)["abacus/link.py"] == "too_large_or_missing"
+
+
+class PackageSourceDigest:
+    """RECORD's way of writing a digest."""
+
+    @staticmethod
+    def of(path: Path) -> str:
+        import base64
+        import hashlib
+
+        return base64.urlsafe_b64encode(hashlib.sha256(path.read_bytes()).digest()).rstrip(b"=").decode()
+
+
+def test_the_filters_of_repositories_hold_here_too(tmp_path: Path) -> None:
+    def module(name: str) -> str:
+        return functions(name, 1)[f"{name}/part_0.py"]
+
+    key = "AKIA" + "IOSFODNN7QRSTUVW"
+    install(
+        tmp_path, "abacus",
+        files={
+            **functions("abacus", 3), "abacus/_vendor/other.py": module("v"), "abacus/thing_pb2.py": module("g"),
+            "abacus/generated.py": "# Code generated by a tool. DO NOT EDIT.\n" + module("h"), "abacus/keys.py": f'KEY = "{key}"\n' + module("k"),
+            "abacus/mail.py": 'def sender():\n    who = "someone@real-company.com"\n    there = who\n    return there\n',
+            "abacus/other.py": "# SPDX-License-Identifier: GPL-3.0-only\n" + module("o"), "abacus/native.so": b"\x7fELF",
+            "abacus/typed.pyi": "def f() -> int: ...\n",
+        },
+    )  # fmt: skip
+    found = read(tmp_path)
+    assert reasons(found) == {
+        "abacus/_vendor/other.py": "vendored", "abacus/thing_pb2.py": "generated", "abacus/generated.py": "generated",
+        "abacus/keys.py": "secret", "abacus/mail.py": "email", "abacus/other.py": "licence_contradicts",
+    }  # fmt: skip
+    assert key not in found.model_dump_json()
+    assert "real-company" not in found.model_dump_json()
+
+
+def test_a_package_may_be_called_build(tmp_path: Path) -> None:
+    install(tmp_path, "build", files={**functions("build", 3), "build/dist/made.py": functions("x", 1)["x/part_0.py"]})
+    found = read(tmp_path, "package:build")
+    assert {span.path for span in found.spans} == {f"build/part_{i}.py" for i in range(3)}
+    assert reasons(found) == {"build/dist/made.py": "generated"}
+
+
+# Licences.
+
+
+@pytest.mark.parametrize(
+    ("metadata", "licence", "spdx"),
+    [
+        ("License-Expression: MIT\n", None, "MIT"),
+        ("Classifier: License :: OSI Approved :: MIT License\n", MIT, "MIT"),
+        ("License: MIT\n", None, "MIT"),
+        ("License: Apache License 2.0\n", None, "Apache-2.0"),
+        ("", MIT, "MIT"),
+        ("Classifier: License :: OSI Approved\n", MIT, "MIT"),
+        (APACHE, MIT, None),
+        ("Classifier: License :: OSI Approved :: BSD License\n", MIT, None),
+        ("Classifier: License :: OSI Approved :: BSD License\n", None, None),
+        ("Classifier: License :: OSI Approved :: GNU General Public License v3 (GPLv3)\n", MIT, None),
+        ("License-Expression: MIT\n", "Only my friends may use this.\n", None),
+        ("License: see the file\n", None, None),
+        ("", None, None),
+    ],
+)  # fmt: skip
+def test_metadata_and_text_have_to_agree(tmp_path: Path, metadata: str, licence: str | None, spdx: str | None) -> None:
+    install(tmp_path, "abacus", metadata=metadata, licence=licence)
+    source = PackageSource(folder=tmp_path)
+    found = source.find("package:abacus")
+    assert found.repository.licence.spdx == spdx
+    if spdx is None:
+        with pytest.raises(LicenceUnknown):
+            collected(source, found)
+    elif spdx == "Apache-2.0":
+        with pytest.raises(LicenceNotAllowed) as error:
+            collected(source, found)
+        assert "--allow-licence Apache-2.0" in error.value.hint
+        assert collected(source, found, licences=["Apache-2.0"]).spans
+
+
+def test_a_licence_text_that_was_changed_says_nothing(tmp_path: Path) -> None:
+    info = install(tmp_path, "abacus", metadata="")
+    (info / "licenses/LICENSE").write_text(MIT + "\n")
+    assert PackageSource(folder=tmp_path).find("package:abacus").repository.licence.spdx is None
+
+
+# Several packages.
+
+
+def test_several_packages_are_one_subject_and_each_span_says_which(tmp_path: Path) -> None:
+    for name in ("abacus", "beads", "chalk"):
+        install(tmp_path, name)
+    install(tmp_path, "drum", metadata=APACHE, licence=None)
+    source = PackageSource(folder=tmp_path)
+    found = source.find("package:chalk,beads,Abacus,drum,beads")
+    assert found == source.find("package:abacus,beads,chalk,drum")
+    assert [str(share.identity) for share in found.repository.authors] == ["abacus,beads,chalk,drum"]
+    made = collected(source, found)
+    assert {(span.repository, span.url) for span in made.spans} == {
+        (name, f"pkg:pypi/{name}@1.0") for name in ("abacus", "beads", "chalk")
+    }
+    assert reasons(made) == {"drum": "licence_not_allowed"}
+    assert [part.name for part in made.repository.parts] == ["abacus", "beads", "chalk"]
+    few = collected(source, found, max_files=10)
+    assert len({span.path for span in few.spans}) == 10
+
+
+# What is refused as a whole.
+
+
+def test_an_editable_install_says_to_give_its_repository(tmp_path: Path) -> None:
+    install(
+        tmp_path, "abacus", extra={"direct_url.json": json.dumps({"url": "file:///x", "dir_info": {"editable": True}})}
+    )
+    with pytest.raises(InputError, match="editable") as error:
+        PackageSource(folder=tmp_path).find("package:abacus")
+    assert "repository" in error.value.hint
+
+
+def test_without_a_record_nothing_can_be_checked(tmp_path: Path) -> None:
+    install(tmp_path, "abacus", record=False)
+    with pytest.raises(InputError, match="RECORD"):
+        PackageSource(folder=tmp_path).find("package:abacus")
+
+
+@pytest.mark.parametrize(
+    "target", ["package:", "package:../etc", "package:a b", "package:abacus,", "package:-e", "package:" + "x" * 200]
+)
+def test_what_is_no_name_is_no_path_either(tmp_path: Path, target: str) -> None:
+    install(tmp_path, "abacus")
+    with pytest.raises(InputError):
+        PackageSource(folder=tmp_path).find(target)
+
+
+def test_bounds_and_absences_are_errors(tmp_path: Path) -> None:
+    install(tmp_path, "abacus")
+    with pytest.raises(NotFound, match="beads"):
+        PackageSource(folder=tmp_path).find("package:abacus,beads")
+    with pytest.raises(InputError, match="too many"):
+        PackageSource(folder=tmp_path).find("package:" + ",".join(f"p{i}" for i in range(40)))
+    with pytest.raises(InputError, match="no folder"):
+        PackageSource(folder=tmp_path / "nowhere").find("package:abacus")
+    install(tmp_path, "abacus", version="2.0")
+    with pytest.raises(InputError, match="twice"):
+        PackageSource(folder=tmp_path).find("package:abacus")
+
+
+def test_compiled_code_alone_is_too_few_spans(tmp_path: Path) -> None:
+    install(tmp_path, "abacus", files={"abacus/core.so": b"\x7fELF", "abacus/core.pyi": "def f() -> int: ...\n"})
+    with pytest.raises(TooFewSpans, match="no Python"):
+        read(tmp_path)
+
+
+def test_another_version_than_was_found_is_not_collected(tmp_path: Path) -> None:
+    install(tmp_path, "abacus")
+    source = PackageSource(folder=tmp_path)
+    found = source.find("package:abacus")
+    install(tmp_path, "abacus", files={**functions("abacus", 8), "abacus/more.py": "X = 1\n"})
+    with pytest.raises(Corrupt):
+        collected(source, found)
+
+
+def test_the_author_is_the_package(tmp_path: Path) -> None:
+    install(tmp_path, "abacus")
+    source = PackageSource(folder=tmp_path)
+    found = source.find("package:abacus")
+    with pytest.raises(NoSuchAuthor, match="package itself"):
+        source.collect(
+            found,
+            [Identity(name="Ada Example")],
+            licences=["MIT"],
+            owned_share=0.8,
+            max_files=9,
+            max_changes=0,
+            emit=silent,
+        )
+
+
+def test_the_interpreters_own_environment_is_the_default() -> None:
+    found = PackageSource().find("package:pytest")
+    assert found.repository.name == "pytest"
+    assert found.repository.licence.spdx == "MIT"
+
+
+def test_package_targets_go_to_their_source(tmp_path: Path) -> None:
+    install(tmp_path, "abacus")
+    targets = Targets(
+        FakeSource(FOUND, collection(3)), lambda: FakeSource(FOUND, collection(3)), PackageSource(folder=tmp_path)
+    )
+    found = targets.find("package:abacus")
+    assert found.repository.name == "abacus"
+    assert {span.licence for span in collected(targets, found).spans} == {"MIT"}
+    assert targets.find("./elsewhere") == FOUND
