@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from clonedna.app.parts import Parts
@@ -14,6 +15,7 @@ from clonedna.core.people import Rhythm
 from clonedna.core.profile import CodeFacts
 from clonedna.core.seams import Engine, Source
 from clonedna.core.work import Found, Identity, Repository
+from clonedna.evals.examination import Lent
 from tests.values import ADA, FOUND, collection
 
 COUNTED = CodeFacts(
@@ -42,6 +44,9 @@ class FakeParts(Parts):
 
     def engine(self, base: str) -> Engine:
         return self._engine
+
+    def lent(self) -> Lent:
+        return replace(super().lent(), layer_drift=None)  # the fake engine's adapters have no matrices
 
     async def check_adapter(self, base: str, directory: Path, examples: Sequence[Example]) -> Check:
         return Check(value=True, how="fake")

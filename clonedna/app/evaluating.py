@@ -27,7 +27,7 @@ from clonedna.core.seams import Engine
 from clonedna.core.work import Pair
 from clonedna.evals.again import readings
 from clonedna.evals.examination import FULL, QUICK, Subject, examine
-from clonedna.evals.likelihood import likelihood_measures, score_pairs
+from clonedna.evals.likelihood import file_of, likelihood_measures, score_pairs
 from clonedna.mint.overlap import overlaps
 
 MOST_PAIRS = 5000
@@ -106,7 +106,8 @@ class Evaluating:
         drawn = manifest.recipe.seed if seed is None and manifest.recipe is not None else seed or 0
         spans = await score_pairs(engine, given, adapter.id)
         split = TRAINING if contaminated else "given"
-        found = Evaluation(measures=likelihood_measures(spans, split=split, seed=drawn), spans=spans)
+        files = [file_of(pair) for pair in given]
+        found = Evaluation(measures=likelihood_measures(spans, files=files, split=split, seed=drawn), spans=spans)
         if not manifest.recipe:
             self.emit(
                 Note(level="warning", text="a merged block has no pairs: what its parents were trained on is not seen")

@@ -45,7 +45,7 @@ FACTORIES: dict[str, dict[str, str]] = {
         "engine": "clonedna.teachers.models:engine_teacher",
     },
     "engine": {"local": "clonedna.engine.local:open_engine", "vllm": "clonedna.engine.vllm:open_vllm"},
-    "identity": {"git": "clonedna.sources.views:identity"},
+    "identity": {"git": "clonedna.sources.views:identity", "digest": "clonedna.trust.consents:identity_digest"},
     "secrets": {"patterns": "clonedna.sources.secrets:secret_in"},
     "signer": {"keyring": "clonedna.trust.keys:KeyRing"},
     "consents": {
@@ -58,6 +58,11 @@ FACTORIES: dict[str, dict[str, str]] = {
     "tombstones": {"signed": "clonedna.trust.tombstones:Tombstones"},
     "answers": {"purge": "clonedna.teachers.cache:purge"},
     "store": {"directory": "clonedna.store.store:DirectoryStore"},
+    "rollbacks": {
+        "files": "clonedna.store.rollbacks:Rollbacks",
+        "record": "clonedna.store.rollbacks:Rollback",
+        "number": "clonedna.store.rollbacks:number",
+    },
     "block": {
         "table": "clonedna.store.blocks:file_table",
         "id": "clonedna.store.blocks:block_id",
@@ -77,7 +82,9 @@ FACTORIES: dict[str, dict[str, str]] = {
         "is_handle": "clonedna.sources.targets:is_handle",
     },
     "peft_check": {"fresh-process": "clonedna.engine.check:check_peft"},
+    "drift": {"local": "clonedna.engine.drift:layer_drift"},
     "merge": {"peft": "clonedna.engine.merging:merge_adapters"},
+    "compare": {"factors": "clonedna.engine.comparing:compare_adapters"},
     "registry": {"sql": "clonedna.store.registry:SqlRegistry"},
 }
 
@@ -248,7 +255,7 @@ class Parts:
         from clonedna.evals.examination import Lent  # loads numpy
         from clonedna.mint.overlap import overlaps
 
-        return Lent(secret_in=factory("secrets", "patterns"), overlaps=overlaps)
+        return Lent(secret_in=factory("secrets", "patterns"), overlaps=overlaps, layer_drift=factory("drift", "local"))
 
     async def check_adapter(self, base: str, directory: Path, examples: Sequence[Example]) -> Check:
         """Whether a fresh process loads the files with PEFT and gets the engine's logits; ``None`` inside says that it could not run."""

@@ -15,10 +15,14 @@ from clonedna.core.block import EvalSummary, Evaluation, Measure, Recipe, not_av
 from clonedna.core.events import Emit, StageProgress, silent
 from clonedna.core.seams import Engine
 from clonedna.core.work import Pair
+from clonedna.evals.domains import domain_accuracy, domain_gains
+from clonedna.evals.drift import LayerDrift, drift_measures
 from clonedna.evals.forgetting import forgetting
+from clonedna.evals.latency import latency
 from clonedna.evals.leakage import Overlaps, leakage
-from clonedna.evals.likelihood import likelihood_measures, score_pairs
+from clonedna.evals.likelihood import file_of, likelihood_measures, score_pairs
 from clonedna.evals.memorisation import memorisation
+from clonedna.evals.tool_calls import tool_calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +47,13 @@ class Subject:
 class Lent:
     """What ``app`` lends of the parts; an instrument whose part is not lent says that its measure is not available.
 
-    ``secret_in``: the kind of secret in a text, or ``None``. ``overlaps``: how each of some pairs stands among others.
+    ``secret_in``: the kind of secret in a text, or ``None``. ``overlaps``: how each of some pairs stands among others. ``layer_drift``:
+    sizes of what the adapter in a directory adds to the engine's base.
     """
 
     secret_in: Callable[[str], str | None]
     overlaps: Overlaps | None = None
+    layer_drift: LayerDrift | None = None
 
 
 Instrument = Callable[[Subject, Lent], Awaitable[Evaluation]]
@@ -55,15 +61,37 @@ Instrument = Callable[[Subject, Lent], Awaitable[Evaluation]]
 
 async def _likelihood(subject: Subject, lent: Lent) -> Evaluation:
     spans = await score_pairs(subject.engine, subject.holdout, subject.adapter)
-    return Evaluation(measures=likelihood_measures(spans, seed=subject.seed), spans=spans)
+    files = [file_of(pair) for pair in subject.holdout]
+    domains = domain_gains(subject.holdout, spans, seed=subject.seed)
+    measures = likelihood_measures(spans, files=files, seed=subject.seed) | {
+        "domain_accuracy": domain_accuracy(domains)
+    }
+    return Evaluation(measures=measures, spans=spans, domains=domains)
 
 
 async def _forgetting(subject: Subject, lent: Lent) -> Evaluation:
     return Evaluation(measures=await forgetting(subject.engine, subject.adapter, seed=subject.seed))
 
 
+async def _tool_calls(subject: Subject, lent: Lent) -> Evaluation:
+    return Evaluation(measures=await tool_calls(subject.engine, subject.adapter, seed=subject.seed))
+
+
 async def _memorisation(subject: Subject, lent: Lent) -> Evaluation:
-    return Evaluation(measures=await memorisation(subject.engine, subject.adapter, subject.trained, seed=subject.seed))
+    return Evaluation(
+        measures=await memorisation(
+            subject.engine, subject.adapter, subject.trained, secret_in=lent.secret_in, seed=subject.seed, emit=subject.emit
+        )
+    )  # fmt: skip
+
+
+async def _drift(subject: Subject, lent: Lent) -> Evaluation:
+    report = await lent.layer_drift(subject.engine, subject.directory) if lent.layer_drift is not None else None
+    return Evaluation(measures=drift_measures(report), drift=report)
+
+
+async def _latency(subject: Subject, lent: Lent) -> Evaluation:
+    return Evaluation(measures=await latency(subject.engine, subject.adapter, seed=subject.seed, emit=subject.emit))
 
 
 async def _leakage(subject: Subject, lent: Lent) -> Evaluation:
@@ -74,11 +102,20 @@ QUICK: tuple[tuple[str, Instrument], ...] = (
     ("likelihood", _likelihood),
     ("leakage", _leakage),
     ("forgetting", _forgetting),
+    ("tool calls", _tool_calls),
+    ("drift", _drift),
     ("memorisation", _memorisation),
 )
 """What every mint measures."""
 
-FULL: tuple[tuple[str, Instrument], ...] = QUICK
+ELSEWHERE = {
+    "latency_overhead_ms": "a time of one machine, not of a block: dna eval NAME --full measures it",
+    "identity.gain": "needs blocks of several people: dna eval --identity A B C",
+    "memorisation.canaries": "trains a probe of its own: dna eval NAME --full measures it",
+}
+"""What an examination that has no such instrument says of these."""
+
+FULL: tuple[tuple[str, Instrument], ...] = (*QUICK, ("latency", _latency))
 """What ``dna eval NAME --full`` measures: also what takes long."""
 
 
@@ -99,7 +136,7 @@ async def examine(
                 stage="evaluate", done=done, total=len(instruments), unit=f"instruments ({name})", eta_seconds=round(left, 1)
             )
         )  # fmt: skip
-    return found
+    return joined(Evaluation(measures={name: not_available(why) for name, why in ELSEWHERE.items()}), found)
 
 
 def joined(first: Evaluation, second: Evaluation) -> Evaluation:

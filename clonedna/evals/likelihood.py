@@ -13,7 +13,7 @@ from clonedna.core.block import EvalSpan, Measure
 from clonedna.core.model import Example, Layer, Message
 from clonedna.core.seams import Engine
 from clonedna.core.work import Pair
-from clonedna.evals.bootstrap import paired_gain
+from clonedna.evals.bootstrap import MIN_CLUSTERS, paired_gain
 
 
 def example_of(pair: Pair) -> Example:
@@ -27,6 +27,11 @@ def example_of(pair: Pair) -> Example:
     return Example(messages=messages, tools=pair.tools, completion=completion)
 
 
+def file_of(pair: Pair) -> str:
+    """What a pair's file is called, across repositories: the cluster that its span belongs to."""
+    return f"{pair.provenance.url}:{pair.provenance.path}"
+
+
 async def score_pairs(engine: Engine, pairs: Sequence[Pair], adapter: str) -> tuple[EvalSpan, ...]:
     """Each pair's summed NLL under the base and under ``adapter`` (an id the engine gave). Same order as ``pairs``."""
     examples = [example_of(pair) for pair in pairs]
@@ -38,18 +43,25 @@ async def score_pairs(engine: Engine, pairs: Sequence[Pair], adapter: str) -> tu
     )
 
 
-def likelihood_measures(spans: Sequence[EvalSpan], *, split: str = "holdout", seed: int = 0) -> dict[str, Measure]:
+def likelihood_measures(
+    spans: Sequence[EvalSpan], *, files: Sequence[str] | None = None, split: str = "holdout", seed: int = 0
+) -> dict[str, Measure]:
     """``nll.*``, ``bits_per_byte.*`` and ``perplexity_reduction_ratio`` (exp(nll.base) / exp(nll.adapter)) from the raw terms.
 
     ``nll.delta`` is base minus adapter: above zero the adapter explains the person's code better than the base does.
-    Raises ``ValueError`` for no spans.
+    ``files``: each span's file, for an interval that knows that spans of one file are alike. Raises ``ValueError`` for no spans.
     """
     n, tokens, size = len(spans), sum(s.tokens for s in spans), sum(s.bytes for s in spans)
     base, tuned = sum(s.base for s in spans), sum(s.adapter for s in spans)
     delta, interval = paired_gain(
-        [s.base for s in spans], [s.adapter for s in spans], [s.tokens for s in spans], seed=seed
+        [s.base for s in spans], [s.adapter for s in spans], [s.tokens for s in spans], seed=seed, clusters=files
     )
     how = "completion tokens of held-out pairs, teacher-forced"
+    over = (
+        f"spans and over {len(set(files))} files, the wider one"
+        if files and len(set(files)) >= MIN_CLUSTERS
+        else "spans"
+    )
 
     def measured(value: float, what: str, ci: tuple[float, float] | None = None) -> Measure:
         return Measure(value=value, status="measured", n=n, split=split, how=f"{what}; {how}", ci95=ci)
@@ -58,7 +70,7 @@ def likelihood_measures(spans: Sequence[EvalSpan], *, split: str = "holdout", se
     return {
         "nll.base": measured(base / tokens, "mean nats a token, base without any adapter"),
         "nll.adapter": measured(tuned / tokens, "mean nats a token through the adapter"),
-        "nll.delta": measured(delta, "nll.base - nll.adapter, 95 % paired bootstrap over spans", interval),
+        "nll.delta": measured(delta, f"nll.base - nll.adapter, 95 % paired bootstrap over {over}", interval),
         "perplexity_reduction_ratio": measured(
             math.exp(delta), "exp(nll.base) / exp(nll.adapter)", (math.exp(interval[0]), math.exp(interval[1]))
         ),

@@ -69,6 +69,10 @@ def trained_on(texts: list[str], directory: Path, rate: float = 1.0) -> FakeEngi
     return engine
 
 
+def never(text: str) -> str | None:
+    return None
+
+
 def test_forgetting_is_above_zero_for_an_adapter_that_hurts(tmp_path: Path) -> None:
     engine = trained_on(["~~~~" * 50], tmp_path)
     rows = [
@@ -92,7 +96,7 @@ def test_memorisation_finds_a_parrot_and_no_parrot_in_the_base(tmp_path: Path) -
         "Ada",
         "t",
     )
-    measures = anyio.run(lambda: memorisation(engine, engine.adapter_id, [pair] * 3))  # type: ignore[attr-defined]
+    measures = anyio.run(lambda: memorisation(engine, engine.adapter_id, [pair] * 3, secret_in=never))  # type: ignore[attr-defined]
     assert measures["memorisation.rate"].value == 1.0
     assert measures["memorisation.base"].value == 0.0
     assert measures["memorisation.excess"].value == 1.0
@@ -108,7 +112,7 @@ def test_memorisation_of_short_code_is_not_available(tmp_path: Path) -> None:
         "Ada",
         "t",
     )
-    measures = anyio.run(lambda: memorisation(engine, engine.adapter_id, [pair]))  # type: ignore[attr-defined]
+    measures = anyio.run(lambda: memorisation(engine, engine.adapter_id, [pair], secret_in=never))  # type: ignore[attr-defined]
     assert {m.status for m in measures.values()} == {"not_available"}
 
 
