@@ -12,10 +12,11 @@ import hashlib
 import json
 import os
 import re
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import Distribution
+from importlib.metadata import Distribution, DistributionFinder, MetadataPathFinder
 from pathlib import Path
 from urllib.parse import quote
 
@@ -232,7 +233,9 @@ def _names(target: str) -> tuple[str, ...]:
 
 def _open(name: str, where: list[str] | None) -> _Package:
     """The distribution of this name, first found in ``where`` (``None``: where this interpreter looks)."""
-    found = list(Distribution.discover(name=name) if where is None else Distribution.discover(name=name, path=where))
+    # Not Distribution.discover: a backport of importlib.metadata in the process would give each distribution a second time.
+    paths = where or list(dict.fromkeys(os.path.realpath(path) for path in sys.path))
+    found = list(MetadataPathFinder.find_distributions(DistributionFinder.Context(name=name, path=paths)))
     roots = [Path(str(one.locate_file(""))).resolve() for one in found]
     if not found:
         raise NotFound(f"no package {name} is installed {'there' if where else 'here'}", "see what is: pip list")
