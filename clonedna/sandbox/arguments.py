@@ -25,11 +25,13 @@ INSIDE_UID = 1000
 
 
 def arguments(
-    bwrap: str, command: Sequence[str], *, workspace: Path, python: Path | None, scratch: int, root: Path = Path("/")
+    bwrap: str, command: Sequence[str], *, workspace: Path, python: Path | None, scratch: int, shared: bool = False, root: Path = Path("/")
 ) -> list[str]:
-    """The whole command line. ``python``: a Python installation outside ``/usr``, shown at ``/python``; ``root``: where ``/usr`` is."""
+    """The whole command line. ``python``: where bubblewrap finds a Python installation that is shown at ``/python`` (``shared``: with a
+    library of its own); ``None``: the one in ``/usr``. ``root``: where ``/usr`` is.
+    """
     made = [bwrap, *HARDENING, "--uid", str(INSIDE_UID), "--gid", str(INSIDE_UID), "--hostname", "sandbox"]
-    for name, value in environment(python).items():
+    for name, value in environment(python is not None, shared).items():
         made += ["--setenv", name, value]
     made += ["--ro-bind", str(root / "usr"), "/usr", *_links(root)]
     for name in ETC:
@@ -45,15 +47,13 @@ def arguments(
     return [*made, "--json-status-fd", str(STATUS_FD), "--block-fd", str(BLOCK_FD), "--", *command]
 
 
-def environment(python: Path | None) -> dict[str, str]:
+def environment(own_python: bool, shared: bool) -> dict[str, str]:
     """All of it."""
     found = {
-        "PATH": f"{PYTHON}/bin:/usr/bin:/bin" if python is not None else "/usr/local/bin:/usr/bin:/bin",
+        "PATH": f"{PYTHON}/bin:/usr/bin:/bin" if own_python else "/usr/local/bin:/usr/bin:/bin",
         "HOME": WORKSPACE, "TMPDIR": "/tmp", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1",  # noqa: S108
     }  # fmt: skip
-    if python is not None and any(python.glob("lib/libpython*.so*")):
-        found["LD_LIBRARY_PATH"] = f"{PYTHON}/lib"
-    return found
+    return found | ({"LD_LIBRARY_PATH": f"{PYTHON}/lib"} if shared else {})
 
 
 def _links(root: Path) -> list[str]:

@@ -117,7 +117,11 @@ class BubblewrapSandbox:
     def _order(self, command: Sequence[str], stdin: bytes, limits: RunLimits, look: bool) -> dict[str, Any]:
         setup = self.setup
         shown = self.stage if setup.staged else setup.python
-        line = arguments(setup.bwrap, command, workspace=self.workspace, python=shown, scratch=limits.scratch)
+        # Else another Python's library of the same name, in /usr, would be found first.
+        shared = setup.python is not None and any(setup.python.glob("lib/libpython*.so*"))
+        line = arguments(
+            setup.bwrap, command, workspace=self.workspace, python=shown, scratch=limits.scratch, shared=shared
+        )
         return {
             **limits.model_dump(), "command": line, "stdin": base64.b64encode(stdin).decode(), "look": look, "uid": setup.uid,
             "stage": (str(setup.python), str(self.stage)) if setup.staged else None, "workspace": str(self.workspace),

@@ -108,7 +108,7 @@ def _inside(at: int, name: str, depth: int) -> list[tuple[int, int]]:
 
 
 def standing(pid: int) -> dict[str, str]:
-    """What the kernel says of a process: user, capabilities, filters, and which namespaces are not our own."""
+    """What the kernel says of a process: user, capabilities, filters, names of its environment, which namespaces are not our own."""
     found: dict[str, str] = {}
     with open(f"/proc/{pid}/status") as file:
         for line in file:
@@ -120,4 +120,6 @@ def standing(pid: int) -> dict[str, str]:
         for kind in ("user", "pid", "net", "ipc", "uts", "mnt")
         if os.stat(f"/proc/{pid}/ns/{kind}").st_ino != os.stat(f"/proc/self/ns/{kind}").st_ino
     ]
-    return {**found, "namespaces": " ".join(apart)}
+    with open(f"/proc/{pid}/environ", "rb") as file:
+        names = [entry.partition(b"=")[0].decode("ascii", "replace") for entry in file.read().split(b"\0") if entry]
+    return {**found, "environment": " ".join(names), "namespaces": " ".join(apart)}
