@@ -3,6 +3,8 @@
 find -> consent -> collect -> filter -> split -> instruct -> mix -> train -> evaluate -> gate -> pack -> sign -> register
 read -> consent -> pairs                                  -> mix -> ... (the same), when the pairs were given as a file
 
+A mint that continues a block goes the same way: ``find`` also reads what the versions before it have (``clonedna.app.continuing``).
+
 A stage that is asked to stop raises ``Interrupted`` soon: training between two steps, behind a checkpoint; others where they wait.
 """
 
@@ -17,6 +19,7 @@ from typing import TypeVar
 
 import anyio
 
+from clonedna.app import continuing
 from clonedna.app.orders import refuse_consent
 from clonedna.app.parts import Parts, factory
 from clonedna.app.profiles_text import code_markdown
@@ -40,6 +43,8 @@ from clonedna.core.value import Value
 from clonedna.core.work import Collection, Found, Identity, Refusal
 from clonedna.evals.examination import Subject, examine, joined, summary, trained_part
 from clonedna.evals.likelihood import example_of
+from clonedna.mint.continuing import Heritage, divide_new, nothing_new, only_new, with_inherited
+from clonedna.mint.continuing_gate import judge_continued
 from clonedna.mint.divide import divide
 from clonedna.mint.gate import GateLimits, judge
 from clonedna.mint.given import pairs_of, read_examples
@@ -155,6 +160,11 @@ class Minting:
         require_space(self.workspace.directory, self.parts.settings.min_free_bytes)
         found = await anyio.to_thread.run_sync(lambda: self.parts.source.find(self.order.target))
         repository = found.repository
+        if (parent := self.order.continues) is not None:
+            heritage = await anyio.to_thread.run_sync(continuing.heritage_of, self.parts, parent)
+            self.workspace.write(continuing.HERITAGE, heritage)
+            if heritage.repository.commit == repository.commit:
+                raise nothing_new(heritage, next((a.name for a in self.order.authors if a.name), "the author"))
         return found, {
             "commits": repository.commits,
             "authors": len(repository.authors),
@@ -186,6 +196,8 @@ class Minting:
     async def _consent(self) -> Outcome:
         record = await anyio.to_thread.run_sync(self._consented)
         self.parts.consents.check(record, "mint")
+        if (heritage := self._heritage()) is not None:
+            await anyio.to_thread.run_sync(continuing.refuse_other_person, self.parts, heritage, record)
         if record.mode == "local-only":
             self.emit(Note(text="local-only: this block can never be published, pushed or downloaded"))
         return record, {"mode": record.mode}
@@ -210,10 +222,12 @@ class Minting:
 
     async def _collect(self) -> Outcome:
         found, order = self._within_consent(self._load("find", Found)), self.order
+        heritage = self._heritage()
+        since = heritage.repository if heritage is not None else None
         collection = await anyio.to_thread.run_sync(
             lambda: self.parts.source.collect(
                 found, order.authors, licences=order.licences, owned_share=order.owned_share,
-                max_files=order.max_files, max_changes=order.max_changes, emit=self.emit,
+                max_files=order.max_files, max_changes=order.max_changes, emit=self.emit, since=since,
             )
         )  # fmt: skip
         facts = await anyio.to_thread.run_sync(
@@ -238,11 +252,14 @@ class Minting:
 
     async def _filter(self) -> Outcome:
         sifted = sift(self._load("collect", Collection), max_tokens=self.order.recipe.max_tokens)
+        if (heritage := self._heritage()) is not None:
+            sifted = only_new(sifted, heritage)
         return sifted, {"spans": len(sifted.spans), "refused": len(sifted.refusals)}
 
     async def _split(self) -> Outcome:
-        divided = divide(self._load("filter", Sifted), self.order.recipe)
-        if divided.by == "definition":
+        sifted, recipe, heritage = self._load("filter", Sifted), self.order.recipe, self._heritage()
+        divided = divide(sifted, recipe) if heritage is None else divide_new(sifted, recipe, heritage, self.author)
+        if divided.by.startswith("definition"):
             self.emit(
                 Note(level="warning", text="most of this code stands in one file: held out by definition, not by file")
             )
@@ -260,6 +277,8 @@ class Minting:
                 divided, found.repository, self.author, teacher=teacher, examiner=self.parts.teacher("own-words"),
                 secret_in=factory("secrets", "patterns"), emit=self.emit,
             )  # fmt: skip
+            if (heritage := self._heritage()) is not None:
+                taught = with_inherited(taught, self.order.recipe, heritage)
             taught = apart(taught)
             took = teacher.teaching
         finally:
@@ -287,9 +306,11 @@ class Minting:
         examples = [example_of(pair) for pair in pairs if pair.split == "train"] + [*mixed.general, *mixed.tool_use]
         validation = [example_of(pair) for pair in pairs if pair.split == "validation"]
         shutil.rmtree(self.workspace.adapter, ignore_errors=True)
+        engine, heritage = self.parts.engine(self.order.base), self._heritage()
+        start = None if heritage is None else continuing.starting_point(self.parts, heritage, engine)
         trained = await train(
-            self.parts.engine(self.order.base), self.order.recipe, examples, validation, self.workspace.adapter,
-            checkpoints=self.workspace.checkpoints, every=self.parts.settings.checkpoint_seconds, emit=self.emit,
+            engine, self.order.recipe, examples, validation, self.workspace.adapter,
+            checkpoints=self.workspace.checkpoints, every=self.parts.settings.checkpoint_seconds, emit=self.emit, start=start,
         )  # fmt: skip
         return trained, {
             "epochs": trained.epochs, "steps": trained.steps, "tokens": trained.tokens, "loss": round(trained.losses[-1], 4)
@@ -309,6 +330,11 @@ class Minting:
             await examine(subject, self.parts.lent(), emit=self.emit),
             trained_part(trained.losses, trained.validation_losses, len(own)),
         )
+        if (heritage := self._heritage()) is not None:
+            evaluation = joined(
+                evaluation,
+                await continuing.continued_part(self.parts, engine, adapter.id, heritage, pairs, subject.seed),
+            )
         peft = await self.parts.check_adapter(
             self.order.base, self.workspace.adapter, [example_of(pair) for pair in holdout[:3]]
         )
@@ -321,6 +347,8 @@ class Minting:
     async def _gate(self) -> Outcome:
         examined, consent = self._load("evaluate", Examined), self._load("consent", ConsentRecord)
         verdict = judge(examined.evaluation, examined.peft, consent, self._licence(), GateLimits())
+        if self.order.continues is not None:
+            verdict = judge_continued(verdict, examined.evaluation.measures)
         for reason in verdict.reasons:
             self.emit(Note(level="warning", text=f"rejected: {reason}"))
         return Judged(verdict=verdict), {"status": verdict.status}
@@ -354,11 +382,17 @@ class Minting:
                 await self._pack()
                 await self._sign()
                 manifest = factory("block", "verify")(self.workspace.block, self.parts.signer)
+            if (heritage := self._heritage()) is not None and manifest.gate.status == "accepted":
+                continuing.refuse_moved(self.parts, manifest, heritage)
             self.parts.store.put(self.workspace.block)
             reference = self.parts.registry.publish(manifest)
         return reference, {"block": str(reference), "status": reference.status}
 
     # What the papers and the manifest are made of.
+
+    def _heritage(self) -> Heritage | None:
+        """What the versions before have, where this one continues a block."""
+        return self.workspace.read(continuing.HERITAGE, Heritage) if self.order.continues is not None else None
 
     def _account(self) -> Account | None:
         return None if self.order.given is not None else self._load("find", Found).account
@@ -388,7 +422,9 @@ class Minting:
 
     def _licence(self) -> str | None:
         found = sorted({pair.provenance.licence for pair in self._taught().pairs})
-        return " AND ".join(f"({name})" if " " in name and len(found) > 1 else name for name in found) or None
+        licence = " AND ".join(f"({name})" if " " in name and len(found) > 1 else name for name in found) or None
+        heritage = self._heritage()
+        return licence if heritage is None else continuing.licence_with(licence, heritage)
 
     def _draft(self) -> Draft:
         taught, mixed, trained = self._taught(), self._load("mix", Mixed), self._load("train", Trained)
@@ -404,6 +440,10 @@ class Minting:
             tool_use_pairs=len(mixed.tool_use), epochs=trained.epochs,
             profile="\n\n".join(code_markdown(one) for one in counted),
         )  # fmt: skip
+
+    def _lineage(self) -> Lineage:
+        parent = self.order.continues
+        return Lineage() if parent is None else Lineage(parents=(parent,), relation="continued")
 
     def _version(self, name: str, block_id: str) -> tuple[Manifest | None, str, str | None]:
         """These files as they are registered under this name, if they are; their version, else the next; the one before it."""
@@ -442,7 +482,7 @@ class Minting:
                     "threads": base.threads, "dtype": base.dtype,
                 }
             ),
-            lineage=Lineage(), gate=draft.verdict, files=table, license=draft.licence, share=Share(license=draft.licence),
+            lineage=self._lineage(), gate=draft.verdict, files=table, license=draft.licence, share=Share(license=draft.licence),
             eval_summary=summary(draft.evaluation, draft.teacher),
             peft_compatible=self._load("evaluate", Examined).peft,
             vllm_compatible=Check(value=None, how="not checked: no vLLM is set up on this machine"),

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import anyio
 from pydantic import Field
 
+from clonedna.app.continuing import heritage_of
 from clonedna.app.orders import refuse_consent
 from clonedna.app.pace import recorded_pace
 from clonedna.app.parts import Parts, factory
@@ -23,6 +24,7 @@ from clonedna.core.model import Example, MemoryNeed
 from clonedna.core.value import Value
 from clonedna.core.work import Collection, Found, Pair, Refusal, Repository
 from clonedna.evals.likelihood import example_of
+from clonedna.mint.continuing import divide_new, only_new
 from clonedna.mint.divide import divide
 from clonedna.mint.instruct import about, instruct
 from clonedna.mint.mix import ANSWER_TOKENS, tool_use_pairs
@@ -98,13 +100,19 @@ def preflight(parts: Parts, order: MintOrder, emit: Emit) -> Preflight:
     report = _with_memory(parts, order, report)
     try:
         refuse_consent(order, found)
+        heritage = heritage_of(parts, order.continues) if order.continues is not None else None
         collection = parts.source.collect(
             found, order.authors, licences=order.licences, owned_share=order.owned_share, max_files=order.max_files,
-            max_changes=order.max_changes, emit=emit,
+            max_changes=order.max_changes, emit=emit, since=heritage.repository if heritage else None,
         )  # fmt: skip
         sifted = sift(collection, max_tokens=order.recipe.max_tokens)
+        sifted = sifted if heritage is None else only_new(sifted, heritage)
         report = _with_spans(report, collection, sifted, found.refusals)
-        divided = divide(sifted, order.recipe)
+        divided = (
+            divide(sifted, order.recipe)
+            if heritage is None
+            else divide_new(sifted, order.recipe, heritage, _named(order))
+        )
         report = _with_split(report, divided)
         return _with_pairs(parts, order, report, found, divided, emit)
     except DnaError as error:
@@ -118,6 +126,10 @@ def _consent(order: MintOrder, found: Found) -> str:
     you = found.you
     mine = you is not None and any(a.matches(you.name, you.email) for a in order.authors)
     return "self" if mine else "granted" if found.account else "local-only"
+
+
+def _named(order: MintOrder) -> str:
+    return next((a.name for a in order.authors if a.name), "unnamed")
 
 
 def _blocked(report: Preflight, error: DnaError) -> Preflight:
@@ -160,7 +172,7 @@ def _with_pairs(
 ) -> Preflight:
     """Pairs are counted where the person's own words make them; of another teacher's it is only known how many are asked for."""
     own = parts.teacher("own-words")
-    name = next((a.name for a in order.authors if a.name), "unnamed")
+    name = _named(order)
     secret_in = factory("secrets", "patterns")
 
     async def write() -> Taught:

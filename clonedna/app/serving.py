@@ -250,13 +250,13 @@ class Serving:
 
     def _models(self) -> tuple[Model, ...]:
         found = [self._base_model(self.engine.base.id)]
-        named: set[str] = set()
-        for manifest in self._servable():
+        servable = self._servable()
+        means = {name: self._means(name) for name in {one.name for one in servable} - self._base_names}
+        for manifest in servable:
             full = f"{manifest.name}@{manifest.version}"
             names = [full, f"{manifest.name}@{manifest.id[:8]}"]
-            if manifest.name not in named | self._base_names and self._means(manifest.name) == manifest.id:
+            if means.get(manifest.name) == manifest.id:
                 names.insert(0, manifest.name)
-            named.add(manifest.name)
             found += [self._block_model(name, manifest) for name in names]
         for name, block_id in sorted(self._state.aliases.items()):
             with contextlib.suppress(DnaError):

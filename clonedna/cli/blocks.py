@@ -71,7 +71,7 @@ def show(context: typer.Context, reference: Reference, as_json: Json = False) ->
         ["specialization", m.specialization], ["licence", m.license],
         ["consent", f"{detail.consent.mode}: {detail.consent.how}"], ["gate", m.gate.status],
         ["adapter", f"rank {m.rank}, alpha {m.alpha:g}, {', '.join(m.target_modules)}"],
-        *merge_facts(m.lineage.merge),
+        ["lineage", state.versions.lineage(m)], *merge_facts(m.lineage.merge),
         ["pairs", f"{m.training_pairs} trained = {m.candidate_pairs} own + {m.base_instruct_pairs} general + {m.tool_use_pairs} tool use"],
         ["loads in PEFT", f"{m.peft_compatible.value} ({m.peft_compatible.how})"],
         ["loads in vLLM", f"{m.vllm_compatible.value} ({m.vllm_compatible.how})"],

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from clonedna.app.jobs import Jobs
     from clonedna.app.parts import Parts
     from clonedna.app.settings import Settings
+    from clonedna.app.versions import Versions
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -53,6 +54,12 @@ class State:
         from clonedna.app.jobs import Jobs
 
         return Jobs(self.settings, self.parts)
+
+    @cached_property
+    def versions(self) -> Versions:
+        from clonedna.app.versions import Versions
+
+        return Versions(self.parts, self.jobs)
 
 
 def ask_passphrase(*, twice: bool = False) -> str:

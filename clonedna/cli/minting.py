@@ -14,7 +14,7 @@ from clonedna.cli.preflight import show_preflight
 
 if TYPE_CHECKING:
     from clonedna.app.workspace import Workspace
-    from clonedna.core.block import BlockRef
+    from clonedna.core.block import BlockRef, MintOrder
     from clonedna.core.work import AuthorShare, Identity
 
 WHERE = "A local repository, a git URL, a GitHub handle, or package:NAME[,NAME]."
@@ -70,6 +70,14 @@ def mint(
     general_ratio: Annotated[
         float | None, typer.Option(min=0.0, max=4.0, help="General pairs for each pair of the person's; 0 = none.")
     ] = None,
+    continues: Annotated[
+        str | None,
+        typer.Option("--continue", help="Make the next version of this block, from what the person wrote since."),
+    ] = None,
+    replay: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=10.0, help="With --continue: old training pairs for each new one."),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -96,6 +104,20 @@ def mint(
         "general": None if general == "rehearsal" else general,
         "base_instruct_ratio": general_ratio,
     }
+    if continues is not None:
+        if pairs is not None or name is not None or licence:
+            raise InputError(
+                "a version that continues a block has that block's name, and is made from its repository",
+                "leave out --pairs, --licence and --name", param="continue",
+            )  # fmt: skip
+        order = state.versions.order(
+            continues, target=target, authors=_people(state, "", author) if author else (), base=base, consent=consent,
+            allow_licence=allow_licence or [], recipe={**recipe, "seed": seed or None, "replay_ratio": replay}, teacher=teacher,
+        )  # fmt: skip
+        _mint(state, order, dry_run, as_json)
+        return
+    if replay is not None:
+        raise InputError("--replay is of a version that continues a block", "give --continue NAME", param="replay")
     if (target is None) == (pairs is None):
         raise InputError("say what to mint from", "give a repository, or --pairs FILE.jsonl", param="target")
     if target is not None:
@@ -110,16 +132,24 @@ def mint(
             state.settings, target=target, authors=people, name=name, base=base, consent=consent,
             allow_licence=allow_licence or [], recipe=recipe, teacher=teacher,
         )  # fmt: skip
-        if dry_run:
-            show_preflight(state, order, as_json)
-            return
-        workspace, goes_on = state.jobs.create(order)
+        _mint(state, order, dry_run, as_json)
     else:
         if dry_run:
             raise InputError("--dry-run reads a repository", "leave out --pairs or --dry-run", param="dry_run")
         if teacher != "own-words":
             raise InputError("given pairs have their instructions", "leave --teacher out", param="teacher")
-        workspace, goes_on = _given(state, pairs, author, name, base, consent, licence, recipe)
+        _run(state, *_given(state, pairs, author, name, base, consent, licence, recipe), as_json)
+
+
+def _mint(state: State, order: MintOrder, dry_run: bool, as_json: bool) -> None:
+    """Carry out an order, or only tell what it would do."""
+    if dry_run:
+        show_preflight(state, order, as_json)
+    else:
+        _run(state, *state.jobs.create(order), as_json)
+
+
+def _run(state: State, workspace: Workspace, goes_on: bool, as_json: bool) -> None:
     if goes_on:
         tell(f"going on with the interrupted job {workspace.id}")
     reference = run_job(state, workspace, as_json)

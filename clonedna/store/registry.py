@@ -34,6 +34,8 @@ from clonedna.core.errors import (
     Unavailable,
 )
 from clonedna.core.work import Refusal
+from clonedna.store.rollbacks import Rollback
+from clonedna.store.rollbacks import number as _number
 
 BUSY_SECONDS = 30
 MIN_DIGITS = 8
@@ -50,6 +52,7 @@ class Shelf(Protocol):
     def revoke(self, block_id: str) -> None: ...
     def is_revoked(self, block_id: str) -> bool: ...
     def revoked(self) -> frozenset[str]: ...
+    def rollback(self, name: str) -> Rollback | None: ...
 
 
 class Base(DeclarativeBase):
@@ -144,7 +147,7 @@ class SqlRegistry:
         return _ref(row)
 
     def resolve(self, reference: str, *, unsafe: bool = False) -> Manifest:
-        """``name`` (its newest accepted version), ``name@version``, or 8 to 64 hex digits of the id.
+        """``name`` (its newest accepted version, but for those that were rolled back), ``name@version``, or 8 to 64 hex digits of the id.
 
         ``unsafe`` lets a block pass that the gate rejected, and only when addressed by digits. Raises ``BadReference`` (not a reference,
         or it fits several), ``BlockNotFound`` (with the closest names), ``BlockRejected``, ``BlockRevoked``.
@@ -156,7 +159,7 @@ class SqlRegistry:
             )
         digits = _DIGITS.fullmatch(reference) is not None
         # All 64 digits are an id, even if somebody named a block like that.
-        named = [] if len(reference) == 64 and digits else self._named(parts["name"], parts["version"])
+        named = [] if len(reference) == 64 and digits else self._meant(parts["name"], parts["version"])
         numbered = self._rows(Row.id >= reference, Row.id < reference + "g") if digits else []
         meant = {row.id for row in numbered} | ({named[0].id} if named else set())
         if len(meant) > 1:
@@ -259,6 +262,12 @@ class SqlRegistry:
                 row.status = "revoked"
         return rows
 
+    def _meant(self, name: str, version: str | None) -> list[Row]:
+        """As ``_named``; of a name alone, without the versions that a rollback passes over."""
+        rows = self._named(name, version)
+        back = self._store.rollback(name) if version is None and rows else None
+        return rows if back is None else [row for row in rows if not back.passes_over(row.version)]
+
     def _named(self, name: str, version: str | None) -> list[Row]:
         """Rows of that name (and version), the one that is meant first: registered before revoked before rejected, newer before older."""
         where = [Row.name == name] if version is None else [Row.name == name, Row.version == version]
@@ -291,11 +300,6 @@ class SqlRegistry:
 
 def _revoked(block_id: str) -> BlockRevoked:
     return BlockRevoked(f"block {block_id[:12]} was revoked", "it cannot be used any more; see: dna ls", id=block_id)
-
-
-def _number(version: str) -> tuple[int, int, int]:
-    major, minor, patch = version.split(".")
-    return int(major), int(minor), int(patch)
 
 
 def _row(manifest: Manifest, *, revoked: bool = False) -> Row:

@@ -2,6 +2,7 @@
 
     store/blocks/<id>/          the files of one block, never changed
          /revoked/<id>.json     a tombstone; it wins over any copy of the block, now or later
+         /rollbacks/<name>.json which version a name means after somebody went back
          /incoming/             copies on their way in and directories on their way out
          /lock                  shared by whoever is putting; who gets it alone may clear /incoming
 
@@ -36,6 +37,7 @@ from clonedna.store.blocks import (
     verify_block,
 )
 from clonedna.store.files import disk_errors, fsync_directory, measure, new_file, write_atomic
+from clonedna.store.rollbacks import Rollback, Rollbacks
 
 _ID = re.compile(DIGEST_PATTERN)
 
@@ -46,6 +48,7 @@ class DirectoryStore:
     def __init__(self, root: Path, signer: Signer) -> None:
         self._root, self._signer = root, signer
         self._blocks, self._revoked, self._incoming = root / "blocks", root / "revoked", root / "incoming"
+        self._rollbacks = Rollbacks(root)
         self._clean()
 
     def put(self, directory: Path) -> str:
@@ -135,6 +138,10 @@ class DirectoryStore:
         return frozenset(
             name.removesuffix(".json") for name in _names(self._revoked) if _ID.fullmatch(name.removesuffix(".json"))
         )
+
+    def rollback(self, name: str) -> Rollback | None:
+        """The record of a name that was rolled back. Raises ``Corrupt``."""
+        return self._rollbacks.get(name)
 
     def _tombstone(self, block_id: str) -> Path:
         return self._revoked / f"{block_id}.json"

@@ -29,7 +29,15 @@ ENTRY_TYPE = "application/vnd.clonedna.audit+json"
 HEAD_TYPE = "application/vnd.clonedna.audit-head+json"
 START = "0" * 64
 Kind = Literal[
-    "requested", "granted", "revoked", "block_revoked", "derived_refused", "purged", "refused", "tombstone_received"
+    "requested",
+    "granted",
+    "revoked",
+    "block_revoked",
+    "derived_refused",
+    "purged",
+    "refused",
+    "tombstone_received",
+    "rolled_back",
 ]
 
 
