@@ -47,6 +47,7 @@ FACTORIES: dict[str, dict[str, str]] = {
     "engine": {"local": "clonedna.engine.local:open_engine", "vllm": "clonedna.engine.vllm:open_vllm"},
     "identity": {"git": "clonedna.sources.views:identity", "digest": "clonedna.trust.consents:identity_digest"},
     "secrets": {"patterns": "clonedna.sources.secrets:secret_in"},
+    "sandbox": {"bubblewrap": "clonedna.sandbox.trial:Sandboxes"},
     "signer": {"keyring": "clonedna.trust.keys:KeyRing"},
     "consents": {
         "self": "clonedna.trust.consents:SelfConsents",
@@ -184,6 +185,11 @@ class Parts:
         )  # fmt: skip
 
     @cached_property
+    def sandboxes(self) -> Any:
+        """Opens sandboxes, once their self-test has passed (``clonedna.sandbox.trial.Sandboxes``); its ``open`` is an ``OpenSandbox``."""
+        return factory("sandbox", "bubblewrap")()
+
+    @cached_property
     def signer(self) -> Signer:
         secret = self.settings.key_passphrase
         return factory("signer", "keyring")(
@@ -255,7 +261,10 @@ class Parts:
         from clonedna.evals.examination import Lent  # loads numpy
         from clonedna.mint.overlap import overlaps
 
-        return Lent(secret_in=factory("secrets", "patterns"), overlaps=overlaps, layer_drift=factory("drift", "local"))
+        return Lent(
+            secret_in=factory("secrets", "patterns"), overlaps=overlaps, layer_drift=factory("drift", "local"),
+            sandbox=self.sandboxes.open,
+        )  # fmt: skip
 
     async def check_adapter(self, base: str, directory: Path, examples: Sequence[Example]) -> Check:
         """Whether a fresh process loads the files with PEFT and gets the engine's logits; ``None`` inside says that it could not run."""

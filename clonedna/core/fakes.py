@@ -10,7 +10,7 @@ import base64
 import json
 import math
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,11 @@ from clonedna.core.errors import (
     ConsentMissing,
     InputError,
     NoSuchAuthor,
+    NotFound,
+    PathRefused,
+    SandboxUnavailable,
     SignatureInvalid,
+    TooLarge,
 )
 from clonedna.core.events import Emit
 from clonedna.core.model import (
@@ -43,6 +47,7 @@ from clonedna.core.model import (
     TokenLogprob,
 )  # fmt: skip
 from clonedna.core.people import Account
+from clonedna.core.sandbox import MOST_FILE, Ran, RunLimits
 from clonedna.core.seams import Trainer
 from clonedna.core.work import Collection, Found, Identity, Instruction, Repository, Span
 
@@ -364,3 +369,76 @@ class FakeRegistry:
 
     def revoke(self, block_id: str) -> None:
         self._manifests = [manifest for manifest in self._manifests if manifest.id != block_id]
+
+
+class FakeSandbox:
+    """Files in memory, and a few commands that are answered, not run: true, false, echo, cat, sleep, yes.
+
+    What ``python3`` would say is given to it: ``python`` hears the last word of the command line (a program, or its path) and the files.
+    """
+
+    tier = "fake"
+
+    def __init__(self, python: Callable[[str, dict[str, bytes], bytes], Ran] | None = None) -> None:
+        self.files: dict[str, bytes] = {}
+        self._python = python
+        self._open = True
+
+    async def exec(self, command: Sequence[str], *, stdin: bytes = b"", limits: RunLimits | None = None) -> Ran:
+        self._refuse_closed()
+        limits = limits or RunLimits()
+        match list(command):
+            case ["true"]:
+                return Ran(status=0, seconds=0.0)
+            case ["false"]:
+                return Ran(status=1, seconds=0.0)
+            case ["echo", *words]:
+                return self._said(" ".join(words) + "\n", limits)
+            case ["cat", *paths]:
+                return self._said("".join(self.read_file(path).decode() for path in paths) or stdin.decode(), limits)
+            case ["sleep", seconds]:
+                late = float(seconds) > limits.seconds
+                return Ran(status=None if late else 0, seconds=limits.seconds, stopped="time" if late else None)
+            case ["yes"]:
+                return self._said("y\n" * limits.output, limits)
+            case ["python3", *_, program] if self._python is not None:
+                return self._python(program, self.files, stdin)
+            case _:
+                return Ran(status=127, stderr=f"no such program: {command[0]}\n", seconds=0.0)
+
+    def read_file(self, path: str, *, most: int = MOST_FILE) -> bytes:
+        self._refuse_path(path)
+        if path not in self.files:
+            raise NotFound(f"there is no {path!r} in the workspace", "check the name")
+        if len(self.files[path]) > most:
+            raise TooLarge(f"{path!r} has more than {most} bytes", "ask for a larger bound")
+        return self.files[path]
+
+    def write_file(self, path: str, data: bytes, *, most: int = MOST_FILE) -> None:
+        self._refuse_path(path)
+        if len(data) > most:
+            raise TooLarge(f"{path!r} would have more than {most} bytes", "write a smaller file")
+        self.files[path] = data
+
+    def close(self) -> None:
+        self._open = False
+
+    def _refuse_closed(self) -> None:
+        if not self._open:
+            raise NotFound("this sandbox is closed", "open another")
+
+    def _refuse_path(self, path: str) -> None:
+        self._refuse_closed()
+        if "\0" in path or any(part in ("", ".", "..") for part in path.split("/")):
+            raise PathRefused(f"{path!r} is no path below the workspace", "write it like 'folder/file.py'")
+
+    @staticmethod
+    def _said(text: str, limits: RunLimits) -> Ran:
+        if len(text) > limits.output:
+            return Ran(status=None, stdout=text[: limits.output], seconds=0.0, stopped="output")
+        return Ran(status=0, stdout=text, seconds=0.0)
+
+
+async def no_sandbox() -> FakeSandbox:
+    """An ``OpenSandbox`` of a machine that cannot hold one."""
+    raise SandboxUnavailable("bubblewrap is not installed", "make setup-system")

@@ -7,7 +7,7 @@ All methods raise ``clonedna.core.errors.DnaError`` only.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -26,6 +26,7 @@ from clonedna.core.model import (
     StepLoss,
 )
 from clonedna.core.people import Account
+from clonedna.core.sandbox import MOST_FILE, Ran, RunLimits
 from clonedna.core.work import Collection, Found, Identity, Instruction, Repository, Span
 
 
@@ -259,3 +260,35 @@ class Consents(Protocol):
     def check(self, record: ConsentRecord, use: str) -> None:
         """Raises ConsentMissing when ``record`` does not cover ``use`` (mint, serve, share)."""
         ...
+
+
+class Sandbox(Protocol):
+    """A workspace of files, and the only place where code that a model or a stranger wrote may run. What it says is data.
+
+    ``tier``: which kind of confinement passed its self-test here.
+    """
+
+    tier: str
+
+    async def exec(self, command: Sequence[str], *, stdin: bytes = b"", limits: RunLimits | None = None) -> Ran:
+        """Run ``command`` in the workspace; all its processes have ended when this returns, is cancelled, or its asker dies.
+
+        Raises SandboxUnavailable (nothing ran); NotFound once it is closed. A program that is not there ends with status 127.
+        """
+        ...
+
+    def read_file(self, path: str, *, most: int = MOST_FILE) -> bytes:
+        """A plain file of the workspace. Raises NotFound, PathRefused (outside, a link, no plain file), TooLarge (over ``most`` bytes)."""
+        ...
+
+    def write_file(self, path: str, data: bytes, *, most: int = MOST_FILE) -> None:
+        """Put a file into the workspace, with the folders on the way. Raises PathRefused, TooLarge."""
+        ...
+
+    def close(self) -> None:
+        """Remove the workspace. Again changes nothing."""
+        ...
+
+
+OpenSandbox = Callable[[], Awaitable[Sandbox]]
+"""A sandbox with an empty workspace. Raises SandboxUnavailable, with what is missing, where this machine cannot hold one."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from clonedna.core.block import EvalSummary, Evaluation, Measure, Recipe, not_available
 from clonedna.core.events import Emit, StageProgress, silent
-from clonedna.core.seams import Engine
+from clonedna.core.seams import Engine, OpenSandbox
 from clonedna.core.work import Pair
 from clonedna.evals.domains import domain_accuracy, domain_gains
 from clonedna.evals.drift import LayerDrift, drift_measures
@@ -48,12 +48,13 @@ class Lent:
     """What ``app`` lends of the parts; an instrument whose part is not lent says that its measure is not available.
 
     ``secret_in``: the kind of secret in a text, or ``None``. ``overlaps``: how each of some pairs stands among others. ``layer_drift``:
-    sizes of what the adapter in a directory adds to the engine's base.
+    sizes of what the adapter in a directory adds to the engine's base. ``sandbox``: opens one; it says why where this machine has none.
     """
 
     secret_in: Callable[[str], str | None]
     overlaps: Overlaps | None = None
     layer_drift: LayerDrift | None = None
+    sandbox: OpenSandbox | None = None
 
 
 Instrument = Callable[[Subject, Lent], Awaitable[Evaluation]]

@@ -25,7 +25,14 @@ INSIDE_UID = 1000
 
 
 def arguments(
-    bwrap: str, command: Sequence[str], *, workspace: Path, python: Path | None, scratch: int, shared: bool = False, root: Path = Path("/")
+    bwrap: str,
+    command: Sequence[str],
+    *,
+    workspace: Path,
+    python: Path | None,
+    scratch: int,
+    shared: bool = False,
+    root: Path = Path("/"),
 ) -> list[str]:
     """The whole command line. ``python``: where bubblewrap finds a Python installation that is shown at ``/python`` (``shared``: with a
     library of its own); ``None``: the one in ``/usr``. ``root``: where ``/usr`` is.

@@ -54,7 +54,9 @@ class Setup:
 def find_setup() -> Setup:
     """Raises ``SandboxUnavailable`` where there is no bubblewrap, or nobody to become."""
     if sys.platform != "linux":
-        raise SandboxUnavailable("a sandbox needs Linux", "run this on Linux, or in a Linux container that allows user namespaces")
+        raise SandboxUnavailable(
+            "a sandbox needs Linux", "run this on Linux, or in a Linux container that allows user namespaces"
+        )
     bwrap = shutil.which("bwrap")
     if bwrap is None:
         raise SandboxUnavailable("bubblewrap is not installed", NEXT_STEP)

@@ -26,7 +26,7 @@ _MOST_PATH, _MOST_PARTS = 1000, 30
 class _OpenHow(ctypes.Structure):
     """``struct open_how`` of ``openat2(2)``."""
 
-    _fields_ = [("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64)]  # noqa: RUF012
+    _fields_ = [("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64)]
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -163,7 +163,8 @@ def _named(path: str) -> Generator[None]:
                 raise NotFound(f"there is no {path!r} in the workspace", "check the name") from None
             case errno.ENOSYS | errno.EPERM if error.filename == path:
                 raise SandboxUnavailable(
-                    "this system has no openat2 (Linux 5.6 or newer), so files of a sandbox cannot be read safely", "use a newer kernel"
+                    "this system has no openat2 (Linux 5.6 or newer), so files of a sandbox cannot be read safely",
+                    "use a newer kernel",
                 ) from None
             case _:
                 raise PathRefused(f"{path!r}: {error.strerror}", "name a plain file below the workspace") from None

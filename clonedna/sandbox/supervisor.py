@@ -86,7 +86,7 @@ class Run:
         if self.child == 0:
             try:
                 self._become(theirs, parent)
-            except BaseException as error:  # noqa: BLE001 - this process must end here, whatever it was
+            except BaseException as error:
                 os.write(pipes["failure"][write], f"{type(error).__name__}: {error}".encode())
             os._exit(127)
         for fd in (*theirs.values(), pipes["failure"][write]):
@@ -118,7 +118,7 @@ class Run:
             os.dup2(fd, number, inheritable=True)
         for name in ("SIGPIPE", "SIGINT"):
             signal.signal(getattr(signal, name), signal.SIG_DFL)
-        os.execve(order["command"][0], order["command"], {})
+        os.execve(order["command"][0], order["command"], {})  # noqa: S606 - bubblewrap, with an empty environment
 
     def watch(self) -> None:
         """Until the command has ended, a bound is met, or our own input ends."""
@@ -197,7 +197,7 @@ class Run:
             try:
                 _drop(self.order["uid"])
                 resource.prlimit(inside, resource.RLIMIT_NPROC, (most, most))
-            except BaseException:  # noqa: BLE001 - this process must end here, whatever it was
+            except BaseException:
                 os._exit(1)
             os._exit(0)
         if os.waitpid(helper, 0)[1] == 0:
@@ -268,7 +268,9 @@ class Run:
     def result(self) -> dict[str, Any]:
         if self.stopped is None and self.status is None and not self.failed:
             said = self.heard["stderr"].decode("utf-8", "replace").strip().splitlines()
-            if said and said[-1].startswith("bwrap: execvp "):  # nothing else has run yet, so these are bubblewrap's own words
+            if said and said[-1].startswith(
+                "bwrap: execvp "
+            ):  # nothing else has run yet, so these are bubblewrap's own words
                 self.status = 127
             else:
                 self.failed = said[-1][:300] if said else "bubblewrap ended without a word"

@@ -174,7 +174,11 @@ def _python(program: str, *words: object) -> list[str]:
 def _baits(uid: int | None) -> Generator[_Baits]:
     """A secret that all may read, a folder that whoever is inside owns, and two doors that anybody may knock at."""
     name = f"clonedna-{secrets.token_hex(8)}"
-    with tempfile.TemporaryDirectory(prefix="clonedna-bait-") as place, socket.socket() as tcp, socket.socket(socket.AF_UNIX) as abstract:
+    with (
+        tempfile.TemporaryDirectory(prefix="clonedna-bait-") as place,
+        socket.socket() as tcp,
+        socket.socket(socket.AF_UNIX) as abstract,
+    ):
         file, folder, secret = Path(place, "secret"), Path(place, "folder"), secrets.token_hex(16)
         file.write_text(secret)
         folder.mkdir()
