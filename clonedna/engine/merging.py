@@ -19,7 +19,7 @@ import math
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -151,7 +151,12 @@ def _modules(adapters: Sequence[Adapter]) -> list[str]:
             f"the adapters cover modules in different numbers of layers: {', '.join(f'{n} {m}' for m, n in counts.items())}",
             "merge adapters that adapt a module in every layer",
         )
-    return sorted(shapes, key=lambda name: [int(bit) if bit.isdigit() else bit for bit in re.split(r"(\d+)", name)])
+    return in_order(shapes)
+
+
+def in_order(modules: Iterable[str]) -> list[str]:
+    """Names of modules in the order of a base: numbers as numbers."""
+    return sorted(modules, key=lambda name: [int(bit) if bit.isdigit() else bit for bit in re.split(r"(\d+)", name)])
 
 
 def _complete(spec: MergeSpec, ranks: Sequence[int]) -> MergeSpec:
