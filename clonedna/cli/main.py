@@ -13,7 +13,20 @@ from typing import Annotated, Any
 import typer
 
 from clonedna import __version__
-from clonedna.cli import archives, blocks, consent, evals, jobs, keys, merging, minting, people, profiles, serving
+from clonedna.cli import (
+    archives,
+    blocks,
+    consent,
+    evals,
+    jobs,
+    keys,
+    merging,
+    minting,
+    people,
+    profiles,
+    serving,
+    versions,
+)
 from clonedna.cli.context import State
 from clonedna.core.errors import DnaError
 
@@ -47,6 +60,7 @@ def common(
 
 minting.add_to(app)
 blocks.add_to(app)
+versions.add_to(app)
 evals.add_to(app)
 archives.add_to(app)
 merging.add_to(app)
