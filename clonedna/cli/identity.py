@@ -1,0 +1,148 @@
+"""`dna eval --identity`: the matrix as a table, what it says in numbers and in words, and where the pictures are."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clonedna.cli.context import State, print_json, printable, table, tell
+
+if TYPE_CHECKING:
+    from clonedna.app.identity_report import IdentityReport
+    from clonedna.core.block import Measure
+
+NAMED_UP_TO = 6  # people whose names fit above the columns of a terminal; beyond it they are numbered
+NAME_CHARACTERS = 14
+
+
+def identity(
+    state: State, references: list[str], *, out: Path | None, controls: bool, as_json: bool, unsafe: bool = False
+) -> None:
+    """Compare the blocks and show whose style each is. Ctrl-C leaves at once; given again, controls go on where they stood."""
+    import anyio
+
+    from clonedna.app.identity import Identifying
+    from clonedna.app.identity_report import files_of
+    from clonedna.app.workspace import write_atomic
+    from clonedna.cli.progress import listener
+    from clonedna.core.errors import InputError
+    from clonedna.core.events import silent
+
+    if out is not None and out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file", "give a folder for --out; it is made when it is not there")
+
+    async def work(listen: Any) -> tuple[IdentityReport, Path]:
+        try:
+            return await Identifying(state.parts, listen).identify(references, controls=controls, unsafe=unsafe)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await state.parts.close()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    if as_json:
+        report, folder = anyio.run(work, silent)
+    else:
+        with listener(False) as listen:
+            report, folder = anyio.run(work, listen)
+    if out is not None:
+        for name, data in files_of(report).items():
+            write_atomic(out / name, data)
+        folder = out
+    if as_json:
+        print_json({"report": report, "folder": str(folder)})
+    else:
+        show(report, folder)
+
+
+def _stop(signum: int, frame: Any) -> None:
+    from clonedna.app.jobs import stop_now
+
+    stop_now("\nerror[interrupted]: nothing is half-written\n  next: the same command goes on where it stood\n")
+
+
+def show(report: IdentityReport, folder: Path) -> None:
+    """Matrix, shares, people, remarks, verdict, pictures."""
+    found = report.identified
+    numbered = len(found.people) > NAMED_UP_TO
+    names = [_short(one.person.name) for one in found.people]
+    heads = [str(j + 1) for j in range(len(names))] if numbered else names
+    rows: list[list[str]] = []
+    for i, block in enumerate(found.blocks):
+        cells = [_cell(found.matrix[i][j], i in one.person.own, one.best == i) for j, one in enumerate(found.people)]
+        rows.append([block, *cells])
+    table(
+        "gain over the base on held-out code, nats a token: rows are blocks, columns are people",
+        ["block", *heads],
+        rows,
+        whole=1,
+    )
+    tell("[ ] a person's own block   * explains this person best")
+    print()
+    rows = []
+    for j, one in enumerate(found.people):
+        name = f"{j + 1} {one.person.name}" if numbered else one.person.name
+        second = "" if one.runner_up is None else f" ({found.blocks[one.runner_up]})"
+        rows.append(
+            [
+                name, f"{one.n_files}/{one.n_spans}", _signed(one.gain), _signed(one.margin) + second, _share(one.files),
+                _share(one.spans), _signed(one.control) if report.controls else "-",
+            ]
+        )  # fmt: skip
+    heads = ["person", "files/spans", "own gain", "over the best other", "files", "spans", "over control"]
+    table("", heads, rows)
+    print()
+    shown = (("people", _share), ("files", _share), ("spans", _share), ("mrr", _plain))
+    rows = []
+    for what, form in shown:
+        measure = found.measures[f"identification.{what}"]
+        chance = found.chance.get(f"identification.{what}")
+        lucky = "" if chance is None else f"{chance:.0%}" if form is _share else f"{chance:.2f}"
+        title = "mean reciprocal rank" if what == "mrr" else f"{what} identified"
+        rows.append([title, form(measure), lucky, str(measure.n or "")])
+    for what in ("people", "files"):
+        measure = found.measures[f"identification.p_{what}"]
+        value = f"p = {measure.value:.2g}" if measure.value is not None else _plain(measure)
+        rows.append([f"by lot ({what})", value, "", ""])
+    table("", ["", "value [95 %]", "chance", "n"], rows)
+    for remark in report.remarks:
+        tell(f"note: {printable(remark)}")
+    for one in found.people:
+        if report.controls and one.control.value is None:
+            tell(f"note: no gain over a control for {printable(one.person.name)}: {printable(one.control.how)}")
+    sys.stdout.flush()
+    tell(f"\n{printable(found.verdict.text)}.\npictures and figures: {folder}")
+
+
+def _cell(gain: float | None, own: bool, best: bool) -> str:
+    if gain is None:
+        return "n/a"
+    text = f"{gain:+.3f}"
+    return f"{'[' if own else ' '}{text}{']' if own else ' '}{'*' if best else ' '}"
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= NAME_CHARACTERS else f"{name[: NAME_CHARACTERS - 1]}…"
+
+
+def _signed(measure: Measure) -> str:
+    if measure.value is None:
+        return "n/a"
+    interval = f" [{measure.ci95[0]:+.3f}, {measure.ci95[1]:+.3f}]" if measure.ci95 else ""
+    return f"{measure.value:+.3f}{interval}"
+
+
+def _share(measure: Measure) -> str:
+    if measure.value is None:
+        return "n/a"
+    interval = f" [{measure.ci95[0]:.0%}, {measure.ci95[1]:.0%}]" if measure.ci95 else ""
+    return f"{measure.value:.0%}{interval}"
+
+
+def _plain(measure: Measure) -> str:
+    if measure.value is None:
+        return f"not available: {measure.how}"
+    interval = f" [{measure.ci95[0]:.2f}, {measure.ci95[1]:.2f}]" if measure.ci95 else ""
+    return f"{measure.value:.2f}{interval}"
