@@ -8,7 +8,7 @@ from functools import cache
 from importlib import import_module
 
 from tree_sitter import Language as Grammar
-from tree_sitter import Parser
+from tree_sitter import Parser, Tree
 
 from clonedna.core.work import Language
 
@@ -92,3 +92,20 @@ def parser_of(grammar: str) -> Parser:
     """The parser of a grammar given as ``module:function``."""
     module, _, attribute = grammar.partition(":")
     return Parser(Grammar(getattr(import_module(module), attribute)()))  # pyright: ignore[reportDeprecated]
+
+
+def parse(language: Language, text: str) -> Tree | None:
+    """The syntax tree of a text (its bytes are those of UTF-8), with error nodes where it is not of the language; ``None`` when no
+    grammar is here. Where a language has several grammars, the first that reads it whole, else the first.
+    """
+    trees = (
+        parser_of(one.grammar).parse(text.encode("utf-8", "replace"))
+        for one in reversed(ENTRIES)
+        if one.language == language
+    )
+    first: Tree | None = None
+    for tree in trees:
+        if not tree.root_node.has_error:
+            return tree
+        first = first or tree
+    return first
