@@ -47,6 +47,7 @@ FACTORIES: dict[str, dict[str, str]] = {
     "engine": {"local": "clonedna.engine.local:open_engine", "vllm": "clonedna.engine.vllm:open_vllm"},
     "identity": {"git": "clonedna.sources.views:identity", "digest": "clonedna.trust.consents:identity_digest"},
     "secrets": {"patterns": "clonedna.sources.secrets:secret_in"},
+    "syntax": {"trees": "clonedna.sources.languages:parse"},
     "sandbox": {"bubblewrap": "clonedna.sandbox.trial:Sandboxes"},
     "signer": {"keyring": "clonedna.trust.keys:KeyRing"},
     "consents": {
@@ -262,7 +263,8 @@ class Parts:
         from clonedna.mint.overlap import overlaps
 
         return Lent(
-            secret_in=factory("secrets", "patterns"), overlaps=overlaps, layer_drift=factory("drift", "local"),
+            secret_in=factory("secrets", "patterns"), parse=factory("syntax", "trees"), overlaps=overlaps,
+            layer_drift=factory("drift", "local"),
             sandbox=self.sandboxes.open,
         )  # fmt: skip
 

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from clonedna.core.merge import MergeRecord
 from clonedna.core.model import BaseInfo, LoraSpec
+from clonedna.core.style import StyleReport
 from clonedna.core.value import Value
 from clonedna.core.work import Identity, Refusal, Repository
 
@@ -124,6 +125,7 @@ class Evaluation(Value):
     spans: tuple[EvalSpan, ...] = ()
     losses: tuple[float, ...] = ()
     validation_losses: tuple[float, ...] = ()
+    style: StyleReport | None = None
     domains: tuple[DomainGain, ...] = ()
     drift: DriftReport | None = None
 

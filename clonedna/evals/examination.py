@@ -22,6 +22,7 @@ from clonedna.evals.latency import latency
 from clonedna.evals.leakage import Overlaps, leakage
 from clonedna.evals.likelihood import file_of, likelihood_measures, score_pairs
 from clonedna.evals.memorisation import memorisation
+from clonedna.evals.style_trees import Parse
 from clonedna.evals.tool_calls import tool_calls
 
 
@@ -47,11 +48,12 @@ class Subject:
 class Lent:
     """What ``app`` lends of the parts; an instrument whose part is not lent says that its measure is not available.
 
-    ``secret_in``: the kind of secret in a text, or ``None``. ``overlaps``: how each of some pairs stands among others. ``layer_drift``:
+    ``secret_in``: the kind of secret in a text, or ``None``. ``parse``: a text's syntax tree. ``overlaps``: how each of some pairs stands among others. ``layer_drift``:
     sizes of what the adapter in a directory adds to the engine's base. ``sandbox``: opens one; it says why where this machine has none.
     """
 
     secret_in: Callable[[str], str | None]
+    parse: Parse | None = None
     overlaps: Overlaps | None = None
     layer_drift: LayerDrift | None = None
     sandbox: OpenSandbox | None = None
