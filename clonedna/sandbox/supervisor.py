@@ -292,7 +292,7 @@ def _bounds(order: ORDER) -> dict[int, int]:
     """Of each process. A core limit of 1 (not 0) also keeps a core handler from being started, see core(5)."""
     return {
         resource.RLIMIT_CORE: 1, resource.RLIMIT_CPU: int(order["seconds"]) + 2, resource.RLIMIT_FSIZE: order["file"],
-        resource.RLIMIT_NOFILE: 128, resource.RLIMIT_AS: 2 * order["memory"] + (256 << 20), resource.RLIMIT_MEMLOCK: 1 << 16,
+        resource.RLIMIT_NOFILE: 128, resource.RLIMIT_STACK: 8 << 20, resource.RLIMIT_AS: 2 * order["memory"] + (256 << 20), resource.RLIMIT_MEMLOCK: 1 << 16,
         resource.RLIMIT_MSGQUEUE: 0, resource.RLIMIT_SIGPENDING: 256, resource.RLIMIT_NICE: 0, resource.RLIMIT_RTPRIO: 0,
     }  # fmt: skip
 

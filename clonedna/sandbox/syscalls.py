@@ -7,6 +7,8 @@ system calls newer than the list was made for do not exist (``ENOSYS``), nor do 
 from __future__ import annotations
 
 import errno
+import os
+import stat
 import struct
 import sys
 import tempfile
@@ -36,6 +38,8 @@ NEWEST = 450
 """The last system call number that was looked at; from 424 on the numbers are those of every architecture."""
 
 _CLONE_NEW = (0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000)
+_MODE_AT = {"chmod": 1, "fchmod": 1, "fchmodat": 2, "mkdir": 1, "mkdirat": 2, "creat": 1}
+"""Which argument is a mode that could make a file run as its owner or group."""
 _TIOCSTI, _TIOCLINUX, _AF_UNIX, _PR_SET_DUMPABLE, _LOW = 0x5412, 0x541C, 1, 4, 0xFFFFFFFF
 
 
@@ -63,6 +67,16 @@ def filters() -> tuple[bytes, bytes]:
         made.add_rule(
             refused, _number(seccomp, "prctl"), seccomp.Arg(0, seccomp.MASKED_EQ, _LOW, _PR_SET_DUMPABLE)
         )  # the watchdog must be able to read a process
+        for bit in (stat.S_ISUID, stat.S_ISGID):
+            for name, at in _MODE_AT.items():
+                made.add_rule(refused, _number(seccomp, name), seccomp.Arg(at, seccomp.MASKED_EQ, bit, bit))
+            for name, at in (("open", 1), ("openat", 2)):  # the mode counts only where a file is made
+                for flag in (os.O_CREAT, os.O_TMPFILE):
+                    made.add_rule(
+                        refused, _number(seccomp, name), seccomp.Arg(at, seccomp.MASKED_EQ, flag, flag),
+                        seccomp.Arg(at + 1, seccomp.MASKED_EQ, bit, bit),
+                    )  # fmt: skip
+        made.add_rule(unknown, _number(seccomp, "openat2"))  # its mode is in memory
         with tempfile.TemporaryFile() as file:
             made.export_bpf(file)
             file.seek(0)

@@ -108,18 +108,28 @@ def _inside(at: int, name: str, depth: int) -> list[tuple[int, int]]:
 
 
 def standing(pid: int) -> dict[str, str]:
-    """What the kernel says of a process: user, capabilities, filters, names of its environment, which namespaces are not our own."""
+    """What the kernel says of a process: user, capabilities, filters, tracer, personality, scheduling, namespaces (and which are not our
+    own), mounts, open files, bounds, names of its environment.
+    """
+    place = f"/proc/{pid}"
     found: dict[str, str] = {}
-    with open(f"/proc/{pid}/status") as file:
-        for line in file:
-            name, _, value = line.partition(":")
-            if name in ("Uid", "Gid", "CapPrm", "CapEff", "CapBnd", "NoNewPrivs", "Seccomp"):
-                found[name] = value.split()[0]
-    apart = [
-        kind
-        for kind in ("user", "pid", "net", "ipc", "uts", "mnt")
-        if os.stat(f"/proc/{pid}/ns/{kind}").st_ino != os.stat(f"/proc/self/ns/{kind}").st_ino
-    ]
-    with open(f"/proc/{pid}/environ", "rb") as file:
-        names = [entry.partition(b"=")[0].decode("ascii", "replace") for entry in file.read().split(b"\0") if entry]
-    return {**found, "environment": " ".join(names), "namespaces": " ".join(apart)}
+    for line in _text(f"{place}/status").splitlines():
+        name, _, value = line.partition(":")
+        if name in ("Uid", "Gid", "CapPrm", "CapEff", "CapBnd", "NoNewPrivs", "Seccomp", "TracerPid"):
+            found[name] = value.split()[0]
+    kinds = ("user", "pid", "net", "ipc", "uts", "mnt")
+    spaces = {kind: os.stat(f"{place}/ns/{kind}").st_ino for kind in kinds}
+    words = _text(f"{place}/stat").rpartition(")")[2].split()
+    fds = sorted(os.readlink(f"{place}/fd/{fd}") for fd in os.listdir(f"{place}/fd"))
+    return {
+        **found, "namespaces": " ".join(k for k in kinds if spaces[k] != os.stat(f"/proc/self/ns/{k}").st_ino),
+        "spaces": str(spaces), "personality": _text(f"{place}/personality").strip(), "nice": words[16], "policy": words[38],
+        "mounts": _text(f"{place}/mountinfo"), "root": os.readlink(f"{place}/root"), "files": "\n".join(fds),
+        "bounds": _text(f"{place}/limits"),
+        "environment": " ".join(e.partition("=")[0] for e in _text(f"{place}/environ").split("\0") if e),
+    }  # fmt: skip
+
+
+def _text(path: str) -> str:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read()
