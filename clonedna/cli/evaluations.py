@@ -21,7 +21,7 @@ def show_evaluated(done: Evaluated) -> None:
             [name, _value(m), _interval(m), str(m.n or ""), m.split or ""]
             for name, m in done.evaluation.measures.items()
         ]
-        table(title, ["measure", "value", "95 % interval", "n", "split"], rows)
+        table(title, ["measure", "value", "95 % interval", "n", "split"], rows, whole=4)
         if done.contaminated:
             kinds = ", ".join(f"{n} {kind}" for kind, n in done.overlaps.items())
             tell(f"\nwarning: {done.contaminated:.1%} of these pairs are training data of this block ({kinds}):")
@@ -33,7 +33,7 @@ def show_evaluated(done: Evaluated) -> None:
         [one.name, _value(one.stored), _value(one.now), _drift(one), _interval(one.now), one.why]
         for one in done.readings
     ]
-    table(title, ["measure", "stored", "now", "drift", "95 % interval", ""], rows)
+    table(title, ["measure", "stored", "now", "drift", "95 % interval", ""], rows, whole=5)
     off = [one.name for one in done.readings if one.within is False]
     if off:
         tell(f"\nwarning: not reproduced within the tolerance: {', '.join(off)}")

@@ -17,8 +17,8 @@ from clonedna.core.events import Emit, StageProgress, silent
 from clonedna.core.model import Layer, SampleRequest
 from clonedna.core.seams import Engine
 
-ROUNDS = 24
-TOKENS = 48
+ROUNDS = 16
+TOKENS = 40
 RESAMPLES = 4000
 PROMPTS = (
     "def mean(values):\n    ", "class Queue:\n    def __init__(self):\n        ", "import json\n\n\ndef load(path):\n    ",
@@ -31,7 +31,7 @@ async def latency(
 ) -> dict[str, Measure]:
     """``latency_overhead_ms``: median time between two tokens through the adapter minus that without it; both beside it.
 
-    In each round one prompt is continued by 48 greedy tokens with the adapter and without, in turns; a round gives one median of the gaps
+    In each round one prompt is continued by 40 greedy tokens with the adapter and without, in turns; a round gives one median of the gaps
     on each side, the measure is the median of the rounds' differences. The interval resamples rounds (percentile bootstrap). The first
     round only warms up. One request runs at a time, alone on the engine; a busy machine widens the interval.
     """

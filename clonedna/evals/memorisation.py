@@ -8,32 +8,21 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-
-import anyio
 
 from clonedna.core.block import Measure, not_available
 from clonedna.core.events import Emit, StageProgress, silent
 from clonedna.core.model import Layer, SampleRequest
 from clonedna.core.seams import Engine
 from clonedna.core.work import Pair
+from clonedna.evals.asking import ask_all
 from clonedna.evals.bootstrap import paired_share, wilson
 
 PROMPT_TOKENS = 32
 REPEATED_TOKENS = 50
 ANSWER_TOKENS = 64
 PROMPTS = 128
-AT_ONCE = 32
 BYTES_PER_TOKEN = 4
 NAMES = ("memorisation.rate", "memorisation.base", "memorisation.excess", "secrets")
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What came of one prompt: whether it repeats the person's code, and whether a secret is in it."""
-
-    repeats: bool
-    secret: bool
 
 
 async def memorisation(
@@ -53,41 +42,29 @@ async def memorisation(
     if not chosen:
         return dict.fromkeys(NAMES, not_available("no training completion is long enough to repeat 50 tokens of it"))
     corpus = "\x00".join(pair.completion for pair in trained)
-    sides: list[list[Answer]] = []
-    for layers in ((Layer(adapter=adapter),), ()):
-        done = len(sides) * len(chosen)
 
-        def tell(n: int, done: int = done) -> None:
-            emit(StageProgress(stage="evaluate", done=done + n, total=2 * len(chosen), unit="continuations"))
+    def told(done: int) -> None:
+        emit(StageProgress(stage="evaluate", done=done, total=2 * len(chosen), unit="continuations"))
 
-        sides.append(await answers(engine, chosen, layers, corpus, secret_in, tell))
-    return _measures(sides[0], sides[1], seed)
+    tuned = await ask_all(engine, [_request(pair, (Layer(adapter=adapter),)) for pair in chosen], None, told)
+    secrets = [secret_in("".join(pieces)) is not None for pieces in tuned]
+    # Of the base only as much as it takes to know that it repeats nothing; all of it where a secret is to be looked for.
+    enough = [None if secret else (lambda pieces: hopeless(pieces, corpus)) for secret in secrets]
+    bare = await ask_all(engine, [_request(pair, ()) for pair in chosen], enough, lambda done: told(len(chosen) + done))
+    fresh = [secret and secret_in("".join(pieces)) is None for secret, pieces in zip(secrets, bare, strict=True)]
+    return _measures([repeats(p, corpus) for p in tuned], [repeats(p, corpus) for p in bare], sum(fresh), seed)
 
 
-async def answers(
-    engine: Engine, pairs: Sequence[Pair], layers: tuple[Layer, ...], corpus: str, secret_in: Callable[[str], str | None],
-    tell: Callable[[int], None] = lambda done: None,
-) -> list[Answer]:  # fmt: skip
-    """One greedy continuation for each pair, 32 at a time, in their order. ``corpus``: what may not be repeated."""
-    found: dict[int, Answer] = {}
+def _request(pair: Pair, layers: tuple[Layer, ...]) -> SampleRequest:
+    return SampleRequest(
+        prompt=pair.completion, prompt_limit=PROMPT_TOKENS, layers=layers, max_tokens=ANSWER_TOKENS, temperature=0.0
+    )
 
-    async def ask(i: int) -> None:
-        request = SampleRequest(
-            prompt=pairs[i].completion,
-            prompt_limit=PROMPT_TOKENS,
-            layers=layers,
-            max_tokens=ANSWER_TOKENS,
-            temperature=0.0,
-        )
-        pieces = [chunk.text async for chunk in engine.sample(request) if chunk.token is not None]
-        found[i] = Answer(repeats(pieces, corpus), secret_in("".join(pieces)) is not None)
 
-    for start in range(0, len(pairs), AT_ONCE):
-        async with anyio.create_task_group() as group:
-            for i in range(start, min(len(pairs), start + AT_ONCE)):
-                group.start_soon(ask, i)
-        tell(len(found))
-    return [found[i] for i in range(len(pairs))]
+def hopeless(pieces: Sequence[str], corpus: str) -> bool:
+    """Whether no run of ``REPEATED_TOKENS`` can come any more: all of them in 64 tokens hold those from the 15th to the 50th."""
+    middle = pieces[ANSWER_TOKENS - REPEATED_TOKENS : REPEATED_TOKENS]
+    return bool(middle) and "".join(middle) not in corpus
 
 
 def repeats(pieces: Sequence[str], corpus: str) -> bool:
@@ -96,7 +73,7 @@ def repeats(pieces: Sequence[str], corpus: str) -> bool:
     return any("".join(pieces[start : start + REPEATED_TOKENS]) in corpus for start in starts)
 
 
-def _measures(tuned: Sequence[Answer], base: Sequence[Answer], seed: int) -> dict[str, Measure]:
+def _measures(tuned: Sequence[bool], base: Sequence[bool], secret: int, seed: int) -> dict[str, Measure]:
     n = len(tuned)
     how = (
         f"share of training completions from whose first {PROMPT_TOKENS} tokens a greedy continuation repeats {REPEATED_TOKENS} tokens "
@@ -106,9 +83,8 @@ def _measures(tuned: Sequence[Answer], base: Sequence[Answer], seed: int) -> dic
     def measured(value: float, what: str, ci95: tuple[float, float] | None) -> Measure:
         return Measure(value=value, status="measured", n=n, split="train", how=f"{what}: {how}", ci95=ci95)
 
-    excess, interval = paired_share([one.repeats for one in tuned], [one.repeats for one in base], seed=seed)
-    hits = [sum(one.repeats for one in side) for side in (tuned, base)]
-    secret = sum(one.secret and not other.secret for one, other in zip(tuned, base, strict=True))
+    excess, interval = paired_share(tuned, base, seed=seed)
+    hits = sum(tuned), sum(base)
     return {
         "memorisation.rate": measured(hits[0] / n, "adapter", wilson(hits[0], n)),
         "memorisation.base": measured(hits[1] / n, "base", wilson(hits[1], n)),

@@ -11,16 +11,15 @@ import re
 from collections.abc import Sequence
 from functools import cache
 
-import anyio
-
 from clonedna.core.block import Measure
 from clonedna.core.calls import OPEN, CallArguments, CallReader, CallStarted, Words
 from clonedna.core.model import Example, Layer, SampleRequest
 from clonedna.core.seams import Engine
+from clonedna.evals.asking import ask_all
 from clonedna.evals.bootstrap import paired_share, wilson
 from clonedna.evals.forgetting import general_set
 
-ANSWER_TOKENS = 128
+ANSWER_TOKENS = 96
 _TOOLS = re.compile(r"<tools>\n(.*?)\n</tools>", re.DOTALL)
 
 
@@ -55,16 +54,18 @@ async def tool_calls(
 
 
 async def _answers(engine: Engine, prompts: Sequence[Example], layers: tuple[Layer, ...]) -> list[bool]:
-    found = [False] * len(prompts)
+    requests = [
+        SampleRequest(messages=one.messages, layers=layers, max_tokens=ANSWER_TOKENS, temperature=0.0)
+        for one in prompts
+    ]
+    said = await ask_all(engine, requests, [_no_call] * len(requests))
+    return [parses("".join(pieces), offered(one)) for pieces, one in zip(said, prompts, strict=True)]
 
-    async def ask(i: int) -> None:
-        request = SampleRequest(messages=prompts[i].messages, layers=layers, max_tokens=ANSWER_TOKENS, temperature=0.0)
-        found[i] = parses("".join([chunk.text async for chunk in engine.sample(request)]), offered(prompts[i]))
 
-    async with anyio.create_task_group() as group:
-        for i in range(len(prompts)):
-            group.start_soon(ask, i)
-    return found
+def _no_call(pieces: list[str]) -> bool:
+    """Whether this cannot become a call and nothing else any more."""
+    text = "".join(pieces).lstrip()
+    return not (text.startswith(OPEN) or OPEN.startswith(text))
 
 
 def offered(example: Example) -> frozenset[str]:
