@@ -11,6 +11,7 @@ from pathlib import Path
 
 from clonedna.app.admission import admit
 from clonedna.app.evaluations import Evaluated, Evaluations
+from clonedna.app.identity_kept import forget
 from clonedna.app.parts import Parts, factory
 from clonedna.core.block import BlockRef, ConsentRecord, Evaluation, Manifest
 from clonedna.core.canonical import strict_json
@@ -108,6 +109,7 @@ class Blocks:
         self.parts.registry.forget(manifest.id)
         self.parts.store.delete(manifest.id)
         Evaluations(self.parts.settings.home).forget(manifest.id)
+        forget(self.parts.settings.home, manifest.id)
         status = "rejected" if manifest.gate.status == "rejected" else "registered"
         return BlockRef(name=manifest.name, version=manifest.version, id=manifest.id, status=status)
 

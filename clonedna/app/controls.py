@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clonedna.app.admission import admit
+from clonedna.app.identity_kept import root
 from clonedna.app.parts import Parts, factory
 from clonedna.app.workspace import Workspace, require_space, write_atomic
 from clonedna.core.block import ConsentRecord, Manifest, Measure, Recipe, not_available
@@ -252,21 +253,6 @@ def _held(folder: Path, block: Block) -> Generator[None]:
         except JobBusy as error:
             raise JobBusy(f"another process trains the control of {block}", "wait for it, then try again") from error
         yield
-
-
-def root(home: Path) -> Path:
-    return home / "identity"
-
-
-def forget(home: Path, block_id: str) -> None:
-    """Remove every control and every result that this block took part in; also what does not say whose it is."""
-    for folder in [*root(home).glob("controls/*"), *root(home).glob("results/*")]:
-        try:
-            concerned = block_id in strict_json((folder / "blocks.json").read_bytes())
-        except (OSError, ValueError, TypeError):
-            concerned = True
-        if concerned:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def note_of(control: Control | str, block: Block) -> Note:

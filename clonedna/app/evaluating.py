@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from clonedna import __version__
 from clonedna.app.admission import admit
+from clonedna.app.controls import control_gain
 from clonedna.app.evaluations import Evaluated, Evaluations
 from clonedna.app.parts import Parts, factory
 from clonedna.app.workspace import now
@@ -26,7 +27,7 @@ from clonedna.core.events import Emit, Note, StageFinished, StageStarted
 from clonedna.core.seams import Engine
 from clonedna.core.work import Pair
 from clonedna.evals.again import readings
-from clonedna.evals.examination import FULL, QUICK, Subject, examine
+from clonedna.evals.examination import FULL, QUICK, Subject, examine, joined
 from clonedna.evals.likelihood import file_of, likelihood_measures, score_pairs
 from clonedna.mint.overlap import overlaps
 
@@ -74,6 +75,9 @@ class Evaluating:
             seed=manifest.recipe.seed if seed is None else seed, emit=self.emit,
         )  # fmt: skip
         found = await examine(subject, self.parts.lent(), FULL if full else QUICK, emit=self.emit)
+        if full:
+            gain = await control_gain(self.parts, manifest, engine, adapter=adapter.id, emit=self.emit)
+            found = joined(found, Evaluation(measures={"identity.gain": gain}))
         stored = Evaluation.model_validate(strict_json((path / "eval.json").read_bytes()))
         compared = readings(stored, found, same_dtype=manifest.recipe.dtype in ("", engine.base.dtype))
         agree = [one.within for one in compared if one.within is not None]

@@ -8,7 +8,7 @@ loaded once, and so is each block.
                              /matrix.svg, .png, matrix-dark.svg, .png
 
 The digest is over the blocks' ids and whether controls were wanted. Numbers, names and digests stand there, no code; the results go
-when one of the blocks does (`clonedna.app.controls.forget`).
+when one of the blocks does (`clonedna.app.identity_kept`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from pathlib import Path
 
 import anyio
 
-from clonedna.app.controls import Block, Control, Controls, admit_block, measured_over, note_of, open_block, root
+from clonedna.app.controls import Block, Control, Controls, admit_block, measured_over, note_of, open_block
+from clonedna.app.identity_kept import root
 from clonedna.app.identity_report import IdentityReport, compared, files_of, remarks
 from clonedna.app.parts import Parts
 from clonedna.app.workspace import write_atomic

@@ -16,6 +16,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from clonedna.app.evaluations import Evaluations
+from clonedna.app.identity_kept import forget
 from clonedna.app.jobs import Jobs
 from clonedna.app.minting import Ordered
 from clonedna.app.parts import Parts, factory
@@ -176,6 +177,7 @@ class Revoking:
             (target / "pairs.jsonl").unlink(missing_ok=True)
         self.parts.store.delete(block_id)
         Evaluations(self.home).forget(block_id)
+        forget(self.home, block_id)
 
     def _finish_earlier(self) -> None:
         """Put away what a revocation that was killed left in the store."""

@@ -82,14 +82,14 @@ def tell(text: str) -> None:
 
 
 def table(title: str, columns: list[str], rows: list[list[str]], *, whole: int = 0) -> None:
-    """A table on stdout; cells are data, never markup. The first ``whole`` columns are never broken into lines."""
+    """A table on stdout; names and cells are data, never markup. The first ``whole`` columns are never broken into lines."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     made = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for i, column in enumerate(columns):
-        made.add_column(column, overflow="fold", no_wrap=i < whole)
+        made.add_column(Text(printable(column)), overflow="fold", no_wrap=i < whole)
     for row in rows:
         made.add_row(*(Text(printable(cell)) for cell in row))
     Console(soft_wrap=False).print(made)

@@ -42,9 +42,13 @@ def evaluate(
     ] = False,
     out: Annotated[Path | None, typer.Option("--out", help="With --identity: a folder for table and pictures.")] = None,
     controls: Annotated[
-        bool,
-        typer.Option("--controls", help="With --identity: also train a control block on the others' code for each."),
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--controls/--no-controls",
+            help="With --identity: also train a control on the others' code for each (the default; takes a training each).",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure a block again and show how far it is from what is stored.
@@ -55,16 +59,18 @@ def evaluate(
 
     state: State = context.obj
     if identity:
-        if full or pairs is not None or on is not None or seed is not None or unsafe:
-            raise InputError("--identity goes with --out, --controls and --json only", "leave the other options out")
+        if full or pairs is not None or on is not None or seed is not None:
+            raise InputError(
+                "--identity goes with --out, --no-controls, --unsafe and --json only", "leave the other options out"
+            )
         from clonedna.cli.identity import identity as show_identity
 
-        show_identity(state, references, out=out, controls=controls, as_json=as_json)
+        show_identity(state, references, out=out, controls=controls is not False, as_json=as_json, unsafe=unsafe)
         return
     if len(references) != 1:
         raise InputError(f"{len(references)} blocks; one is measured at a time", "compare several: dna eval --identity")
-    if out is not None or controls:
-        raise InputError("--out and --controls go with --identity", "leave them out")
+    if out is not None or controls is not None:
+        raise InputError("--out, --controls and --no-controls go with --identity", "leave them out")
     if full and pairs is not None:
         raise InputError("--full measures the block's own pairs", "leave out --full or --pairs")
     done = _run(state, references[0], full=full, pairs=pairs, on=on, seed=seed, unsafe=unsafe, as_json=as_json)

@@ -10,9 +10,13 @@ from typing import Any
 import anyio
 import pytest
 
-from clonedna.app.controls import Block, control_gain, draw, forget, open_block
+from clonedna.app.blocks import Blocks
+from clonedna.app.controls import Block, control_gain, draw, open_block
+from clonedna.app.evaluating import Evaluating
 from clonedna.app.identity import Identifying, held_out
+from clonedna.app.identity_kept import forget
 from clonedna.app.identity_report import IdentityReport
+from clonedna.app.revoking import Revoking
 from clonedna.core.errors import (
     BlockRejected,
     BlockRevoked,
@@ -284,6 +288,21 @@ def test_controls_and_results_go_with_a_block_that_took_part(four: FakeParts) ->
     assert all(bob not in one for one in left)
     assert not unnamed.exists()
     forget(home.parent / "no-such-home", bob)
+
+
+@pytest.mark.parametrize("how", ["removed", "revoked"])
+def test_nothing_is_kept_of_a_block_that_is_gone(four: FakeParts, how: str) -> None:
+    ask(four, "ada", "bob")
+    if how == "removed":
+        Blocks(four).remove("bob")
+    else:
+        Revoking(four).block("bob")
+    assert list((four.settings.home / "identity").glob("*/*")) == []
+
+
+def test_a_full_evaluation_of_one_block_measures_its_gain_over_a_control(four: FakeParts) -> None:
+    done = anyio.run(lambda: Evaluating(four, silent).examine("ada", full=True))
+    assert done.evaluation.measures["identity.gain"] == gain(four, "ada")
 
 
 def test_the_columns_are_what_is_left_of_each_persons_hold_out(four: FakeParts) -> None:
