@@ -27,7 +27,6 @@ from typing import Any
 
 import anyio
 
-from bench.attack_programs import PRELUDE, PROGRAMS
 from bench.common import say
 from clonedna.core.errors import DnaError
 from clonedna.core.sandbox import Ran, RunLimits
@@ -35,10 +34,14 @@ from clonedna.sandbox import bubblewrap
 from clonedna.sandbox.bubblewrap import BubblewrapSandbox, Setup, find_setup
 
 AT_ONCE = 4
-SMALL = RunLimits(seconds=4, memory=96 << 20, processes=16, disk=4 << 20, files=300, output=100_000, file=2 << 20, scratch=2 << 20)
+PRELUDE, *_PROGRAMS = (Path(__file__).parent / "attack_programs.txt").read_text("utf-8").split("\n### ")[1:]
+PROGRAMS = {name: program for name, _, program in (one.partition("\n") for one in _PROGRAMS)}
+SMALL = RunLimits(
+    seconds=4, memory=96 << 20, processes=16, disk=4 << 20, files=300, output=100_000, file=2 << 20, scratch=2 << 20
+)
 ALLOWED_FILES = (
-    "/dev/null", "/dev/tty", "/dev/pts/", "/dev/ptmx", "/dev/urandom", "/dev/shm", "/proc", "/usr/", "/python", "/workspace", "/tmp", "pipe:",
-    "user:[", "mnt:[", "net:[", "pid:[",
+    "/dev/null", "/dev/tty", "/dev/pts/", "/dev/ptmx", "/dev/urandom", "/dev/shm", "/proc", "/usr/", "/python", "/workspace", "/tmp",
+    "pipe:", "user:[", "mnt:[", "net:[", "pid:[",
 )  # fmt: skip
 
 
@@ -83,9 +86,18 @@ class Case:
 
 def host() -> dict[str, str]:
     """What no attack may change on this machine."""
-    places = ("/proc/sys/kernel/core_pattern", "/proc/sys/kernel/hostname", "/proc/sys/vm/overcommit_memory", "/proc/sys/kernel/modprobe")
+    places = (
+        "/proc/sys/kernel/core_pattern",
+        "/proc/sys/kernel/hostname",
+        "/proc/sys/vm/overcommit_memory",
+        "/proc/sys/kernel/modprobe",
+    )
     found = {place: Path(place).read_text() for place in places if os.access(place, os.R_OK)}
-    return found | {"mounts": _mounts(), "usr": str(Path("/usr/bin").stat().st_mtime_ns), "etc": str(Path("/etc").stat().st_mtime_ns)}
+    return found | {
+        "mounts": _mounts(),
+        "usr": str(Path("/usr/bin").stat().st_mtime_ns),
+        "etc": str(Path("/etc").stat().st_mtime_ns),
+    }
 
 
 def _mounts() -> str:
@@ -204,7 +216,8 @@ _JUDGES: dict[str, tuple[tuple[Callable[[Case], list[str]], ...], RunLimits]] = 
     "process.unreadable": ((is_stopped("unwatched", "memory", "time"),), SMALL),
     "resource.memory": ((is_stopped("memory"),), SMALL), "resource.memory_of_many": ((is_stopped("memory"),), SMALL),
     "resource.disk": ((is_stopped("disk"), stays_small), SMALL), "resource.disk_unlinked": ((is_stopped("disk"), stays_small), SMALL),
-    "resource.inodes": ((is_stopped("files"), stays_small), SMALL), "resource.deep": ((is_stopped("files", "unwatched"), stays_small), SMALL),
+    "resource.inodes": ((is_stopped("files"), stays_small), SMALL),
+    "resource.deep": ((is_stopped("files", "unwatched"), stays_small), SMALL),
     "resource.hidden_folder": ((is_stopped("unwatched", "disk"), stays_small), SMALL),
     "resource.output": ((is_stopped("output"),), SMALL), "resource.errors": ((is_stopped("output"),), SMALL),
     "resource.cpu": ((is_stopped("time"),), _FAST), "resource.sleep": ((is_stopped("time"),), _FAST),
@@ -261,7 +274,7 @@ async def attacked(attack: Attack, setup: Setup) -> list[str]:
     try:
         with world(setup.uid) as outside:
             outside.before = host()
-            program = f"{PRELUDE}{PROGRAMS[attack.name]}"
+            program = PRELUDE.partition("\n")[2] + PROGRAMS[attack.name]
             command = ["python3", "-I", "-S", "-c", program, json.dumps(outside.told())]
             ran, seen = await sandbox.observed(command, limits=attack.limits, look=attack.look)
             say(f"{attack.name}: {ran.seconds:.2f} s, status {ran.status}, stopped {ran.stopped}")
@@ -294,8 +307,8 @@ async def attack_all(setup: Setup, names: Sequence[str] = ()) -> dict[str, list[
 def naive(bwrap: str, command: Sequence[str], *, workspace: Path, **_: object) -> list[str]:
     """Bubblewrap as one first writes it: everything of the host to see, the workspace to write to, processes of its own."""
     return [
-        bwrap, "--dev-bind", "/", "/", "--unshare-pid", "--proc", "/proc", "--chdir", str(workspace), "--json-status-fd", "12", "--block-fd",
-        "13", "--", *command,
+        bwrap, "--dev-bind", "/", "/", "--unshare-pid", "--proc", "/proc", "--chdir", str(workspace), "--json-status-fd", "12",
+        "--block-fd", "13", "--", *command,
     ]  # fmt: skip
 
 
@@ -308,7 +321,12 @@ def plain_user() -> tuple[int, list[str], dict[str, str]] | str:
     for python in (Path(sys.executable).resolve(), Path("/usr/bin", version)):
         needed = (python, *map(Path, packages))
         if python.exists() and all(place.stat().st_mode & 0o005 for one in needed for place in (one, *one.parents)):
-            environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", "PYTHONPATH": ":".join(packages), "LC_ALL": "C.UTF-8"}
+            environment = {
+                "PATH": "/usr/local/bin:/usr/bin:/bin",
+                "HOME": "/tmp",
+                "PYTHONPATH": ":".join(packages),
+                "LC_ALL": "C.UTF-8",
+            }
             return uid, [str(python), "-B"], environment
     return "no Python that another user can run sees these packages"
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from clonedna.sandbox import descriptors
+
 WORKSPACE = "/workspace"
 PYTHON = "/python"
-FILTER_FDS = (10, 11)
-STATUS_FD, BLOCK_FD = 12, 13
 HARDENING = (
     "--die-with-parent", "--new-session", "--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts",
     "--unshare-cgroup-try", "--cap-drop", "ALL", "--disable-userns", "--clearenv",
@@ -49,9 +49,9 @@ def arguments(
     for place in ("/dev/shm", "/tmp"):  # noqa: S108 - places inside
         made += ["--size", str(scratch), "--tmpfs", place]
     made += ["--remount-ro", "/dev", "--bind", str(workspace), WORKSPACE, "--remount-ro", "/", "--chdir", WORKSPACE]
-    for fd in FILTER_FDS:
+    for fd in descriptors.FILTERS:
         made += ["--add-seccomp-fd", str(fd)]
-    return [*made, "--json-status-fd", str(STATUS_FD), "--block-fd", str(BLOCK_FD), "--", *command]
+    return [*made, "--json-status-fd", str(descriptors.STATUS), "--block-fd", str(descriptors.BLOCK), "--", *command]
 
 
 def environment(own_python: bool, shared: bool) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """One run: a small single-threaded process of its own that starts bubblewrap, watches it, ends it and says what came of it.
 
-Run as ``python -I -S -c 'import ...; main()'``; standard library only. It reads one line of JSON (``ORDER``) and prints one. The end of
+Run as ``python -I -S -c 'import ...; main()'``; standard library only. It reads one line of JSON (``Order``) and prints one. The end of
 its input ends the run: when whoever asked dies, so does everything. What runs inside is never uid 0: as root the child joins its cgroup,
 becomes the dedicated user for good, and only then takes its bounds and starts bubblewrap; this process stays what it was, out of reach
 of that user.
@@ -8,7 +8,7 @@ of that user.
 
 from __future__ import annotations
 
-import base64
+import binascii
 import ctypes
 import fcntl
 import json
@@ -18,10 +18,34 @@ import select
 import signal
 import sys
 import time
-from typing import Any, TypedDict
 
-from clonedna.sandbox import cgroups, watching
-from clonedna.sandbox.arguments import BLOCK_FD, FILTER_FDS, STATUS_FD
+from clonedna.sandbox import cgroups, descriptors, watching
+
+TYPE_CHECKING = False  # typing itself is not loaded: this process is to start fast
+if TYPE_CHECKING:
+    from typing import Any, TypedDict
+
+    class Order(TypedDict):
+        """``command``: bubblewrap's whole line; ``stdin``, ``filters``: base64; ``uid``: whom to become (as root); ``stage``: a folder to
+        show at another place that this user can reach; ``look``: say what the kernel says of the processes, at their first output.
+        """
+
+        command: list[str]
+        stdin: str
+        filters: list[str]
+        uid: int | None
+        stage: tuple[str, str] | None
+        workspace: str
+        cgroups: bool
+        look: bool
+        seconds: float
+        memory: int
+        processes: int
+        disk: int
+        files: int
+        output: int
+        file: int
+
 
 TICK = 0.05
 _SUBREAPER, _PDEATHSIG, _NO_NEW_PRIVS = 36, 1, 38
@@ -29,32 +53,10 @@ _NEW_MOUNTS, _PRIVATE, _BIND, _READ_ONLY = 0x00020000, 0x44000, 0x5000, 0x1027  
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class ORDER(TypedDict):
-    """``command``: bubblewrap's whole line; ``stdin``, ``filters``: base64; ``uid``: whom to become (as root); ``stage``: a folder to show
-    at another place that this user can reach; ``look``: say what the kernel says of the processes, at their first output.
-    """
-
-    command: list[str]
-    stdin: str
-    filters: list[str]
-    uid: int | None
-    stage: tuple[str, str] | None
-    workspace: str
-    cgroups: bool
-    look: bool
-    seconds: float
-    memory: int
-    processes: int
-    disk: int
-    files: int
-    output: int
-    file: int
-
-
 class Run:
     """The run of one order. ``watch`` until it has ended; then ``end`` it in any case."""
 
-    def __init__(self, order: ORDER) -> None:
+    def __init__(self, order: Order) -> None:
         self.order = order
         self.stopped: str | None = None
         self.failed = ""
@@ -65,7 +67,7 @@ class Run:
         self.heard = {"stdout": b"", "stderr": b"", "status": b"", "failure": b""}
         self.group = cgroups.make(order["memory"], order["processes"] + 8) if order["cgroups"] else None
         self.workspace = os.open(order["workspace"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self.given = base64.b64decode(order["stdin"])
+        self.given = binascii.a2b_base64(order["stdin"])
         self.began = time.monotonic()
 
     def start(self) -> None:
@@ -74,12 +76,13 @@ class Run:
         filters: list[int] = []
         for program in self.order["filters"]:
             filters.append(os.memfd_create("filter"))
-            os.write(filters[-1], base64.b64decode(program))
+            os.write(filters[-1], binascii.a2b_base64(program))
             os.lseek(filters[-1], 0, os.SEEK_SET)
         read, write = 0, 1
         theirs = {
             0: pipes["stdin"][read], 1: pipes["stdout"][write], 2: pipes["stderr"][write],
-            STATUS_FD: pipes["status"][write], BLOCK_FD: pipes["block"][read], **dict(zip(FILTER_FDS, filters, strict=True)),
+            descriptors.STATUS: pipes["status"][write], descriptors.BLOCK: pipes["block"][read],
+            **dict(zip(descriptors.FILTERS, filters, strict=True)),
         }  # fmt: skip
         parent = os.getpid()
         self.child = os.fork()
@@ -174,7 +177,7 @@ class Run:
                 self.stopped = self.stopped or "output"
             self.heard[name] += piece[:room]
             if self.order["look"] and not self.standing:
-                self.standing = [watching.standing(pid) for pid in sorted(watching.descendants(self.inside))]
+                self.standing = watching.standings(watching.descendants(self.inside))
                 self._close_input()
         else:
             self.heard[name] = (self.heard[name] + piece)[:10_000]
@@ -276,11 +279,15 @@ class Run:
                 self.failed = said[-1][:300] if said else "bubblewrap ended without a word"
         return {
             "status": None if self.stopped else self.status, "stopped": self.stopped, "failed": self.failed,
-            "stdout": base64.b64encode(self.heard["stdout"]).decode(), "stderr": base64.b64encode(self.heard["stderr"]).decode(),
+            "stdout": _text(self.heard["stdout"]), "stderr": _text(self.heard["stderr"]),
             "seconds": time.monotonic() - self.began, "standing": self.standing,
             "cgroup": self.group.version if self.group is not None else 0,
             "left": len(self.group.processes()) if self.group is not None else 0,
         }  # fmt: skip
+
+
+def _text(data: bytes) -> str:
+    return binascii.b2a_base64(data, newline=False).decode()
 
 
 def _objects(lines: bytes) -> list[dict[str, Any]]:
@@ -288,11 +295,12 @@ def _objects(lines: bytes) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines.splitlines(keepends=True) if line.endswith(b"\n")]
 
 
-def _bounds(order: ORDER) -> dict[int, int]:
+def _bounds(order: Order) -> dict[int, int]:
     """Of each process. A core limit of 1 (not 0) also keeps a core handler from being started, see core(5)."""
     return {
         resource.RLIMIT_CORE: 1, resource.RLIMIT_CPU: int(order["seconds"]) + 2, resource.RLIMIT_FSIZE: order["file"],
-        resource.RLIMIT_NOFILE: 128, resource.RLIMIT_STACK: 8 << 20, resource.RLIMIT_AS: 2 * order["memory"] + (256 << 20), resource.RLIMIT_MEMLOCK: 1 << 16,
+        resource.RLIMIT_NOFILE: 128, resource.RLIMIT_STACK: 8 << 20, resource.RLIMIT_AS: 2 * order["memory"] + (256 << 20),
+        resource.RLIMIT_MEMLOCK: 1 << 16,
         resource.RLIMIT_MSGQUEUE: 0, resource.RLIMIT_SIGPENDING: 256, resource.RLIMIT_NICE: 0, resource.RLIMIT_RTPRIO: 0,
     }  # fmt: skip
 
@@ -337,7 +345,7 @@ def _kill(pid: int) -> None:
 
 
 def main() -> None:
-    order: ORDER = json.loads(sys.stdin.buffer.readline())
+    order: Order = json.loads(sys.stdin.buffer.readline())
     _checked(_libc.prctl(_SUBREAPER, 1, 0, 0, 0))
     run = Run(order)
     try:

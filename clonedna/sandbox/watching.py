@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 DEEPEST = 60
 
@@ -105,6 +108,17 @@ def _inside(at: int, name: str, depth: int) -> list[tuple[int, int]]:
         raise Unwatched("a folder that cannot be read") from None
     except OSError:
         return []  # it is gone, or no folder any more
+
+
+def standings(pids: Iterable[int]) -> list[dict[str, str]]:
+    """``standing`` of each that is still there, in the order of their numbers."""
+    found: list[dict[str, str]] = []
+    for pid in sorted(pids):
+        try:
+            found.append(standing(pid))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
 
 
 def standing(pid: int) -> dict[str, str]:
