@@ -19,7 +19,7 @@ from typing import BinaryIO
 from clonedna.core.block import Manifest
 from clonedna.core.errors import BadReference
 from clonedna.core.seams import Signer
-from clonedna.store.blocks import LIMITS, verify_block
+from clonedna.store.blocks import ALLOWED, LIMITS, pictures_in, verify_block
 from clonedna.store.files import (
     CHUNK,
     closed_world,
@@ -34,7 +34,7 @@ from clonedna.store.files import (
 
 EPOCH = (1980, 1, 1, 0, 0, 0)
 MAX_DIRECTORY = 64 * 1024
-MAX_ARCHIVE = sum(LIMITS.values()) + MAX_DIRECTORY
+MAX_ARCHIVE = sum(ALLOWED.values()) + MAX_DIRECTORY
 # End of central directory record (PKWARE APPNOTE 4.3.16): magic, disk, first disk, entries here and in all, size, offset, comment length.
 _END = struct.Struct("<4s4H2LH")
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, struct.error)
@@ -45,14 +45,14 @@ def zip_block(directory: Path, out: Path) -> None:
 
     Raises ``BlockNotFound``, ``BlockCorrupt`` (the set of files; contents are not verified here), ``NoSpace``, ``Unavailable``.
     """
-    closed_world(directory, LIMITS, LIMITS)
+    closed_world(directory, LIMITS, ALLOWED)
     with replacing(out) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=False) as archive:
-        for name in sorted(LIMITS):
+        for name in sorted((*LIMITS, *pictures_in(directory))):
             info = zipfile.ZipInfo(name, EPOCH)
             info.create_system, info.external_attr = 3, (stat.S_IFREG | 0o644) << 16
             info.file_size = (directory / name).stat().st_size
             with archive.open(info, "w") as entry:
-                measure(directory / name, LIMITS[name], copy=entry)  # type: ignore[arg-type]
+                measure(directory / name, ALLOWED[name], copy=entry)  # type: ignore[arg-type]
 
 
 def unzip_block(archive: Path, out: Path, signer: Signer, *, expect_id: str | None = None) -> Manifest:
@@ -112,8 +112,8 @@ def _check_end(archive: str, file: BinaryIO) -> None:
     magic, disk, first, here, entries, length, offset, comment = _END.unpack(tail)
     if magic != b"PK\x05\x06" or disk or first or here != entries or comment:
         raise corrupt(archive, "does not end as an archive does")
-    if entries > len(LIMITS) or length > MAX_DIRECTORY:
-        raise corrupt(archive, f"{entries} entries, more than the {len(LIMITS)} files of a block")
+    if entries > len(ALLOWED) or length > MAX_DIRECTORY:
+        raise corrupt(archive, f"{entries} entries, more than the {len(ALLOWED)} files that a block can have")
     if offset + length + _END.size != size:
         raise corrupt(archive, "something stands before or behind the archive")
 
@@ -123,7 +123,7 @@ def _refusal(info: zipfile.ZipInfo) -> str | None:
 
     The size is only a claim, but zipfile never gives more bytes of an entry than it claims.
     """
-    if info.orig_filename not in LIMITS:
+    if info.orig_filename not in ALLOWED:
         return "not a file of a block"
     kind = stat.S_IFMT(info.external_attr >> 16)
     if info.is_dir() or kind not in (0, stat.S_IFREG):
@@ -134,6 +134,6 @@ def _refusal(info: zipfile.ZipInfo) -> str | None:
         return "compressed in a way that blocks are not"
     if info.compress_type == zipfile.ZIP_STORED and info.compress_size != info.file_size:
         return f"stored in {info.compress_size} bytes, but {info.file_size} long"
-    if info.file_size > LIMITS[info.filename]:
-        return f"{info.file_size} bytes, more than the {LIMITS[info.filename]} allowed"
+    if info.file_size > ALLOWED[info.filename]:
+        return f"{info.file_size} bytes, more than the {ALLOWED[info.filename]} allowed"
     return None

@@ -1,8 +1,9 @@
 """The block format: which files there are, the id over them, packing, signing, and verifying before anything is believed.
 
-A block is a directory of exactly the files in ``LIMITS``. ``manifest.json`` (canonical JSON) lists size and SHA-256 of every other file
-but ``signature.json``, its ``id`` is the digest of that list, and ``signature.json`` is a DSSE envelope over the manifest's exact bytes:
-no file can be changed, swapped, added or removed without a trusted key. What this cannot tell: whether what the signer says is true.
+A block is a directory of exactly the files in ``LIMITS``, and of those ``PICTURES`` of its model card that the manifest lists.
+``manifest.json`` (canonical JSON) lists size and SHA-256 of every other file but ``signature.json``, its ``id`` is the digest of that list,
+and ``signature.json`` is a DSSE envelope over the manifest's exact bytes: no file can be changed, swapped, added or removed without a
+trusted key. What this cannot tell: whether what the signer says is true.
 
 To make one: put all but manifest and signature into a directory, ``file_table`` and ``block_id``, ``pack``, ``sign_block``.
 """
@@ -40,6 +41,10 @@ LIMITS = {
     "sources.json": 64 * MB,
 }
 CONTENT = tuple(sorted(set(LIMITS) - {MANIFEST, SIGNATURE}))
+# What a block may have besides: pictures that its model card shows, PNG because every hub and viewer shows it and none runs it.
+PICTURES = {"plot-holdout.png": 2 * MB, "plot-style.png": 2 * MB, "plot-training.png": 2 * MB}
+ALLOWED = {**LIMITS, **PICTURES}
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def block_id(files: dict[str, FileEntry]) -> str:
@@ -49,8 +54,13 @@ def block_id(files: dict[str, FileEntry]) -> str:
 
 def file_table(directory: Path) -> dict[str, FileEntry]:
     """Size and SHA-256 of the files in ``directory`` that a manifest lists. Raises ``BlockCorrupt`` when one is missing or too many."""
-    closed_world(directory, CONTENT, LIMITS)
-    return {name: measure(directory / name, LIMITS[name]) for name in CONTENT}
+    closed_world(directory, CONTENT, ALLOWED)
+    return {name: measure(directory / name, ALLOWED[name]) for name in (*CONTENT, *pictures_in(directory))}
+
+
+def pictures_in(directory: Path) -> tuple[str, ...]:
+    """Names of the pictures that are there, whatever they are."""
+    return tuple(name for name in PICTURES if os.path.lexists(directory / name))
 
 
 def pack(directory: Path, manifest: Manifest) -> None:
@@ -58,8 +68,8 @@ def pack(directory: Path, manifest: Manifest) -> None:
 
     Raises ``BlockCorrupt`` when the manifest's table or id is not that of the files, or the files are not those of a block; ``NoSpace``.
     """
-    closed_world(directory, CONTENT, LIMITS)
-    _check_table(manifest)
+    closed_world(directory, CONTENT, ALLOWED)
+    _check_table(directory, manifest)
     _check_bytes(directory, manifest)
     remove(directory / SIGNATURE)
     data = canonical(manifest)
@@ -73,10 +83,10 @@ def sign_block(directory: Path, signer: Signer) -> Envelope:
 
     Raises ``BlockCorrupt`` (also when the manifest's ``created_by`` is not this signer's key), ``NoSpace``.
     """
-    closed_world(directory, (*CONTENT, MANIFEST), LIMITS)
+    closed_world(directory, (*CONTENT, MANIFEST), ALLOWED)
     data = read_small(directory / MANIFEST, LIMITS[MANIFEST])
     manifest = _manifest(data)
-    _check_table(manifest)
+    _check_table(directory, manifest)
     _check_bytes(directory, manifest)
     if manifest.created_by != signer.key_id:
         raise corrupt(MANIFEST, "created_by is not the key that is to sign it")
@@ -101,7 +111,7 @@ def verify_block(directory: Path, signer: Signer, *, expect_id: str | None = Non
 
 def authenticate(directory: Path, signer: Signer, *, expect_id: str | None = None) -> Manifest:
     """The part of ``verify_block`` that reads no content: the manifest as a trusted key signed it. The files are not looked into yet."""
-    closed_world(directory, set(LIMITS) - {SIGNATURE}, LIMITS)
+    closed_world(directory, set(LIMITS) - {SIGNATURE}, ALLOWED)
     if not os.path.lexists(directory / SIGNATURE):
         raise BlockUnsigned(
             f"{SIGNATURE}: missing: nobody vouches for this block",
@@ -118,7 +128,7 @@ def authenticate(directory: Path, signer: Signer, *, expect_id: str | None = Non
     manifest = _manifest(payload)
     if manifest.created_by != envelope.signatures[0].keyid:
         raise corrupt(MANIFEST, "created_by is not the key that signed it")
-    _check_table(manifest)
+    _check_table(directory, manifest)
     if expect_id is not None and manifest.id != expect_id:
         raise corrupt(MANIFEST, f"this is block {manifest.id[:12]}, not {expect_id[:12]}")
     return manifest
@@ -133,22 +143,32 @@ def check_file(name: str, found: FileEntry, listed: FileEntry) -> None:
 
 
 def check_contents(directory: Path) -> None:
-    """Of verified files: ``adapter_config.json`` is a strict JSON object, the safetensors header sound. Raises ``BlockCorrupt``."""
+    """Of verified files: ``adapter_config.json`` is a strict JSON object, the safetensors header sound, a picture a PNG by its first bytes.
+
+    Raises ``BlockCorrupt``.
+    """
     if not isinstance(_json(CONFIG, read_small(directory / CONFIG, LIMITS[CONFIG])), dict):
         raise corrupt(CONFIG, "not a JSON object")
     check_weights(directory / WEIGHTS, LIMITS[WEIGHTS])
+    for name in pictures_in(directory):
+        if not read_small(directory / name, PICTURES[name]).startswith(_PNG):
+            raise corrupt(name, "not a PNG picture")
 
 
-def _check_table(manifest: Manifest) -> None:
-    if tuple(sorted(manifest.files)) != CONTENT:
+def _check_table(directory: Path, manifest: Manifest) -> None:
+    """All content is listed, and of the pictures those that are there."""
+    listed = set(manifest.files)
+    if not listed.issuperset(CONTENT) or not listed.issubset({*CONTENT, *PICTURES}):
         raise corrupt(MANIFEST, "does not list the files of a block")
+    for name in sorted(listed.symmetric_difference((*CONTENT, *pictures_in(directory)))):
+        raise corrupt(name, "missing" if name in listed else "not listed in the manifest")
     if manifest.id != block_id(manifest.files):
         raise corrupt(MANIFEST, "its id is not the digest of its files")
 
 
 def _check_bytes(directory: Path, manifest: Manifest) -> None:
-    for name in CONTENT:
-        check_file(name, measure(directory / name, LIMITS[name]), manifest.files[name])
+    for name in sorted(manifest.files):
+        check_file(name, measure(directory / name, ALLOWED[name]), manifest.files[name])
 
 
 def _json(name: str, data: bytes) -> Any:

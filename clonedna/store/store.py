@@ -27,6 +27,7 @@ from clonedna.core.canonical import canonical
 from clonedna.core.errors import BlockNotFound, BlockRevoked
 from clonedna.core.seams import Signer
 from clonedna.store.blocks import (
+    ALLOWED,
     CONTENT,
     LIMITS,
     MANIFEST,
@@ -34,6 +35,7 @@ from clonedna.store.blocks import (
     authenticate,
     check_contents,
     check_file,
+    pictures_in,
     verify_block,
 )
 from clonedna.store.files import disk_errors, fsync_directory, measure, new_file, write_atomic
@@ -160,11 +162,11 @@ class DirectoryStore:
             with new_file(target / name) as file:
                 measure(source / name, LIMITS[name], copy=file)
         found = {}
-        for name in CONTENT:
+        for name in (*CONTENT, *pictures_in(source)):
             with new_file(target / name) as file:
-                found[name] = measure(source / name, LIMITS[name], copy=file)
+                found[name] = measure(source / name, ALLOWED[name], copy=file)
         manifest = authenticate(target, self._signer, expect_id=block_id)
-        for name in CONTENT:
+        for name in sorted(manifest.files):
             check_file(name, found[name], manifest.files[name])
         check_contents(target)
         fsync_directory(target)
