@@ -13,11 +13,12 @@ from clonedna.app.admission import admit
 from clonedna.app.evaluations import Evaluated, Evaluations
 from clonedna.app.identity_kept import forget
 from clonedna.app.parts import Parts, factory
-from clonedna.core.block import BlockRef, ConsentRecord, Evaluation, Manifest
+from clonedna.core.block import BlockRef, ConsentRecord, Evaluation, Manifest, Maturity
 from clonedna.core.canonical import strict_json
 from clonedna.core.model import BaseInfo, Layer, Message, SampleChunk, SampleRequest
 from clonedna.core.value import Value
 from clonedna.core.work import Pair
+from clonedna.evals.maturity import maturity_of
 
 
 class ServedLayer(Value):
@@ -62,6 +63,7 @@ class BlockDetail(Value):
     path: str
     consent: ConsentRecord
     evaluation: Evaluation
+    maturity: Maturity
     again: tuple[Evaluated, ...] = ()
 
 
@@ -78,10 +80,11 @@ class Blocks:
     def show(self, reference: str) -> BlockDetail:
         """A verified block's papers. One that the gate rejected is shown by its id."""
         manifest, path = self.verified(reference, any_status=True)
+        evaluation = Evaluation.model_validate(strict_json((path / "eval.json").read_bytes()))
         return BlockDetail(
             manifest=manifest, path=str(path),
             consent=ConsentRecord.model_validate(strict_json((path / "consent.json").read_bytes())),
-            evaluation=Evaluation.model_validate(strict_json((path / "eval.json").read_bytes())),
+            evaluation=evaluation, maturity=maturity_of(manifest, evaluation),
             again=Evaluations(self.parts.settings.home).of(manifest.id),
         )  # fmt: skip
 

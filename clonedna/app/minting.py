@@ -43,6 +43,7 @@ from clonedna.core.value import Value
 from clonedna.core.work import Collection, Found, Identity, Refusal
 from clonedna.evals.examination import Subject, examine, joined, summary, trained_part
 from clonedna.evals.likelihood import example_of
+from clonedna.evals.maturity import with_maturity
 from clonedna.mint.continuing import Heritage, divide_new, nothing_new, only_new, with_inherited
 from clonedna.mint.continuing_gate import judge_continued
 from clonedna.mint.divide import divide
@@ -430,12 +431,14 @@ class Minting:
         taught, mixed, trained = self._taught(), self._load("mix", Mixed), self._load("train", Trained)
         repository = self._load("collect", Collection).repository if self.order.given is None else None
         counted = self._load("counted", Counted).facts if self.order.given is None else ()
+        verdict, own = self._load("gate", Judged).verdict, sum(pair.split == "train" for pair in taught.pairs)
+        evaluation = with_maturity(self._load("evaluate", Examined).evaluation, pairs=own, gate=verdict)
         return Draft(
             name=self.order.name or slug(self.author), author=self.author, order=self.order, base=self.parts.engine(self.order.base).base,
             repository=repository, given=self.order.given, pairs=taught.pairs, refusals=self._refusals(), teacher=taught.teacher,
             split_by=taught.by,
-            consent=self._load("consent", ConsentRecord), evaluation=self._load("evaluate", Examined).evaluation,
-            verdict=self._load("gate", Judged).verdict, licence=self._licence() or "unknown",
+            consent=self._load("consent", ConsentRecord), evaluation=evaluation, verdict=verdict,
+            licence=self._licence() or "unknown",
             general_pairs=len(mixed.general), general_source=mixed.general_source,
             tool_use_pairs=len(mixed.tool_use), epochs=trained.epochs,
             profile="\n\n".join(code_markdown(one) for one in counted),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clonedna.cli.context import Json, State, print_json, printable, table, tell
-from clonedna.cli.evaluations import again_line
+from clonedna.cli.evaluations import again_line, show_maturity
 
 if TYPE_CHECKING:
     from clonedna.app.blocks import Conversation, Served
@@ -48,12 +48,13 @@ def list_blocks(context: typer.Context, as_json: Json = False) -> None:
         return
     rows = [
         [
-            f"{m.name}@{m.version}", m.id[:12], _short(m.eval_summary.nll_delta), "no" if m.gate.status == "rejected" else "yes",
+            f"{m.name}@{m.version}", m.id[:12], _short(m.eval_summary.nll_delta), _plain(m.eval_summary.maturity),
+            "no" if m.gate.status == "rejected" else "yes",
             m.created_at[:10], m.consent_mode, m.candidate.name,
         ]
         for m in manifests
     ]  # fmt: skip
-    table("", ["block", "id", "gain", "passed", "minted", "consent", "person"], rows, whole=6)
+    table("", ["block", "id", "gain", "maturity", "passed", "minted", "consent", "person"], rows, whole=7)
     if not rows:
         tell("no blocks yet; mint one: dna mint PATH --author 'Name <mail>'")
 
@@ -83,6 +84,7 @@ def show(context: typer.Context, reference: Reference, as_json: Json = False) ->
     table(title, ["measure", "value", "95 % interval", "n"], measure_rows(detail.evaluation))
     for reason in m.gate.reasons:
         tell(f"{m.gate.status}: {printable(reason)}")
+    show_maturity(detail.maturity)
     for done in detail.again:
         tell(f"evaluated again: {again_line(done)}")
 
@@ -286,3 +288,7 @@ def spec_line(spec: MergeSpec) -> str:
 
 def _short(measure: Measure) -> str:
     return "n/a" if measure.value is None else f"{measure.value:+.3f}"
+
+
+def _plain(measure: Measure) -> str:
+    return "n/a" if measure.value is None else f"{measure.value:.2f}"

@@ -8,7 +8,7 @@ from clonedna.cli.context import printable, table, tell
 
 if TYPE_CHECKING:
     from clonedna.app.evaluations import Evaluated
-    from clonedna.core.block import Measure
+    from clonedna.core.block import Maturity, Measure
     from clonedna.evals.again import Reading
 
 
@@ -39,6 +39,18 @@ def show_evaluated(done: Evaluated) -> None:
         tell(f"\nwarning: not reproduced within the tolerance: {', '.join(off)}")
     elif done.reproduced:
         tell("\nreproduced: every stored measure that can be compared is within its tolerance")
+
+
+def show_maturity(found: Maturity) -> None:
+    """The score, and why it is what it is."""
+    standing = "validated" if found.validated else "not validated"
+    rows = [
+        [one.name, f"{one.points:.2f}" if one.holds else "-", f"of {one.points:.2f}", one.fact] for one in found.rules
+    ]
+    print()
+    table(f"maturity {found.score:.2f} · {found.colour} · {standing}", ["rule", "points", "", "because"], rows, whole=3)
+    for cap in found.caps:
+        tell(f"maturity: {cap}")
 
 
 def _value(measure: Measure | None) -> str:

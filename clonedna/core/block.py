@@ -236,6 +236,7 @@ class EvalSummary(Value):
     identity_gain: Measure
     forgetting: Measure
     memorisation_rate: Measure
+    maturity: Measure = not_available("it was made before maturity was measured")
     teacher_model: str
 
 
@@ -251,6 +252,27 @@ class GateVerdict(Value):
 
     status: Literal["accepted", "rejected"]
     reasons: tuple[str, ...] = ()
+
+
+class MaturityRule(Value):
+    """One rule of the maturity score: its points, whether it holds, and the fact that this rests on."""
+
+    name: str
+    points: float
+    holds: bool
+    fact: str
+
+
+class Maturity(Value):
+    """``score`` from 0 to 1 and why. ``validated``: the gate accepted the block and its gain has an interval above zero; only such a block
+    is green. ``caps``: why the score ends where it does, when points alone would give more.
+    """
+
+    score: float
+    colour: Literal["grey", "amber", "cyan", "green"]
+    validated: bool
+    rules: tuple[MaturityRule, ...]
+    caps: tuple[str, ...] = ()
 
 
 class SourceFile(Value):

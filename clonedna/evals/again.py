@@ -45,12 +45,16 @@ def _reading(name: str, stored: Measure | None, now: Measure | None, same_dtype:
         return without("measured while it was trained")
     if name in TIMINGS:
         return without("a time of one machine")
+    if name == "maturity":
+        return without("follows from the others")
     if now is None:
         return without("not measured again")
     if stored is None or stored.value is None:
         return without("not stored" if now.value is not None else now.how)
     if now.value is None:
         return without(now.how)
+    if stored.n != now.n:
+        return without(f"measured on other items: {stored.n} then, {now.n} now")
     drift, most = now.value - stored.value, tolerance(name, now.n or 0, same_dtype=same_dtype)
     return Reading(name=name, stored=stored, now=now, drift=drift, tolerance=most, within=abs(drift) <= most)
 

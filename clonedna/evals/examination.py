@@ -48,8 +48,9 @@ class Subject:
 class Lent:
     """What ``app`` lends of the parts; an instrument whose part is not lent says that its measure is not available.
 
-    ``secret_in``: the kind of secret in a text, or ``None``. ``parse``: a text's syntax tree. ``overlaps``: how each of some pairs stands among others. ``layer_drift``:
-    sizes of what the adapter in a directory adds to the engine's base. ``sandbox``: opens one; it says why where this machine has none.
+    ``secret_in``: the kind of secret in a text, or ``None``. ``parse``: a text's syntax tree. ``overlaps``: how each of some pairs stands
+    among others. ``layer_drift``: sizes of what the adapter in a directory adds to the engine's base. ``sandbox``: opens one; it says why
+    where this machine has none.
     """
 
     secret_in: Callable[[str], str | None]
@@ -169,5 +170,5 @@ def summary(evaluation: Evaluation, teacher: str) -> EvalSummary:
         domain_accuracy=copy("domain_accuracy"), latency_overhead_ms=copy("latency_overhead_ms"),
         perplexity_reduction_ratio=copy("perplexity_reduction_ratio"), nll_delta=copy("nll.delta"),
         identity_gain=copy("identity.gain"), forgetting=copy("forgetting"), memorisation_rate=copy("memorisation.rate"),
-        teacher_model=teacher,
+        maturity=copy("maturity"), teacher_model=teacher,
     )  # fmt: skip

@@ -9,17 +9,16 @@ import anyio
 import numpy as np
 import pytest
 
-from clonedna.core.block import Check, EvalSpan, Evaluation, Measure
-from clonedna.core.fakes import FakeConsents, FakeEngine, FakeTrainer
+from clonedna.core.block import EvalSpan
+from clonedna.core.fakes import FakeEngine, FakeTrainer
 from clonedna.core.model import Example
 from clonedna.core.work import Instruction
 from clonedna.evals.bootstrap import paired_gain
 from clonedna.evals.forgetting import forgetting
 from clonedna.evals.likelihood import example_of, likelihood_measures
 from clonedna.evals.memorisation import memorisation
-from clonedna.mint.gate import GateLimits, judge
 from clonedna.mint.instruct import make_pair
-from tests.values import ADA, REPOSITORY, span
+from tests.values import REPOSITORY, span
 
 
 def test_gain_is_the_ratio_of_sums() -> None:
@@ -114,45 +113,6 @@ def test_memorisation_of_short_code_is_not_available(tmp_path: Path) -> None:
     )
     measures = anyio.run(lambda: memorisation(engine, engine.adapter_id, [pair], secret_in=never))  # type: ignore[attr-defined]
     assert {m.status for m in measures.values()} == {"not_available"}
-
-
-def evaluation(low: float = 0.01, forgetting: float = 0.0, excess: float | None = 0.0) -> Evaluation:
-    def measure(value: float | None, ci: tuple[float, float] | None = None) -> Measure:
-        return Measure(value=value, status="not_available" if value is None else "measured", how="test", ci95=ci)
-
-    return Evaluation(
-        measures={
-            "nll.delta": measure(0.05, (low, 0.1)),
-            "forgetting": measure(forgetting),
-            "memorisation.excess": measure(excess),
-            "leakage": measure(0.0),
-        },
-        spans=(),
-    )
-
-
-GOOD = Check(value=True, how="test")
-
-
-@pytest.mark.parametrize(
-    ("case", "reason"),
-    [
-        ({"evaluation": evaluation(low=0.0)}, "no sure gain"),
-        ({"evaluation": evaluation(low=-0.2)}, "no sure gain"),
-        ({"evaluation": evaluation(forgetting=0.11)}, "forgetting"),
-        ({"evaluation": evaluation(excess=0.2)}, "memorisation"),
-        ({"peft": Check(value=False, how="other logits")}, "not loadable"),
-        ({"peft": Check(value=None, how="did not run")}, "not loadable"),
-        ({"licence": None}, "licence"),
-    ],
-)
-def test_the_gate_can_say_no(case: dict[str, object], reason: str) -> None:
-    consent = FakeConsents().local_only([ADA], "local:abacus")
-    given = {"evaluation": evaluation(), "peft": GOOD, "consent": consent, "licence": "MIT", "limits": GateLimits()}
-    assert judge(**given).status == "accepted"  # type: ignore[arg-type]
-    verdict = judge(**(given | case))  # type: ignore[arg-type]
-    assert verdict.status == "rejected"
-    assert reason in verdict.reasons[0]
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", ""])
