@@ -97,6 +97,8 @@ class Profiles:
         if order.target is None or factory("profile", "is_handle")(order.target):
             return None, order.authors
         found = self._parts.source.find(order.target)
+        if found.local_only:
+            raise InputError("a profile is of a person, and a package is none", "give a repository or a handle")
         if order.authors:
             return found, order.authors
         known = [share.identity for share in found.repository.authors]
