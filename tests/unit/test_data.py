@@ -110,8 +110,8 @@ def shingles(messages: tuple[Message, ...], *more: str) -> set[tuple[str, ...]]:
 def test_counts() -> None:
     assert len(tool_use_pairs()) == Recipe().tool_use_pairs == 24
     assert len(rehearsal_requests()) == 160
-    assert [len(part(name)) for name in ("code", "prose", "tool_use")] == [24, 12, 12]
-    assert len(general_set()) == 48
+    assert [len(part(name)) for name in ("code", "prose", "tool_use")] == [30, 18, 20]
+    assert len(general_set()) == 68
 
 
 def test_fields() -> None:
