@@ -111,9 +111,9 @@ def outside_is_untouched(case: Case) -> list[str]:
         found.append("it read the secret")
     if "root:" in case.ran.stdout:
         found.append("it read a file of users")
-    if world.file.read_text() != world.secret:
+    if not world.file.is_file() or world.file.read_text() != world.secret:
         found.append("it changed the bait")
-    if list(world.folder.iterdir()):
+    if not world.folder.is_dir() or list(world.folder.iterdir()):
         found.append("it made a file outside")
     if world.victim.poll() is not None:
         found.append("it ended the victim")
@@ -207,7 +207,7 @@ class Attack:
     machine: str = ""
 
 
-_FAST = SMALL.model_copy(update={"seconds": 1.0})
+_FAST = SMALL.model_copy(update={"seconds": 0.6})
 _JUDGES: dict[str, tuple[tuple[Callable[[Case], list[str]], ...], RunLimits]] = {
     "write.setuid_file": ((no_strange_files,), SMALL), "syscall.mknod": ((no_strange_files,), SMALL),
     "read.link_in_workspace": ((file_tools_hold,), SMALL), "read.folder_link_in_workspace": ((file_tools_hold,), SMALL),
@@ -296,7 +296,10 @@ async def attack_all(setup: Setup, names: Sequence[str] = ()) -> dict[str, list[
 
     async def take(attack: Attack) -> None:
         async with turns:
-            found[attack.name] = await attacked(attack, setup)
+            try:
+                found[attack.name] = await attacked(attack, setup)
+            except (DnaError, OSError) as error:  # whatever cannot be judged has not held
+                found[attack.name] = [f"not judged: {error}"]
 
     async with anyio.create_task_group() as group:
         for attack in chosen:
