@@ -21,7 +21,7 @@ from clonedna.core.profile import CodeFacts
 from clonedna.core.seams import Source
 from clonedna.core.work import Found, Identity, Repository
 from clonedna.sources.package import PackageSource
-from tests.packages import install
+from tests.packages import functions, install
 from tests.parts import FakeParts
 
 FAST = Recipe(epochs=2, batch_tokens=512, learning_rate=0.0001, base_instruct_ratio=0.05)
@@ -72,7 +72,7 @@ def test_a_block_of_a_package_is_the_package_s_and_stays_here(tmp_path: Path) ->
 
 def test_three_packages_are_held_out_whole(tmp_path: Path) -> None:
     for name in ("abacus", "beads", "chalk", "drum"):
-        install(tmp_path / "installed", name)
+        install(tmp_path / "installed", name, files=functions(name, 3))
     parts = PackageParts(tmp_path)
     order = ordered("package:abacus,beads,chalk,drum", ["abacus,beads,chalk,drum"])
     report = preflight(parts, order, silent)
@@ -85,7 +85,7 @@ def test_three_packages_are_held_out_whole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("consent", ["self", "granted"])
 def test_nobody_can_consent_for_a_package(tmp_path: Path, consent: str) -> None:
-    install(tmp_path / "installed", "abacus")
+    install(tmp_path / "installed", "abacus", files=functions("abacus", 2))
     parts = PackageParts(tmp_path)
     order = ordered("package:abacus", ["abacus"], consent)
     report = preflight(parts, order, silent)
