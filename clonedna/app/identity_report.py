@@ -75,17 +75,37 @@ def remarks(blocks: Sequence[Block], found: Identified) -> list[str]:
     return said
 
 
+def names_of(found: Identified) -> list[str]:
+    """The people's names; handles where two share a name."""
+    names = [one.person.name for one in found.people]
+    return [n if names.count(n) == 1 else one.person.handle for n, one in zip(names, found.people, strict=True)]
+
+
+def control_sentence(report: IdentityReport) -> str:
+    """How many blocks are ahead of their control, in words; empty where there is none."""
+    measured = [one.control for one in report.identified.people if one.control.value is not None]
+    ahead = sum(control.ci95 is not None and control.ci95[0] > 0 for control in measured)
+    if not measured:
+        return ""
+    return (
+        f"{ahead} of {len(measured)} people's blocks explain them better than a control does that was trained by the same "
+        "recipe on the others' code, with an interval above zero"
+    )
+
+
 def files_of(report: IdentityReport) -> dict[str, bytes]:
     """``result.json`` and the pictures, light and dark, as bytes."""
-    from clonedna.evals.pictures import heat_map
+    from clonedna.evals.pictures import drawable, heat_map
 
     found = report.identified
     matrix = [[float("nan") if gain is None else gain for gain in row] for row in found.matrix]
+    people = zip(names_of(found), found.people, strict=True)
+    columns = [name if drawable(name) else one.person.handle for name, one in people]
     own = {(row, j) for j, one in enumerate(found.people) for row in one.person.own}
     made: dict[str, bytes] = {"result.json": canonical(report) + b"\n"}
     for dark in (False, True):
         picture = heat_map(
-            matrix, found.blocks, [one.person.name for one in found.people], title="Whose style is it?", note=_note(report),
+            matrix, found.blocks, columns, title="Whose style is it?", note=_note(report),
             dark=dark, own=own, row_title="block", column_title="held-out code of", unit="gain over the base, nats a token",
         )  # fmt: skip
         name = "matrix-dark" if dark else "matrix"

@@ -65,10 +65,12 @@ def _stop(signum: int, frame: Any) -> None:
 
 def show(report: IdentityReport, folder: Path) -> None:
     """Matrix, shares, people, remarks, verdict, pictures."""
+    from clonedna.app.identity_report import control_sentence, names_of
+
     found = report.identified
     numbered = len(found.people) > NAMED_UP_TO
-    names = [_short(one.person.name) for one in found.people]
-    heads = [str(j + 1) for j in range(len(names))] if numbered else names
+    names = names_of(found)
+    heads = [str(j + 1) for j in range(len(names))] if numbered else [_short(name) for name in names]
     rows: list[list[str]] = []
     for i, block in enumerate(found.blocks):
         cells = [_cell(found.matrix[i][j], i in one.person.own, one.best == i) for j, one in enumerate(found.people)]
@@ -83,7 +85,7 @@ def show(report: IdentityReport, folder: Path) -> None:
     print()
     rows = []
     for j, one in enumerate(found.people):
-        name = f"{j + 1} {one.person.name}" if numbered else one.person.name
+        name = f"{j + 1} {names[j]}" if numbered else names[j]
         second = "" if one.runner_up is None else f" ({found.blocks[one.runner_up]})"
         rows.append(
             [
@@ -113,7 +115,10 @@ def show(report: IdentityReport, folder: Path) -> None:
         if report.controls and one.control.value is None:
             tell(f"note: no gain over a control for {printable(one.person.name)}: {printable(one.control.how)}")
     sys.stdout.flush()
-    tell(f"\n{printable(found.verdict.text)}.\npictures and figures: {folder}")
+    tell(f"\n{printable(found.verdict.text)}.")
+    if said := control_sentence(report):
+        tell(f"{said}.")
+    tell(f"pictures and figures: {folder}")
 
 
 def _cell(gain: float | None, own: bool, best: bool) -> str:

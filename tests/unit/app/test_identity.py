@@ -15,8 +15,9 @@ from clonedna.app.controls import Block, control_gain, draw, open_block
 from clonedna.app.evaluating import Evaluating
 from clonedna.app.identity import Identifying, held_out
 from clonedna.app.identity_kept import forget
-from clonedna.app.identity_report import IdentityReport
+from clonedna.app.identity_report import IdentityReport, control_sentence, names_of
 from clonedna.app.revoking import Revoking
+from clonedna.core.block import Candidate
 from clonedna.core.errors import (
     BlockRejected,
     BlockRevoked,
@@ -85,6 +86,7 @@ def test_each_block_explains_its_own_person_and_better_than_its_control_does(fou
     assert (folder / "matrix.png").read_bytes().startswith(b"\x89PNG")
     assert b"<svg" in (folder / "matrix-dark.svg").read_bytes()
     assert len(list(folder.iterdir())) == 6
+    assert control_sentence(report).startswith("4 of 4 people's blocks explain them better than a control")
 
 
 def test_a_block_that_was_trained_on_shuffled_authors_is_nobodys(parts: FakeParts) -> None:
@@ -288,6 +290,27 @@ def test_controls_and_results_go_with_a_block_that_took_part(four: FakeParts) ->
     assert all(bob not in one for one in left)
     assert not unnamed.exists()
     forget(home.parent / "no-such-home", bob)
+
+
+def test_people_of_one_name_are_told_apart_by_handle_and_other_scripts_are_drawn(
+    parts: FakeParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[list[str]] = []
+
+    def heat_map(matrix: object, rows: object, columns: list[str], **_: object) -> pictures.Picture:
+        drawn.append(columns)
+        return pictures.Picture(svg=b"", png=b"")
+
+    monkeypatch.setattr(pictures, "heat_map", heat_map)
+    for habit, (handle, name) in enumerate(
+        (("jo", "Jo Example"), ("jo-2", "Jo Example"), ("yamada", "山田"), ("dee", "Dee"))
+    ):
+        who = Candidate(handle=handle, name=name, consent_verified=False)
+        add(parts, handle, work(habit), candidate=who)
+    report, _ = ask(parts, "jo", "jo-2", "yamada", "dee", controls=False)
+    assert names_of(report.identified) == ["jo", "jo-2", "山田", "Dee"]
+    assert drawn == [["jo", "jo-2", "yamada", "Dee"]] * 2
+    assert control_sentence(report) == ""
 
 
 @pytest.mark.parametrize("how", ["removed", "revoked"])

@@ -54,6 +54,7 @@ def test_the_table_names_blocks_and_people_and_ends_in_words(
     ):
         assert words in shown
     assert "identity: a person's own block explains 100% of 25 held-out files" in said
+    assert "5 of 5 people's blocks explain them better than a control does" in said
     assert f"pictures and figures: {tmp_path / 'out'}" in said
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "matrix-dark.png", "matrix-dark.svg", "matrix.png", "matrix.svg", "result.json",
