@@ -15,7 +15,6 @@ import json
 import math
 import shutil
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -26,14 +25,14 @@ import anyio
 from bench.common import CACHE, machine, quiet, say, stamp, versions
 from bench.families import FAMILIES, collected
 from clonedna.core.block import Recipe
-from clonedna.core.canonical import digest
+from clonedna.core.canonical import digest, plain
 from clonedna.core.events import silent
-from clonedna.core.model import Layer
 from clonedna.core.seams import Engine
 from clonedna.core.work import Pair, Repository, Span
 from clonedna.engine.local import open_engine
 from clonedna.evals.bootstrap import paired_gain
 from clonedna.evals.forgetting import forgetting
+from clonedna.evals.identity import Held, Person, identify, score_all
 from clonedna.evals.likelihood import example_of
 from clonedna.evals.memorisation import memorisation
 from clonedna.mint.divide import divide
@@ -53,25 +52,29 @@ CENTRE: dict[str, Any] = {
     "tool_use_pairs": 24, "batch_tokens": 2048, "max_tokens": 512, "warmup": 0.05,
     "lora": {"rank": 16, "alpha": 32.0},
 }  # fmt: skip
+SHORT: dict[str, Any] = {"max_train_pairs": 96, "epochs": 2, "max_holdout_pairs": 48}
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "centre": {},
-    "lr-1e-4": {"learning_rate": 1e-4},
-    "lr-3e-4": {"learning_rate": 3e-4},
     "lr-2e-3": {"learning_rate": 2e-3},
-    "rank-8": {"lora": {"rank": 8, "alpha": 16.0}},
-    "rank-32": {"lora": {"rank": 32, "alpha": 64.0}},
-    "attention": {"lora": {"rank": 16, "alpha": 32.0, "target_modules": ATTENTION}},
-    "general-0": {"base_instruct_ratio": 0.0},
-    "general-0.25": {"base_instruct_ratio": 0.25},
-    "general-1": {"base_instruct_ratio": 1.0},
-    "epochs-6": {"epochs": 6},
-    "all-pairs": {"max_train_pairs": 5000},
+    "lr-3e-4": {"learning_rate": 3e-4},
+    "pairs-384": {"max_train_pairs": 384, "epochs": 2, "learning_rate": 5e-4},
+    # One factor at a time around a short centre, so that all of them fit into an hour of one core.
+    "short": SHORT,
+    "short-lr-1e-4": SHORT | {"learning_rate": 1e-4},
+    "short-lr-3e-4": SHORT | {"learning_rate": 3e-4},
+    "short-lr-2e-3": SHORT | {"learning_rate": 2e-3},
+    "short-rank-8": SHORT | {"lora": {"rank": 8, "alpha": 16.0}},
+    "short-rank-32": SHORT | {"lora": {"rank": 32, "alpha": 64.0}},
+    "short-attention": SHORT | {"lora": {"rank": 16, "alpha": 32.0, "target_modules": ATTENTION}},
+    "short-general-0": SHORT | {"base_instruct_ratio": 0.0},
+    "short-general-0.25": SHORT | {"base_instruct_ratio": 0.25},
+    "short-general-1": SHORT | {"base_instruct_ratio": 1.0},
 }
 
 
-def recipe_of(configuration: str, seed: int, holdout: int) -> Recipe:
+def recipe_of(configuration: str, seed: int) -> Recipe:
     """The centre with this configuration's changes."""
-    fields = CENTRE | CONFIGURATIONS[configuration] | {"seed": seed, "max_holdout_pairs": holdout}
+    fields = CENTRE | CONFIGURATIONS[configuration] | {"seed": seed}
     fields["lora"] = {**CENTRE["lora"], **fields["lora"], "seed": seed}
     return Recipe.model_validate(fields)
 
@@ -147,89 +150,74 @@ async def adapter(
 
 
 async def one(
-    engine: Engine, configuration: str, split: str, families: Sequence[str], seed: int, holdout: int
+    engine: Engine, configuration: str, split: str, families: Sequence[str], seed: int, *, repeats: bool
 ) -> dict[str, Any]:
-    """Train all families' adapters, score every hold-out under every adapter; the figures and the raw likelihoods."""
-    recipe = recipe_of(configuration, seed, holdout)
-    began = time.monotonic()
+    """Train all families' adapters, score every hold-out under every adapter; the figures and the raw likelihoods.
+
+    ``repeats``: also look for memorised training code, which takes as long as a training does.
+    """
+    recipe = recipe_of(configuration, seed)
     made: dict[str, tuple[Path, dict[str, Any], tuple[Pair, ...]]] = {}
     for family in families:
         made[family] = await adapter(engine, family, split, recipe)
-    ids = {family: (await engine.load(made[family][0])).id for family in families}
-    rows: list[dict[str, Any]] = []
-    for family in families:
-        held = [pair for pair in made[family][2] if pair.split == "holdout"]
-        examples = [example_of(pair) for pair in held]
-        base = await engine.nll(examples)
-        under = {name: await engine.nll(examples, [Layer(adapter=ids[name])]) for name in families}
-        rows += [
-            {
-                "family": family, "file": f"{pair.provenance.url}:{pair.provenance.path}", "pair": pair.id, "tokens": base[i].tokens,
-                "bytes": base[i].bytes, "base": base[i].nll, "adapters": {name: under[name][i].nll for name in families},
-            }
-            for i, pair in enumerate(held)
-        ]  # fmt: skip
+    began = time.monotonic()
+    ids = [(await engine.load(made[family][0])).id for family in families]
+    held = await likelihoods(engine, [[p for p in made[family][2] if p.split == "holdout"] for family in families], ids)
     kept: dict[str, Any] = {}
-    for family in families:
+    for family, adapter_id in zip(families, ids, strict=True):
         own = [pair for pair in made[family][2] if pair.split == "train"]
-        measures = await forgetting(engine, ids[family], seed=seed) | await memorisation(
-            engine, ids[family], own, seed=seed
-        )
-        kept[family] = {
-            **made[family][1],
-            **{name: measures[name].value for name in ("forgetting", "memorisation.excess", "memorisation.rate")},
-        }
-    for adapter_id in ids.values():
+        measures = await forgetting(engine, adapter_id, seed=seed)
+        if repeats:
+            measures |= await memorisation(engine, adapter_id, own, secret_in=secret_in, seed=seed)
+        names = ("forgetting", "memorisation.rate", "memorisation.excess")
+        kept[family] = {**made[family][1], **{name: measures[name].value for name in names if name in measures}}
         await engine.unload(adapter_id)
+    people = [Person(name=family, handle=family, own=(i,)) for i, family in enumerate(families)]
+    result = identify(families, people, held, seed=seed)
+    own = {
+        one.person.name: {**own_gain(held, i, seed), "files": one.n_files, "files_right": one.files.value}
+        for i, one in enumerate(result.people)
+    }
     return {
-        "configuration": configuration, "split": split, "seed": seed, "families": list(families), "holdout": holdout,
-        "changes": CONFIGURATIONS[configuration], **identified(rows, families), "own": gains(rows, families, seed), "kept": kept,
-        "wall_seconds": round(time.monotonic() - began, 1), "raw": rows,
+        "configuration": configuration, "changes": CONFIGURATIONS[configuration], "split": split, "seed": seed, "families": list(families),
+        "repeats": repeats, "identification": plain(result.measures), "matrix": result.matrix, "own": own, "kept": kept,
+        "scoring_seconds": round(time.monotonic() - began, 1), "raw": plain(held),
     }  # fmt: skip
 
 
-def gains(rows: Sequence[dict[str, Any]], families: Sequence[str], seed: int) -> dict[str, Any]:
-    """Own adapter against the base on the own hold-out: nats a token and the perplexity ratio, with paired bootstrap intervals."""
-    found: dict[str, Any] = {}
-    for family in families:
-        own = [row for row in rows if row["family"] == family]
-        gain, (low, high) = paired_gain(
-            [row["base"] for row in own],
-            [row["adapters"][family] for row in own],
-            [row["tokens"] for row in own],
-            seed=seed,
+async def likelihoods(engine: Engine, holdouts: Sequence[Sequence[Pair]], adapters: Sequence[str]) -> list[Held]:
+    """Every hold-out pair under the base and under every adapter."""
+    pairs = [pair for part in holdouts for pair in part]
+    owners = [i for i, part in enumerate(holdouts) for _ in part]
+    base, *under = await score_all(engine, pairs, adapters, emit=silent)
+    return [
+        Held(
+            pair=pair.id, person=owners[i], file=f"{pair.provenance.url}:{pair.provenance.path}", tokens=base[i].tokens, base=base[i].nll,
+            blocks=tuple(row[i].nll for row in under),
         )
-        found[family] = {
-            "spans": len(own), "gain": round(gain, 5), "low": round(low, 5), "high": round(high, 5),
-            "ratio": round(math.exp(gain), 4), "ratio_low": round(math.exp(low), 4), "ratio_high": round(math.exp(high), 4),
-        }  # fmt: skip
-    return found
+        for i, pair in enumerate(pairs)
+    ]  # fmt: skip
 
 
-def identified(rows: Sequence[dict[str, Any]], families: Sequence[str]) -> dict[str, Any]:
-    """Share of families, files and spans whose own adapter explains them best (lowest summed NLL; a draw counts as a miss)."""
-    found: dict[str, Any] = {}
-    for level, key in (("people", "family"), ("file_share", "file"), ("span_share", "pair")):
-        sums: dict[tuple[str, str], dict[str, float]] = defaultdict(lambda: defaultdict(float))
-        for row in rows:
-            for name in families:
-                sums[row["family"], row[key]][name] += row["adapters"][name]
-        right = [
-            all(total[owner] < total[other] for other in families if other != owner)
-            for (owner, _), total in sums.items()
-        ]
-        found[level] = sum(right) if level == "people" else round(sum(right) / len(right), 4)
-        found[f"n_{level}"] = len(right)
-    return found
+def own_gain(held: Sequence[Held], family: int, seed: int) -> dict[str, Any]:
+    """The own adapter against the base: nats a token and the ratio of perplexities, with paired bootstrap intervals over spans."""
+    own = [one for one in held if one.person == family]
+    gain, (low, high) = paired_gain(
+        [one.base for one in own], [one.blocks[family] for one in own], [one.tokens for one in own], seed=seed
+    )
+    return {
+        "spans": len(own), "gain": round(gain, 5), "low": round(low, 5), "high": round(high, 5), "ratio": round(math.exp(gain), 4),
+        "ratio_low": round(math.exp(low), 4), "ratio_high": round(math.exp(high), 4),
+    }  # fmt: skip
 
 
-def _done(configuration: str, split: str, families: Sequence[str], seed: int, holdout: int) -> bool:
+def _done(configuration: str, split: str, families: Sequence[str], seed: int, repeats: bool) -> bool:
     wanted = {
         "configuration": configuration,
         "split": split,
         "seed": seed,
         "families": list(families),
-        "holdout": holdout,
+        "repeats": repeats,
     }
     path = FOLDER / "results.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
@@ -243,10 +231,10 @@ async def sweep(options: argparse.Namespace) -> None:
     try:
         for configuration in options.configurations:
             for split in options.split or ["file", "package"]:
-                if _done(configuration, split, families, options.seed, options.holdout):
+                if _done(configuration, split, families, options.seed, options.repeats):
                     say(f"{configuration} by {split}: done before")
                     continue
-                result = await one(engine, configuration, split, families, options.seed, options.holdout)
+                result = await one(engine, configuration, split, families, options.seed, repeats=options.repeats)
                 _keep(result, options.threads)
     finally:
         await engine.close()
@@ -254,20 +242,19 @@ async def sweep(options: argparse.Namespace) -> None:
 
 def _keep(result: dict[str, Any], threads: int) -> None:
     raw = result.pop("raw")
-    name = f"{result['configuration']}-{result['split']}-{result['seed']}-{len(result['families'])}-{result['holdout']}.json"
+    name = f"{result['configuration']}-{result['split']}-{result['seed']}-{len(result['families'])}.json"
     (FOLDER / "raw").mkdir(parents=True, exist_ok=True)
     (FOLDER / "raw" / name).write_text(json.dumps(raw))
     line = {**result, **stamp("sweep"), "versions": versions(), "machine": machine(threads)}
     with (FOLDER / "results.jsonl").open("a") as file:
         file.write(json.dumps(line) + "\n")
-    own, kept = result["own"], result["kept"]
-    mean = sum(one["gain"] for one in own.values()) / len(own)
+    own, kept, found = list(result["own"].values()), list(result["kept"].values()), result["identification"]
+    shares = [f"{what} {found[f'identification.{what}']['value']:.3f}" for what in ("people", "files", "spans")]
     say(
-        f"{result['configuration']} by {result['split']}: {result['people']}/{len(own)} people, files {result['file_share']:.3f}, "
-        f"spans {result['span_share']:.3f}, own gain {mean:.4f} (lowest {min(one['low'] for one in own.values()):.4f}), forgetting "
-        f"{max(one['forgetting'] for one in kept.values()):+.4f}, memorisation "
-        f"{max(one['memorisation.excess'] or 0 for one in kept.values()):.3f}, "
-        f"epochs {[one['best_epoch'] for one in kept.values()]}, {result['wall_seconds']:.0f} s"
+        f"{result['configuration']} by {result['split']}, seed {result['seed']}: {', '.join(shares)}; own gain "
+        f"{sum(one['gain'] for one in own) / len(own):.4f} (lowest end {min(one['low'] for one in own):.4f}), most forgetting "
+        f"{max(one['forgetting'] for one in kept):+.4f}, memorised {[one.get('memorisation.excess') for one in kept]}, "
+        f"best epochs {[one['best_epoch'] for one in kept]}, seconds {[round(one['seconds']) for one in kept]}"
     )
 
 
@@ -277,7 +264,7 @@ def main() -> None:
     parser.add_argument("--split", action="append", choices=["file", "package"])
     parser.add_argument("--families", choices=["choosing", "all"], default="choosing")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--holdout", type=int, default=96, help="hold-out pairs of a family at most")
+    parser.add_argument("--repeats", action="store_true", help="also look for memorised training code")
     parser.add_argument("--threads", type=int, default=1)
     quiet()
     anyio.run(sweep, parser.parse_args())
