@@ -16,6 +16,7 @@ from clonedna import __version__
 from clonedna.cli import (
     archives,
     blocks,
+    comparing,
     consent,
     evals,
     jobs,
@@ -62,6 +63,7 @@ minting.add_to(app)
 blocks.add_to(app)
 versions.add_to(app)
 evals.add_to(app)
+comparing.add_to(app)
 archives.add_to(app)
 merging.add_to(app)
 serving.add_to(app)

@@ -9,6 +9,7 @@ from typing import Literal
 
 from clonedna.core.block import Measure
 from clonedna.core.value import Value
+from clonedna.core.work import Language
 
 Which = Literal["a", "b"]
 SpanOf = Literal["a", "b", "general"]
@@ -110,7 +111,7 @@ class SideBySide(Value):
 
     prompt: str
     of: PromptOf
-    language: str = ""
+    language: Language | None = None
     reference: str = ""
     base: Answer
     a: Answer

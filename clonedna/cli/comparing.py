@@ -1,0 +1,375 @@
+"""`dna compare`: two blocks beside each other, as tables, as one page, or as a blind vote."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clonedna.cli.blocks import On, Unsafe
+from clonedna.cli.context import Json, State, print_json, printable, table, tell
+
+if TYPE_CHECKING:
+    from clonedna.app.comparing import CompareOrder
+    from clonedna.app.votes import Ballot, Question, Tally
+    from clonedna.core.block import Measure
+    from clonedna.core.comparison import Angles, Comparison, ProbeCounts
+
+SHOWN_ANSWERS = 3
+SHOWN_LINES = 14
+PEOPLE = ("person_a", "person_b")
+PARTS = (("a", "{a}'s hold-out"), ("b", "{b}'s hold-out"), ("general", "general set"))
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(compare)
+
+
+def compare(
+    context: typer.Context,
+    references: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="A B", help="Two blocks: name, name@version, or the beginning of the id.", show_default=False
+        ),
+    ],
+    prompts: Annotated[
+        int, typer.Option("--prompts", min=0, max=64, help="Prompts of held-out work that both answer.")
+    ] = 16,
+    prompt: Annotated[
+        list[str] | None, typer.Option("--prompt", help="Also ask this; may be repeated.", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of every draw: the same seed gives the same answers.")] = 0,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write everything as one page, too.", show_default=False)
+    ] = None,
+    blind: Annotated[
+        bool, typer.Option("--blind", help="Choose between answers without names; votes are kept.")
+    ] = False,
+    with_base: Annotated[bool, typer.Option("--with-base", help="With --blind: the base's answer, too.")] = False,
+    votes: Annotated[bool, typer.Option("--votes", help="Show what was voted so far.")] = False,
+    weights_only: Annotated[
+        bool, typer.Option("--weights-only", help="Compare the weights alone: no base is loaded.")
+    ] = False,
+    unsafe: Unsafe = False,
+    on: On = None,
+    as_json: Json = False,
+) -> None:
+    """Compare two blocks: weights, behaviour on shared code, style, and answers to the same prompts."""
+    from clonedna.app.comparing import CompareOrder
+
+    state: State = context.obj
+    _refuse(references, blind=blind, with_base=with_base, votes=votes, weights_only=weights_only, html=html)
+    order = CompareOrder(
+        a=references[0], b=references[1], prompts=prompts, given=tuple(prompt or ()), seed=seed, on=on, unsafe=unsafe,
+        weights_only=weights_only,
+    )  # fmt: skip
+    if votes:
+        _show_votes(state, order, as_json)
+    elif blind:
+        _vote(state, order, with_base=with_base, as_json=as_json)
+    else:
+        _compare(state, order, html, as_json)
+
+
+def _refuse(
+    references: list[str], *, blind: bool, with_base: bool, votes: bool, weights_only: bool, html: Path | None
+) -> None:
+    """What does not go together. Raises ``InputError``."""
+    from clonedna.core.errors import InputError
+
+    if len(references) != 2:
+        more = len(references) > 2
+        raise InputError(
+            f"{len(references)} blocks; two can be compared",
+            f"for more: dna eval --identity {' '.join(references)}" if more else "dna compare A B; see: dna ls",
+        )
+    chosen = [name for name, on in (("--blind", blind), ("--votes", votes), ("--weights-only", weights_only)) if on]
+    if len(chosen) > 1:
+        raise InputError(f"{' and '.join(chosen)} exclude each other", "give one of them")
+    if with_base and not blind:
+        raise InputError("--with-base is for --blind", "a comparison shows the base's answers anyway")
+    if html is not None and (blind or votes):
+        raise InputError(f"{chosen[0]} writes no page", "leave --html out")
+    if html is not None and html.is_dir():
+        raise InputError(f"{html} is a folder", f"give a file: --html {html / 'report.html'}")
+
+
+def _compare(state: State, order: CompareOrder, html: Path | None, as_json: bool) -> None:
+    import anyio
+
+    from clonedna.app.comparing import Comparing
+    from clonedna.cli.progress import listener
+
+    async def work() -> Comparison:
+        with listener(as_json) as listen:
+            try:
+                return await Comparing(state.parts, listen).compare(order)
+            finally:
+                await state.parts.close()
+
+    found = anyio.run(work)
+    if html is not None:
+        from clonedna.app.comparison_page import write_page
+
+        write_page(html, found)
+    if as_json:
+        print_json(found)
+    else:
+        show(found)
+    if html is not None:
+        tell(f"\nwritten: {html}")
+
+
+# Tables.
+
+
+def show(found: Comparison) -> None:
+    """What was found, in the terminal; everything else is in ``--json`` and ``--html``."""
+    a, b = f"{found.a.name}@{found.a.version}", f"{found.b.name}@{found.b.version}"
+    tell("")
+    rows = [
+        ["person", found.a.person, found.b.person],
+        ["id", found.a.id[:12], found.b.id[:12]],
+        ["base", f"{found.a.base} ({found.a.base_fingerprint[:12]})", f"{found.b.base} ({found.b.base_fingerprint[:12]})"],
+        ["adapter", *(f"rank {one.rank}, alpha {one.alpha:g}, {len(one.target_modules)} kinds of module" for one in (found.a, found.b))],
+    ]  # fmt: skip
+    table("", ["", a, b], rows)
+    for note in found.notes:
+        tell(f"note: {printable(note)}")
+    print()
+    _show_weights(found)
+    if found.probe is not None:
+        print()
+        _show_behaviour(found, found.probe, a, b)
+        print()
+        _show_style(found, a, b)
+        _show_answers(found, a, b)
+
+
+def _show_weights(found: Comparison) -> None:
+    if found.weights is None:
+        tell(f"weights: {printable(found.measures['weights.cosine'].how)}")
+        return
+    rows = [
+        [
+            one.name, _number(one.cosine, "+.3f"), _number(one.norm_a, ".3g"), _number(one.norm_b, ".3g"), _number(one.difference, ".3g"),
+            _angles(one.columns), _angles(one.rows),
+        ]
+        for one in (found.weights.whole, *found.weights.groups)
+    ]  # fmt: skip
+    columns = ["", "cosine", "norm A", "norm B", "norm A-B", "columns: mean, largest (overlap, by chance)", "rows"]
+    table("weights: what the two add to the base, scale B A", columns, rows)
+    if found.weights.undefined:
+        tell(printable(found.weights.undefined))
+    for which, only in (("first", found.weights.only_a), ("second", found.weights.only_b)):
+        if only:
+            kinds = sorted({name.rpartition(".")[2] for name in only})
+            tell(f"only the {which} adapts {', '.join(kinds)}: {len(only)} modules, zero in the other")
+
+
+def _angles(angles: Angles | None) -> str:
+    if angles is None:
+        return "-"
+    return f"{angles.mean:.1f}°, {angles.largest:.1f}° ({angles.overlap:.2f}, {angles.by_chance:.2f})"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _show_behaviour(found: Comparison, probe: ProbeCounts, a: str, b: str) -> None:
+    measures = found.measures
+    names = [("all", ""), *((words.format(a=a, b=b), f".{part}") for part, words in PARTS)]
+    rows: list[list[str]] = []
+    for words, suffix in names:
+        where = {"": "", ".general": "general"}.get(suffix, f"on_{suffix[1:]}")
+        gains = [_measure(measures[f"gain.{which}.{where}"]) if where else "" for which in ("a", "b", "difference")]
+        n = measures[f"behaviour.pearson{suffix}"].n
+        rows.append(
+            [
+                words,
+                *(_measure(measures[f"behaviour.{kind}{suffix}"], "+.2f") for kind in ("pearson", "spearman")),
+                *gains,
+                str(n or ""),
+            ]
+        )
+    columns = ["spans of", "Pearson", "Spearman", f"gain {a}", f"gain {b}", "difference", "n"]
+    table(f"behaviour: gains over the base, {found.unit}, with 95 % intervals", columns, rows)
+    left = (("in training data", probe.trained), ("twice", probe.repeated), ("beyond the bound", probe.bounded))
+    told = [f"{n} {why}" for why, n in left if n]
+    if told:
+        tell(f"spans left out: {', '.join(told)}")
+
+
+def _show_style(found: Comparison, a: str, b: str) -> None:
+    measures = found.measures
+    first, second = (f"{one.person} ({which})" for which, one in (("A", found.a), ("B", found.b)))
+    sides = [
+        (f"answers of {a}", "a"),
+        (f"answers of {b}", "b"),
+        ("answers of the base", "base"),
+        ("answers of B's base", "base_b"),
+    ]
+    rows = [
+        [
+            words,
+            *(
+                _measure(measures[f"style.{side}.{person}"], ".2f") if f"style.{side}.{person}" in measures else ""
+                for person in PEOPLE
+            ),
+        ]
+        for words, side in sides
+        if f"style.{side}.person_b" in measures
+    ]
+    if any(measures[f"style.a.{person}"].value is not None for person in PEOPLE):
+        table("style: distance, 1 is about that between two people", ["", first, second], rows)
+    for words, name in (
+        ("distance between both blocks' answers", "style.answers"), ("distance between both people's code", "style.persons"),
+        (f"{a} is nearer to its person than {b} by", "style.nearer.person_a"),
+        (f"{b} is nearer to its person than {a} by", "style.nearer.person_b"),
+    ):  # fmt: skip
+        measure = measures[name]
+        tell(
+            f"{words}: {_measure(measure, '.2f') if measure.value is not None else f'not available ({printable(measure.how)})'}"
+        )
+
+
+def _measure(measure: Measure, form: str = "+.4f") -> str:
+    if measure.value is None:
+        return "n/a"
+    interval = f" [{measure.ci95[0]:{form}}, {measure.ci95[1]:{form}}]" if measure.ci95 else ""
+    return f"{measure.value:{form}}{interval}"
+
+
+def _show_answers(found: Comparison, a: str, b: str) -> None:
+    for answer in found.answers[:SHOWN_ANSWERS]:
+        tell("")
+        tell(f"prompt: {_short(answer.prompt)}")
+        for name, said in ((a, answer.a), (b, answer.b), ("base", answer.base)):
+            tell(f"--- {name}")
+            tell(_short(said.text))
+    if len(found.answers) > SHOWN_ANSWERS:
+        tell(f"\n{len(found.answers) - SHOWN_ANSWERS} more prompts: --html report.html, or --json")
+
+
+def _short(text: str) -> str:
+    lines = printable(text).strip("\n").splitlines()
+    more = [f"[{len(lines) - SHOWN_LINES} more lines]"] if len(lines) > SHOWN_LINES else []
+    return "\n".join(lines[:SHOWN_LINES] + more)
+
+
+# Votes.
+
+
+def _vote(state: State, order: CompareOrder, *, with_base: bool, as_json: bool) -> None:
+    """Ask about each prompt, keep each vote at once, show the tally. With JSON, questions go out and choices come in, a line each."""
+    import anyio
+
+    from clonedna.app.comparing import Comparing
+    from clonedna.cli.progress import listener
+    from clonedna.core.errors import InputError
+
+    if not as_json and not sys.stdin.isatty():
+        raise InputError(
+            "there is nobody to ask: standard input is no terminal",
+            "run it in a terminal, or with --json, which reads one choice a line from standard input",
+        )
+
+    async def work() -> Ballot:
+        with listener(as_json) as listen:
+            try:
+                return await Comparing(state.parts, listen).ballot(order, with_base=with_base)
+            finally:
+                await state.parts.close()
+
+    ballot = anyio.run(work)
+    if ballot.skipped and not as_json:
+        tell(f"{ballot.skipped} prompts left out: both gave the same answer")
+    given = 0
+    try:
+        for question in ballot.questions:
+            choice = _ask_json(question) if as_json else _ask(question)
+            if choice is None:
+                break
+            ballot.vote(question.number, choice)
+            given += 1
+    except KeyboardInterrupt:
+        tell(f"\n{given} votes are kept; what was voted: dna compare {order.a} {order.b} --votes")
+        raise
+    _show_tally(ballot.tally(), order, as_json)
+
+
+def _ask(question: Question) -> int | None:
+    """The place that the person chose, 0 for none, ``None`` to stop."""
+    tell(f"\n=== {question.number} of {question.total}: which is more like {printable(question.person)}?")
+    tell(f"\n{printable(question.prompt)}")
+    if question.reference:
+        tell(f"\n--- what {printable(question.person)} wrote\n{printable(question.reference)}")
+    for place, answer in enumerate(question.answers, 1):
+        tell(f"\n--- answer {place}\n{printable(answer)}")
+    places = [str(place) for place in range(len(question.answers) + 1)]
+    while True:
+        sys.stderr.write(f"\n{', '.join(places[1:])} = that answer, 0 = cannot tell, q = stop> ")
+        sys.stderr.flush()
+        line = sys.stdin.readline()
+        said = line.strip().lower()
+        if not line or said == "q":
+            return None
+        if said in places:
+            return int(said)
+        tell("that is no answer")
+
+
+def _ask_json(question: Question) -> int | None:
+    """One object a line out, one choice a line in: a number, or ``{"choice": N}``. Raises ``InputError``; ``None`` at the end of input."""
+    import json
+
+    from clonedna.core.errors import InputError
+
+    print_json({"kind": "question", **question.model_dump(mode="json")})
+    line = sys.stdin.readline()
+    if not line.strip():
+        return None
+    try:
+        said = json.loads(line[:200])
+    except ValueError:
+        said = None
+    choice = said.get("choice") if isinstance(said, dict) else said
+    if type(choice) is not int or not 0 <= choice <= len(question.answers):
+        raise InputError(
+            f"{line.strip()[:80]!r} is no choice",
+            f"write 1 to {len(question.answers)}, or 0 for cannot tell; votes before it are kept",
+        )
+    return choice
+
+
+def _show_votes(state: State, order: CompareOrder, as_json: bool) -> None:
+    from clonedna.app.comparing import Comparing
+
+    _show_tally(Comparing(state.parts).tally(order), order, as_json)
+
+
+def _show_tally(found: Tally, order: CompareOrder, as_json: bool) -> None:
+    if as_json:
+        print_json({"kind": "tally", **found.model_dump(mode="json")})
+        return
+    rows = [
+        [order.a, str(found.a_chosen)], [order.b, str(found.b_chosen)], ["base", str(found.base_chosen)],
+        ["cannot tell", str(found.undecided)],
+    ]  # fmt: skip
+    print()
+    table(f"{found.votes} votes on {found.prompts} prompts", ["more like the person", "votes"], rows)
+    for words, measure in (
+        (f"for {order.a}, of votes for one of the two", found.for_a),
+        ("for the person's own block", found.own),
+    ):
+        if measure.value is None:
+            tell(f"{words}: not available ({measure.how})")
+        else:
+            low, high = measure.ci95 or (0.0, 1.0)
+            tell(f"{words}: {measure.value:.0%} [{low:.0%}, {high:.0%}], n = {measure.n}; chance is 50 %")
+    if found.damaged:
+        tell(f"{found.damaged} lines of the votes' file are no votes")
