@@ -275,7 +275,7 @@ async def attacked(attack: Attack, setup: Setup) -> list[str]:
         with world(setup.uid) as outside:
             outside.before = host()
             program = PRELUDE.partition("\n")[2] + PROGRAMS[attack.name]
-            command = ["python3", "-I", "-S", "-c", program, json.dumps(outside.told())]
+            command = ["python3", "-I", "-S", "-c", program, repr(outside.told())]
             ran, seen = await sandbox.observed(command, limits=attack.limits, look=attack.look)
             say(f"{attack.name}: {ran.seconds:.2f} s, status {ran.status}, stopped {ran.stopped}")
             if "SyntaxError" in ran.stderr or "NameError" in ran.stderr:

@@ -23,6 +23,8 @@ from clonedna.evals.leakage import Overlaps, leakage
 from clonedna.evals.likelihood import file_of, likelihood_measures, score_pairs
 from clonedna.evals.memorisation import memorisation
 from clonedna.evals.style_trees import Parse
+from clonedna.evals.tasks import tasks
+from clonedna.evals.tasks_files import Task
 from clonedna.evals.tool_calls import tool_calls
 
 
@@ -102,6 +104,18 @@ async def _leakage(subject: Subject, lent: Lent) -> Evaluation:
     return Evaluation(measures=leakage(subject.holdout, subject.trained, lent.overlaps))
 
 
+def tasks_instrument(chosen: Sequence[Task] | None = None, *, samples: int = 1) -> tuple[str, Instrument]:
+    """Programming tasks (none chosen: the bundled ones), ``samples`` answers each, in a sandbox."""
+
+    async def work(subject: Subject, lent: Lent) -> Evaluation:
+        found = await tasks(
+            subject.engine, subject.adapter, lent.sandbox, chosen, samples=samples, seed=subject.seed, emit=subject.emit
+        )
+        return Evaluation(measures=found)
+
+    return "tasks", work
+
+
 QUICK: tuple[tuple[str, Instrument], ...] = (
     ("likelihood", _likelihood),
     ("leakage", _leakage),
@@ -119,7 +133,7 @@ ELSEWHERE = {
 }
 """What an examination that has no such instrument says of these."""
 
-FULL: tuple[tuple[str, Instrument], ...] = (*QUICK, ("latency", _latency))
+FULL: tuple[tuple[str, Instrument], ...] = (*QUICK, ("latency", _latency), tasks_instrument())
 """What ``dna eval NAME --full`` measures: also what takes long."""
 
 
