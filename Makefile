@@ -22,15 +22,18 @@ BENCH_READY := $(PEERS)/.ready-$(shell cat constraints-bench.txt | cksum | tr ' 
 INSTALL := env PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install -q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup test check fmt bench sizes constraints clean vllm-env test-vllm bench-report bench-env
+.PHONY: help demo setup setup-system test check fmt bench sizes constraints clean vllm-env test-vllm bench-report bench-env
 
 help: ## list the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 demo: $(RUN) ## mint a block from this repository's own history and show what it learned
 	@$(BIN)/python tools/demo.py
 
 setup: $(DEV) ## install everything for development
+
+setup-system: ## install the system packages that the sandbox and the tests need (apt-get; as root)
+	@sh tools/setup_system.sh
 
 test: $(DEV) ## run all tests
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q

@@ -25,6 +25,7 @@ TARGETS = {
     "help",
     "demo",
     "setup",
+    "setup-system",
     "test",
     "check",
     "fmt",
