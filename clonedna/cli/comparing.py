@@ -111,15 +111,14 @@ def _compare(state: State, order: CompareOrder, html: Path | None, as_json: bool
                 await state.parts.close()
 
     found = anyio.run(work)
-    if html is not None:
-        from clonedna.app.comparison_page import write_page
-
-        write_page(html, found)
     if as_json:
         print_json(found)
     else:
         show(found)
     if html is not None:
+        from clonedna.app.comparison_page import write_page
+
+        write_page(html, found)
         tell(f"\nwritten: {html}")
 
 
