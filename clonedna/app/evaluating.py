@@ -27,8 +27,9 @@ from clonedna.core.events import Emit, Note, StageFinished, StageStarted
 from clonedna.core.seams import Engine
 from clonedna.core.work import Pair
 from clonedna.evals.again import readings
-from clonedna.evals.examination import FULL, QUICK, Subject, examine, joined
+from clonedna.evals.examination import QUICK, Subject, examine, joined, with_tasks
 from clonedna.evals.likelihood import file_of, likelihood_measures, score_pairs
+from clonedna.evals.tasks_files import load_tasks
 from clonedna.mint.overlap import overlaps
 
 MOST_PAIRS = 5000
@@ -48,16 +49,20 @@ class Evaluating:
         reference: str,
         *,
         full: bool = False,
+        tasks: Path | None = None,
+        samples: int = 1,
         on: str | None = None,
         seed: int | None = None,
         unsafe: bool = False,
     ) -> Evaluated:
         """Measure again what ``eval.json`` says, on the block's own pairs; ``full`` also measures what takes long.
 
+        ``tasks``: programming tasks for ``full`` (JSONL of HumanEval or MBPP) in place of the bundled ones; ``samples``: answers to each.
         ``on``: where the base is, if not under the name that the block gives; ``unsafe``: also one that the gate rejected, by its id.
         Raises what verifying and admitting raise, ``InputError`` for a block that has no pairs of its own.
         """
         began = time.monotonic()
+        instruments = with_tasks(load_tasks(tasks) if tasks is not None else None, samples) if full else QUICK
         manifest, path = self._verified(reference, unsafe)
         pairs = () if manifest.recipe is None else read_pairs((path / "pairs.jsonl").read_bytes(), "pairs.jsonl")
         holdout = [pair for pair in pairs if pair.split == "holdout"]
@@ -74,7 +79,7 @@ class Evaluating:
             trained=[pair for pair in pairs if pair.split == "train"], recipe=manifest.recipe,
             seed=manifest.recipe.seed if seed is None else seed, emit=self.emit,
         )  # fmt: skip
-        found = await examine(subject, self.parts.lent(), FULL if full else QUICK, emit=self.emit)
+        found = await examine(subject, self.parts.lent(), instruments, emit=self.emit)
         if full:
             gain = await control_gain(self.parts, manifest, engine, adapter=adapter.id, emit=self.emit)
             found = joined(found, Evaluation(measures={"identity.gain": gain}))

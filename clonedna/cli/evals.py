@@ -32,6 +32,15 @@ def evaluate(
     pairs: Annotated[
         Path | None, typer.Option("--pairs", help="Measure likelihood on these pairs (JSONL) instead.")
     ] = None,
+    tasks: Annotated[
+        Path | None,
+        typer.Option(
+            "--tasks", help="With --full: these programming tasks (JSONL of HumanEval or MBPP).", show_default=False
+        ),
+    ] = None,
+    samples: Annotated[
+        int, typer.Option("--samples", min=1, max=100, help="With --full: answers to each programming task.")
+    ] = 1,
     on: On = None,
     seed: Annotated[
         int | None, typer.Option(help="Of every draw; by default the recipe's.", show_default=False)
@@ -59,7 +68,7 @@ def evaluate(
 
     state: State = context.obj
     if identity:
-        if full or pairs is not None or on is not None or seed is not None:
+        if full or pairs is not None or tasks is not None or on is not None or seed is not None:
             raise InputError(
                 "--identity goes with --out, --no-controls, --unsafe and --json only", "leave the other options out"
             )
@@ -73,7 +82,20 @@ def evaluate(
         raise InputError("--out, --controls and --no-controls go with --identity", "leave them out")
     if full and pairs is not None:
         raise InputError("--full measures the block's own pairs", "leave out --full or --pairs")
-    done = _run(state, references[0], full=full, pairs=pairs, on=on, seed=seed, unsafe=unsafe, as_json=as_json)
+    if not full and (tasks is not None or samples != 1):
+        raise InputError("--tasks and --samples go with --full", "add --full")
+    done = _run(
+        state,
+        references[0],
+        full=full,
+        pairs=pairs,
+        tasks=tasks,
+        samples=samples,
+        on=on,
+        seed=seed,
+        unsafe=unsafe,
+        as_json=as_json,
+    )
     if as_json:
         print_json(done)
     else:
@@ -85,8 +107,8 @@ def evaluate(
 
 
 def _run(
-    state: State, reference: str, *, full: bool, pairs: Path | None, on: str | None, seed: int | None, unsafe: bool,
-    as_json: bool,
+    state: State, reference: str, *, full: bool, pairs: Path | None, tasks: Path | None, samples: int, on: str | None,
+    seed: int | None, unsafe: bool, as_json: bool,
 ) -> Evaluated:  # fmt: skip
     import anyio
 
@@ -99,7 +121,9 @@ def _run(
         try:
             if pairs is not None:
                 return await evaluating.measure(reference, pairs, on=on, seed=seed, unsafe=unsafe)
-            return await evaluating.examine(reference, full=full, on=on, seed=seed, unsafe=unsafe)
+            return await evaluating.examine(
+                reference, full=full, tasks=tasks, samples=samples, on=on, seed=seed, unsafe=unsafe
+            )
         finally:
             with anyio.CancelScope(shield=True):
                 await state.parts.close()

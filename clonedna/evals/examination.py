@@ -137,6 +137,11 @@ FULL: tuple[tuple[str, Instrument], ...] = (*QUICK, ("latency", _latency), tasks
 """What ``dna eval NAME --full`` measures: also what takes long."""
 
 
+def with_tasks(chosen: Sequence[Task] | None, samples: int) -> tuple[tuple[str, Instrument], ...]:
+    """``FULL`` with these tasks (none: the bundled ones) and so many answers to each."""
+    return tuple(tasks_instrument(chosen, samples=samples) if name == "tasks" else (name, one) for name, one in FULL)
+
+
 async def examine(
     subject: Subject, lent: Lent, instruments: Sequence[tuple[str, Instrument]] = QUICK, *, emit: Emit
 ) -> Evaluation:
