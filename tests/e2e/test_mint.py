@@ -94,6 +94,35 @@ def test_a_fresh_process_loads_it_with_peft(minted: tuple[Dna, list[dict[str, An
     assert dna.json("show", "ada-example")["manifest"]["peft_compatible"]["value"] is True
 
 
+def test_its_numbers_come_out_of_plain_transformers_and_peft(minted: tuple[Dna, list[dict[str, Any]]]) -> None:
+    dna, _ = minted
+    detail = dna.json("show", "ada-example")
+    package = Path(clonedna.__file__).parent
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("recomputed.py")), str(package / "bases/nano"), detail["path"],
+         str(package / "evals/data/general.jsonl")],
+        capture_output=True, text=True, check=True, env=os.environ | {"HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    again = json.loads(done.stdout)
+    stored = detail["evaluation"]["measures"]
+    assert {name: stored[name]["value"] for name in again} == pytest.approx(again, abs=1e-3)
+    assert again["nll.delta"] != 0
+
+
+def test_measured_again_in_another_process_nothing_drifts(minted: tuple[Dna, list[dict[str, Any]]]) -> None:
+    dna, _ = minted
+    before = {path.name: path.read_bytes() for path in Path(dna.json("show", "ada-example")["path"]).iterdir()}
+    found = dna.json("eval", "ada-example")
+    compared = [one for one in found["readings"] if one["drift"] is not None]
+    assert found["reproduced"] is True
+    assert len(compared) >= 15
+    assert {one["drift"] for one in compared} == {0.0}
+    detail = dna.json("show", "ada-example")
+    assert {path.name: path.read_bytes() for path in Path(detail["path"]).iterdir()} == before
+    assert detail["again"][0]["reproduced"] is True
+    assert detail["maturity"]["validated"] is (detail["manifest"]["gate"]["status"] == "accepted")
+
+
 def test_it_answers_and_says_what_served_it(minted: tuple[Dna, list[dict[str, Any]]]) -> None:
     dna, _ = minted
     answer = dna.json("run", "ada-example", "Write a function that adds.", "--max-tokens", "12", "--temperature", "0")
