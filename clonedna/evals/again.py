@@ -13,6 +13,7 @@ LIKELIHOOD = 1e-3
 HALF = 0.02
 FLIPS = 2
 DRAWN = 0.05
+ROUNDING = 1e-12  # of the subtraction itself
 TIMINGS = frozenset(("latency_overhead_ms", "latency.adapter_ms", "latency.base_ms"))
 TRAINED = frozenset(("final_loss", "best_loss"))
 _NLL = ("nll.", "bits_per_byte.", "perplexity_reduction_ratio", "forgetting", "identity.", "layer_drift")
@@ -56,7 +57,7 @@ def _reading(name: str, stored: Measure | None, now: Measure | None, same_dtype:
     if stored.n != now.n:
         return without(f"measured on other items: {stored.n} then, {now.n} now")
     drift, most = now.value - stored.value, tolerance(name, now.n or 0, same_dtype=same_dtype)
-    return Reading(name=name, stored=stored, now=now, drift=drift, tolerance=most, within=abs(drift) <= most)
+    return Reading(name=name, stored=stored, now=now, drift=drift, tolerance=most, within=abs(drift) <= most + ROUNDING)
 
 
 def tolerance(name: str, n: int, *, same_dtype: bool = True) -> float:

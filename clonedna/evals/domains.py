@@ -18,7 +18,7 @@ from clonedna.evals.likelihood import file_of
 MIN_SPANS = 5
 MOST_DOMAINS = 40
 _PYTHON = re.compile(r"^\s*(?:from\s+([A-Za-z_]\w*)[\w.]*\s+import\b|import\s+([A-Za-z_]\w*))", re.MULTILINE)
-_SCRIPT = re.compile(r"""(?:\bfrom\s+|\brequire\(\s*|^\s*import\s+)["']((?:@[\w.-]+/)?[\w.-]+)""", re.MULTILINE)
+_SCRIPT = re.compile(r"""(?:\bfrom\s+|\brequire\(\s*|^\s*import\s+)["']((?:@[\w.-]+/)?\w[\w.-]*)""", re.MULTILINE)
 
 
 def domains_of(pair: Pair) -> tuple[tuple[DomainKind, str], ...]:
