@@ -1,4 +1,4 @@
-"""The written part of a block: evaluation, sources, consent, pairs, profile and model card, as bytes that depend on content only.
+"""The papers of a block: evaluation, sources, consent, pairs, profile, model card and its pictures, as bytes that depend on content only.
 
 No times stand here, so equal sources, recipe and seed give equal files; times stand in the manifest. Names of people, repositories and
 paths are third-party text: they are escaped wherever they enter Markdown or YAML.
@@ -27,9 +27,24 @@ from clonedna.core.canonical import canonical, plain, sha256
 from clonedna.core.model import BaseInfo
 from clonedna.core.value import Value
 from clonedna.core.work import Pair, Refusal, Repository
+from clonedna.mint.plots import plots
 
 MAX_REFUSALS = 2000
-_MARKDOWN = re.compile(r"([\\`*_\[\]<>#!|~&:@]|(?<=www)\.)")
+MAIN_MEASURES = (
+    "nll.base", "nll.adapter", "nll.delta", "perplexity_reduction_ratio", "bits_per_byte.base", "bits_per_byte.adapter", "identity.gain",
+    "forgetting", "memorisation.rate", "memorisation.excess", "style.capture", "style.capture.formatted", "style.capture.ceiling",
+    "style.consistency", "maturity",
+)  # fmt: skip
+"""What a card shows at its head, where the evaluation has it; the rest stands at its end."""
+RESULTS = (
+    ("nll_delta", "gain over the base, nats a token", "nll.delta"),
+    ("perplexity_reduction_ratio", "perplexity of the base over that of the block", "perplexity_reduction_ratio"),
+    ("forgetting", "rise of the loss on general text, relative", "forgetting"),
+    ("memorisation_excess", "verbatim continuations over the base's", "memorisation.excess"),
+    ("style_capture", "share of the way from the base's style to the person's", "style.capture"),
+)
+"""Type, name and measure of the card's ``model-index``."""
+_MARKDOWN = re.compile(r"([\\`*_\[\]<>#!|~&:@$]|(?<=www)\.)")
 _SLUG = re.compile(r"[^a-z0-9]+")
 
 
@@ -71,19 +86,21 @@ def slug(text: str) -> str:
 
 
 def escape(text: str) -> str:
-    """Third-party text as inert Markdown: one line, everything escaped that could begin emphasis, code, a link, HTML or a table cell."""
+    """Third-party text as inert Markdown: one line, escaped what could begin emphasis, code, a link, a formula, HTML or a table cell."""
     return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
 
 
 def papers(draft: Draft) -> dict[str, bytes]:
     """File name -> bytes of every written file of the block but the adapter, the manifest and the signature."""
+    pictures = plots(draft.evaluation)
     return {
+        **pictures,
         "eval.json": _pretty(draft.evaluation),
         "sources.json": _pretty(source_record(draft)),
         "consent.json": _pretty(draft.consent),
         "pairs.jsonl": b"".join(canonical(pair) + b"\n" for pair in draft.pairs),
-        "profile.md": _render("profile.md.j2", draft),
-        "README.md": _render("card.md.j2", draft),
+        "profile.md": _render("profile.md.j2", draft, ()),
+        "README.md": _render("card.md.j2", draft, tuple(pictures)),
     }
 
 
@@ -136,15 +153,22 @@ def show_measure(measure: Measure) -> str:
     """A measure in words: value with its interval and n, or why there is none."""
     if measure.value is None:
         return f"not available ({measure.how})"
+    return show_number(measure) + (f", n = {measure.n}" if measure.n is not None else "")
+
+
+def show_number(measure: Measure) -> str:
+    """A measure's value with its interval; an estimate says so, and what is not there."""
+    if measure.value is None:
+        return "not available"
     interval = f" [{measure.ci95[0]:.4f}, {measure.ci95[1]:.4f}]" if measure.ci95 else ""
-    return f"{measure.value:.4f}{interval}" + (f", n = {measure.n}" if measure.n is not None else "")
+    return f"{measure.value:.4f}{interval}" + (" (estimated)" if measure.status == "estimated" else "")
 
 
 def _pretty(value: Value) -> bytes:
     return (json.dumps(plain(value), indent=1, ensure_ascii=False, sort_keys=True) + "\n").encode()
 
 
-def _render(template: str, draft: Draft) -> bytes:
+def _render(template: str, draft: Draft, pictures: tuple[str, ...]) -> bytes:
     environment = Environment(  # noqa: S701 - Markdown; every third-party value goes through `md` or `json`
         loader=PackageLoader("clonedna.mint", "templates"),
         undefined=StrictUndefined,
@@ -153,12 +177,18 @@ def _render(template: str, draft: Draft) -> bytes:
     )
     environment.filters["md"] = escape
     environment.filters["measure"] = show_measure
+    environment.filters["number"] = show_number
     environment.filters["json"] = lambda value: json.dumps(value, ensure_ascii=True)
     kinds = Counter(pair.kind for pair in draft.pairs)
     folders = Counter(pair.provenance.path.rpartition("/")[0] or "." for pair in draft.pairs)
+    measures, style = draft.evaluation.measures, draft.evaluation.style
+    none = measures.get("style.capture")
     text = environment.get_template(template).render(
-        draft=draft, measures=draft.evaluation.measures, languages=languages(draft.pairs), kinds=sorted(kinds.items()),
+        draft=draft, measures=measures, languages=languages(draft.pairs), kinds=sorted(kinds.items()),
         folders=sorted(folders.items(), key=lambda item: (-item[1], item[0]))[:8],
-        splits=Counter(pair.split for pair in draft.pairs),
+        splits=Counter(pair.split for pair in draft.pairs), pictures=pictures, style=style,
+        no_style=none.how if none is not None else "not measured",
+        main=[name for name in MAIN_MEASURES if name in measures],
+        results=[(kind, name, measures[m].value) for kind, name, m in RESULTS if m in measures and measures[m].value is not None],
     )  # fmt: skip
     return (text.rstrip("\n") + "\n").encode()

@@ -16,6 +16,7 @@ from clonedna.mint.papers import escape, slug
         ("[x](http://y)", r"\[x\](http\://y)"),
         ("a|b`c`*d*_e_", r"a\|b\`c\`\*d\*\_e\_"),
         ("www.example.org", r"www\.example.org"),
+        ("$\\x$", r"\$\\x\$"),
     ],
 )
 def test_third_party_text_is_inert_markdown(text: str, inert: str) -> None:
