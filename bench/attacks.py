@@ -217,6 +217,7 @@ _JUDGES: dict[str, tuple[tuple[Callable[[Case], list[str]], ...], RunLimits]] = 
     "resource.memory": ((is_stopped("memory"),), SMALL), "resource.memory_of_many": ((is_stopped("memory"),), SMALL),
     "resource.disk": ((is_stopped("disk"), stays_small), SMALL), "resource.disk_unlinked": ((is_stopped("disk"), stays_small), SMALL),
     "resource.inodes": ((is_stopped("files"), stays_small), SMALL),
+    "resource.inodes_in_memory": ((is_stopped("files"),), SMALL),
     "resource.deep": ((is_stopped("files", "unwatched"), stays_small), SMALL),
     "resource.hidden_folder": ((is_stopped("unwatched", "disk"), stays_small), SMALL),
     "resource.output": ((is_stopped("output"),), SMALL), "resource.errors": ((is_stopped("output"),), SMALL),

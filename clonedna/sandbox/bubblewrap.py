@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,9 +145,12 @@ async def _supervised(order: dict[str, Any], seconds: float) -> dict[str, Any]:
             async with anyio.create_task_group() as group:
                 group.start_soon(_heard, process.stdout, "stdout", said)
                 group.start_soon(_heard, process.stderr, "stderr", said)
-                await process.stdin.send(json.dumps(order).encode() + b"\n")
+                with suppress(
+                    anyio.BrokenResourceError, anyio.ClosedResourceError
+                ):  # it ended early; its words say why
+                    await process.stdin.send(json.dumps(order).encode() + b"\n")
             await process.wait()
-    except (TimeoutError, anyio.BrokenResourceError):
+    except TimeoutError:
         said.setdefault("stderr", b"it did not answer")
     finally:
         with anyio.CancelScope(shield=True):

@@ -221,6 +221,7 @@ class Run:
             size, files = watching.usage(self.workspace, order["disk"], order["files"])
             pids = watching.descendants(self.inside)
             size += watching.unlinked(pids)
+            files += watching.scratch_files(self.inside)
             used = 0 if self.group is not None else watching.memory(pids)
             self.hidden = 0
         except watching.Unwatched:

@@ -71,6 +71,20 @@ def unlinked(pids: Iterable[int]) -> int:
     return sum(sizes.values())
 
 
+def scratch_files(pid: int) -> int:
+    """Files in the sized places in memory of this process' mount namespace: their size is bounded, their number is not."""
+    found = 0
+    for place in ("tmp", "dev/shm"):
+        try:
+            seen = os.statvfs(f"/proc/{pid}/root/{place}")
+        except PermissionError:
+            raise Unwatched(f"process {pid} cannot be read") from None
+        except OSError:
+            continue
+        found += seen.f_files - seen.f_ffree
+    return found
+
+
 def usage(directory: int, most_bytes: int, most_files: int) -> tuple[int, int]:
     """Bytes and files below ``directory`` (a descriptor); counting ends where a bound is passed. Raises ``Unwatched``."""
     size = files = 0
