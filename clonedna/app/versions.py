@@ -89,10 +89,13 @@ class Versions:
         people = tuple(authors) or (earlier.authors if earlier else self._people(where, digest, name))
         order = order_of(
             self.parts.settings, target=where, authors=people, name=manifest.name,
-            base=base or (earlier.base if earlier else manifest.base_model), consent=consent,
+            base=base, consent=consent,
             allow_licence=(*(earlier.licences if earlier else ()), *allow_licence), recipe={}, teacher=teacher,
         )  # fmt: skip
-        return order.model_copy(update={"recipe": _recipe(manifest, recipe), "continues": manifest.id})
+        changed: dict[str, Any] = {"recipe": _recipe(manifest, recipe), "continues": manifest.id}
+        if base is None:
+            changed["base"] = earlier.base if earlier else manifest.base_model
+        return order.model_copy(update=changed)
 
     def _order_of(self, block_id: str) -> MintOrder | None:
         """The order of the job that made a block, if it is still here."""

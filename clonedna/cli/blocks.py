@@ -30,6 +30,7 @@ On = Annotated[str | None, typer.Option("--on", help="Where the base is, if not 
 SHOWN = (
     "nll.base", "nll.adapter", "nll.delta", "perplexity_reduction_ratio", "bits_per_byte.base", "bits_per_byte.adapter",
     "forgetting", "memorisation.rate", "memorisation.excess", "merge.relative_error",
+    "continue.new_gain", "continue.old_change", "continue.backward_transfer",
 )  # fmt: skip
 
 

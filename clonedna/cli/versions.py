@@ -31,12 +31,12 @@ def versions(context: typer.Context, name: Name, as_json: Json = False) -> None:
         return
     rows = [
         [
-            f"{'*' if one.means else ' '} {name}@{one.version}", one.id[:12], one.created_at[:10], one.relation,
+            f"{one.version}{' *' if one.means else ''}", one.id[:8], one.created_at[:10], one.relation,
             "rolled back" if one.passed_over else one.gate, _short(one.gain), _short(one.new_gain), _short(one.old_change),
         ]
         for one in found
     ]  # fmt: skip
-    table("", ["  version", "id", "date", "relation", "gate", "gain", "on new work", "on old"], rows, whole=5)
+    table(name, ["version", "id", "date", "relation", "gate", "gain", "new", "old"], rows, whole=8)
     meant = next((one.version for one in found if one.means), None)
     tell(f"{name} means {name}@{meant} (*)" if meant else f"{name} means no version: none was accepted")
 
@@ -86,6 +86,8 @@ def _tables(found: VersionDiff) -> None:
         "\npairs", ["split", "removed", "added", "in both"],
         [[split, *(str(counts.get(split, 0)) for counts in (pairs.removed, pairs.added, pairs.same))] for split in splits],
     )  # fmt: skip
+    if pairs.removed.get("holdout") or pairs.added.get("holdout"):
+        tell("their hold-outs differ, so do the measures on them; continue.* compares two versions on the same pairs")
     for how, n in pairs.moved.items():
         tell(f"{n} pairs moved: {how}")
     if found.files:

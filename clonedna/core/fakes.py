@@ -124,14 +124,7 @@ class FakeEngine:
         return EngineStatus(base=self.base, adapters=adapters, adapter_bytes=262144 * len(adapters))
 
     async def load(self, directory: Path, *, owner: str = "", priority: float = 0.5) -> AdapterInfo:
-        try:
-            data = (directory / "adapter_model.safetensors").read_bytes()
-            start = 8 + int.from_bytes(data[:8], "little")
-            counts = np.frombuffer(data[start:], dtype=np.float32).reshape(256, 256)
-        except (OSError, ValueError) as error:
-            raise AdapterInvalid(
-                f"not an adapter of the fake engine: {error}", "give a folder that its trainer saved"
-            ) from error
+        data, counts = _counts_in(directory)
         digest = sha256(data)
         self._adapters[digest[:16]] = counts
         self._held[digest[:16]] = owner, priority
@@ -176,9 +169,7 @@ class FakeEngine:
             raise InputError("a training either goes on or starts from files", "give resume or start")
         trainer = FakeTrainer()
         if (files := resume or start) is not None:
-            info = await self.load(files)
-            trainer.counts = self._adapters[info.id].copy()
-            await self.unload(info.id)
+            trainer.counts = _counts_in(files)[1].copy()
         return trainer
 
     async def close(self) -> None:
@@ -191,6 +182,18 @@ class FakeEngine:
                 raise AdapterInvalid(f"no adapter {layer.adapter!r} is loaded", "load it first")
             total = total + layer.weight * self._adapters[layer.adapter]
         return total.astype(np.float32)
+
+
+def _counts_in(directory: Path) -> tuple[bytes, Counts]:
+    """The file that the fake trainer saved, and the counts in it. Raises ``AdapterInvalid``."""
+    try:
+        data = (directory / "adapter_model.safetensors").read_bytes()
+        start = 8 + int.from_bytes(data[:8], "little")
+        return data, np.frombuffer(data[start:], dtype=np.float32).reshape(256, 256)
+    except (OSError, ValueError) as error:
+        raise AdapterInvalid(
+            f"not an adapter of the fake engine: {error}", "give a folder that its trainer saved"
+        ) from error
 
 
 class FakeTrainer:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from clonedna.core.canonical import sha256
-from clonedna.core.errors import NoSuchAuthor
+from clonedna.core.errors import InputError, NoSuchAuthor
 from clonedna.core.events import silent
 from clonedna.core.fakes import FakeSource
 from clonedna.core.seams import Source
@@ -92,6 +92,25 @@ def test_the_same_question_has_the_same_answer(part: tuple[Source, str, Path]) -
     found = source.find(target)
     assert source.find(target) == found
     assert collected(source, found) == collected(source, found)
+
+
+def test_since_now_there_is_nothing(part: tuple[Source, str, Path]) -> None:
+    source, target, _ = part
+    found = source.find(target)
+    now = collected(source, found).repository
+
+    def since() -> Collection:
+        return source.collect(
+            found, [ADA], licences=["MIT"], owned_share=0.8, max_files=1000, max_changes=100, emit=silent, since=now
+        )
+
+    if isinstance(source, PackageSource):  # it has no history that could tell
+        with pytest.raises(InputError):
+            since()
+        return
+    nothing = since()
+    assert nothing.spans == ()
+    assert nothing.repository == now
 
 
 def test_nobody_is_an_error_with_the_closest_names(part: tuple[Source, str, Path]) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from clonedna.core.model import Example, LoraSpec, StepLoss
+from clonedna.core.errors import AdapterInvalid, InputError
+from clonedna.core.model import Example, Layer, LoraSpec, StepLoss
 from clonedna.core.seams import Engine
 from tests.contract.engines import PARTS
 
@@ -57,6 +58,51 @@ def test_trainers_at_once_do_not_touch_each_other(engine: Engine) -> None:
         assert [loss.loss_sum / loss.tokens for loss in one] == pytest.approx(
             [loss.loss_sum / loss.tokens for loss in other], abs=1e-5
         )
+
+
+def likelihoods(engine: Engine, directory: Path) -> tuple[list[float], list[float]]:
+    """Of the files as they are loaded, and of a new training that starts from them."""
+
+    async def work() -> tuple[list[float], list[float]]:
+        info = await engine.load(directory)
+        trainer = await engine.train(LoraSpec(rank=4, alpha=8, seed=9), start=directory)
+        begun = await trainer.nll(TWO + ONE)
+        await trainer.close()
+        loaded = await engine.nll(TWO + ONE, [Layer(adapter=info.id)])
+        return [score.nll for score in loaded], [score.nll for score in begun]
+
+    return anyio.run(work)
+
+
+def test_a_training_may_start_from_the_files_of_another(engine: Engine, tmp_path: Path) -> None:
+    anyio.run(run, engine, ONE, [], tmp_path / "one")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()}
+    loaded, begun = likelihoods(engine, tmp_path / "one")
+    assert begun == pytest.approx(loaded, rel=1e-5)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()} == files
+
+    async def go_on(folder: Path) -> float:
+        trainer = await engine.train(LoraSpec(rank=4, alpha=8), start=tmp_path / "one")
+        before = sum(score.nll for score in await trainer.nll(TWO))
+        await trainer.forward_backward(TWO)
+        await trainer.optim_step(1e-2)
+        await trainer.save(folder)
+        after = sum(score.nll for score in await trainer.nll(TWO))
+        await trainer.close()
+        return before - after
+
+    assert anyio.run(go_on, tmp_path / "two") > 0
+    anyio.run(go_on, tmp_path / "again")
+    for file in files:
+        assert (tmp_path / "two" / file).read_bytes() == (tmp_path / "again" / file).read_bytes()
+
+
+def test_what_is_no_adapter_is_no_start_and_nobody_starts_twice(engine: Engine, tmp_path: Path) -> None:
+    with pytest.raises(AdapterInvalid):
+        anyio.run(lambda: engine.train(LoraSpec(rank=4, alpha=8), start=tmp_path))
+    anyio.run(run, engine, ONE, [], tmp_path / "one")
+    with pytest.raises(InputError):
+        anyio.run(lambda: engine.train(LoraSpec(rank=4, alpha=8), start=tmp_path / "one", resume=tmp_path / "one"))
 
 
 def test_closing_twice_is_fine(engine: Engine) -> None:

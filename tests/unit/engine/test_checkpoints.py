@@ -175,6 +175,37 @@ def test_another_spec_is_refused(engine: LocalEngine, half: Path, change: dict[s
     anyio.run(run)
 
 
+@pytest.mark.parametrize("change", [{"rank": 8}, {"alpha": 9.0}, {"rslora": True}, {"target_modules": ("q_proj",)}])
+def test_files_of_another_shape_are_no_start(engine: LocalEngine, half: Path, change: dict[str, object]) -> None:
+    async def run() -> None:
+        with pytest.raises(AdapterInvalid, match="the adapter to start from has rank 4"):
+            await engine.train(SPEC.model_copy(update=change), start=half)
+
+    anyio.run(run)
+
+
+def test_a_start_takes_the_weights_and_leaves_the_optimiser(
+    engine: LocalEngine, examples: list[Example], half: Path, tmp_path: Path
+) -> None:
+    """The state that lies beside the files is not looked at: the first step is an optimiser's first."""
+
+    async def step(start: Path, out: Path) -> None:
+        trainer = await engine.train(SPEC.model_copy(update={"seed": 8, "weight_decay": 0.0}), start=start)
+        await trainer.forward_backward(examples[:3])
+        await trainer.optim_step(1e-2)
+        await trainer.save(out, resumable=True)
+        await trainer.close()
+
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for name in (WEIGHTS, CONFIG):
+        shutil.copy(half / name, bare / name)
+    anyio.run(step, half, tmp_path / "one")
+    anyio.run(step, bare, tmp_path / "two")
+    for name in (WEIGHTS, STATE):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
 def test_a_directory_that_cannot_be_written_is_said(engine: LocalEngine, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
 
