@@ -256,7 +256,7 @@ def _notes(a: Opened, b: Opened, unlike: str) -> Iterator[str]:
             f"both started from the same random A (seed {one.recipe.lora.seed}, rank {one.rank}): their row spaces were equal before "
             "training, and the cosine is higher for it; column spaces were not"
         )
-    if not unlike and None in (one.base_weights_digest, other.base_weights_digest):
+    if one.id != other.id and not unlike and None in (one.base_weights_digest, other.base_weights_digest):
         yield "a block does not say which weights its base had; its architecture and tokenizer are the same"
     for mine, block in ((one, a), (other, b)):
         if block.missing:

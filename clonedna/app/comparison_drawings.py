@@ -1,6 +1,7 @@
 """Where the marks of the comparison's pictures stand: numbers for the template's SVG, no markup and no colour here.
 
-Every drawing is a dict of plain values with ``width`` and ``height`` in the units of its view box. What has no value is not drawn as zero.
+Every drawing is a dict of plain values: ``width`` and ``height`` in the units of its view box, ``shown`` its natural width in pixels.
+What has no value is not drawn as zero.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from clonedna.core.comparison import ModuleSimilarity, SpanGain
 
 CELL, NUMBERS_UP_TO = 40, 16
 MOST_POINTS = 400
-SIDE, ROW, LABEL = 420.0, 56.0, 150.0
+SIDE, ROW, LABEL = 420.0, 56.0, 140.0
 KINDS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -38,11 +39,12 @@ def heat(modules: Sequence[ModuleSimilarity], values: Mapping[str, float | None]
                 "text": _text(value) if size == CELL else "",
             }
         )  # fmt: skip
+    width = left + size * len(depths) + 4
     names = [(kind.removesuffix("_proj"), top + CELL * (i + 0.5)) for i, kind in enumerate(kinds)]
     return {
         "cells": cells, "size": size, "tall": CELL, "kinds": names,
         "depths": [(depth, left + size * (i + 0.5)) for i, depth in enumerate(depths) if size == CELL or i % 4 == 0],
-        "width": left + size * len(depths) + 4, "height": top + CELL * len(kinds) + 4,
+        "width": width, "height": top + CELL * len(kinds) + 4, "shown": round(1.4 * width),
     }  # fmt: skip
 
 
@@ -76,13 +78,11 @@ def scatter(spans: Sequence[SpanGain]) -> dict[str, Any] | None:
         ],
         "ticks": [(_tick(tick), left + place(tick), top + room - place(tick)) for tick in ticks],
         "left": left, "top": top, "room": room, "zero_x": left + place(0.0), "zero_y": top + room - place(0.0),
-        "width": SIDE, "height": SIDE - 10, "shown": len(spans[::step]), "n": len(spans),
+        "width": SIDE, "height": top + room + 26, "shown": 500,
     }  # fmt: skip
 
 
-def forest(
-    rows: Sequence[tuple[str, list[tuple[str, Measure]]]], *, unit: str = "", low: float | None = None
-) -> dict[str, Any] | None:
+def forest(rows: Sequence[tuple[str, list[tuple[str, Measure]]]], *, low: float | None = None) -> dict[str, Any] | None:
     """Rows of dots with their intervals on one scale that holds zero (or begins at ``low``). ``None`` where nothing is measured."""
     ends = [
         end for _, dots in rows for _, m in dots if m.value is not None for end in (m.value, *(m.ci95 or ()))
@@ -91,7 +91,7 @@ def forest(
         return None
     ticks = _ticks(min([0.0, *ends]) if low is None else low, max([0.0, *ends]))
     first, last = ticks[0], ticks[-1]
-    width, right = 640.0, 24.0
+    width, right = 480.0, 24.0
 
     def place(value: float) -> float:
         return round(LABEL + (width - LABEL - right) * (value - first) / (last - first), 2)
@@ -108,7 +108,7 @@ def forest(
         drawn.append({"label": label, "y": ROW * (i + 0.5), "marks": marks})
     return {
         "rows": drawn, "ticks": [(_tick(tick), place(tick)) for tick in ticks], "zero": place(0.0), "width": width,
-        "bottom": ROW * len(rows), "height": ROW * len(rows) + 28, "left": LABEL, "unit": unit,
+        "bottom": ROW * len(rows), "height": ROW * len(rows) + 28, "shown": 520,
     }  # fmt: skip
 
 
@@ -118,10 +118,8 @@ def _ticks(low: float, high: float, many: int = 5) -> list[float]:
     raw = width / many
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(step * power for step in (1, 2, 5, 10) if step * power >= raw * 0.999)
-    return [round(i * step, 12) for i in range(math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9) + 1)] or [
-        0.0,
-        step,
-    ]
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(i * step, 12) for i in range(first, max(last, first + 1) + 1)]
 
 
 def _tick(value: float) -> str:

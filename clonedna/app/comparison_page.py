@@ -42,7 +42,7 @@ def page(found: Comparison) -> str:
     """The page as text."""
     return _template().render(
         c=found, version=__version__, css=_css(), policy=_policy(), cards=_cards(found), heats=_heats(found.weights),
-        points=scatter(found.spans), gains=forest(_gains(found)), styles=forest(_styles(found), unit="distance", low=0.0),
+        points=scatter(found.spans), gains=forest(_gains(found)), styles=forest(_styles(found), low=0.0),
         open_answers=OPEN_ANSWERS,
     )  # fmt: skip
 
@@ -130,7 +130,7 @@ def _heats(weights: WeightSimilarity | None) -> list[dict[str, Any]]:
     return [
         {"title": "Cosine", "says": "blue: the same way, orange: against each other", **heat(weights.modules, cosines)},
         {
-            "title": "Shared directions", "says": "overlap of the column spaces above chance: 0 strangers, 1 the same space",
+            "title": "Shared directions", "says": "what is written: 0 as strangers share by chance, 1 all",
             **heat(weights.modules, shared),
         },
     ]  # fmt: skip
