@@ -149,10 +149,22 @@ def stands_as_it_should(case: Case) -> list[str]:
     return found
 
 
+def left_behind(workspace: Path, deepest: int = 60) -> list[Path]:
+    """Everything in the workspace, so far down as a judge needs to look."""
+    found, waiting = list[Path](), [(workspace, 0)]
+    while waiting:
+        at, depth = waiting.pop()
+        with contextlib.suppress(PermissionError):
+            inside = list(at.iterdir())
+            found += inside
+            waiting += [(one, depth + 1) for one in inside if depth < deepest and one.is_dir() and not one.is_symlink()]
+    return found
+
+
 def no_strange_files(case: Case) -> list[str]:
     """The workspace holds nothing that is no file, folder or link, and nothing that runs as somebody."""
     found: list[str] = []
-    for place in case.sandbox.workspace.rglob("*"):
+    for place in left_behind(case.sandbox.workspace):
         mode = place.lstat().st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
             found.append(f"it made a {stat.filemode(mode)[0]} {place.name}")
@@ -189,7 +201,7 @@ def is_killed_by_a_filter(case: Case) -> list[str]:
 def stays_small(case: Case) -> list[str]:
     """Disk and files stayed near their bounds: what a watchdog misses between two looks."""
     size = files = 0
-    for place in case.sandbox.workspace.rglob("*"):
+    for place in left_behind(case.sandbox.workspace):
         size, files = size + place.lstat().st_blocks * 512, files + 1
     found = [f"{size} bytes on disk"] if size > 8 * case.limits.disk else []
     return found + ([f"{files} files"] if files > 100 * case.limits.files else [])

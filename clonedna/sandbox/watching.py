@@ -76,6 +76,8 @@ def scratch_files(pid: int) -> int:
     found = 0
     for place in ("tmp", "dev/shm"):
         try:
+            if os.stat(f"/proc/{pid}/root/{place}").st_dev == os.stat(f"/{place}").st_dev:
+                continue  # bubblewrap is still building: this is our own
             seen = os.statvfs(f"/proc/{pid}/root/{place}")
         except PermissionError:
             raise Unwatched(f"process {pid} cannot be read") from None
