@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -259,13 +259,14 @@ class Parts:
 
     def lent(self) -> Lent:
         """What an examination needs of the parts."""
+        from clonedna.app.probing import probe
         from clonedna.evals.examination import Lent  # loads numpy
         from clonedna.mint.overlap import overlaps
 
+        secret_in = factory("secrets", "patterns")
         return Lent(
-            secret_in=factory("secrets", "patterns"), parse=factory("syntax", "trees"), overlaps=overlaps,
-            layer_drift=factory("drift", "local"),
-            sandbox=self.sandboxes.open,
+            secret_in=secret_in, parse=factory("syntax", "trees"), overlaps=overlaps, layer_drift=factory("drift", "local"),
+            sandbox=self.sandboxes.open, probe=partial(probe, self.settings, secret_in),
         )  # fmt: skip
 
     async def check_adapter(self, base: str, directory: Path, examples: Sequence[Example]) -> Check:

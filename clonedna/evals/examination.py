@@ -15,6 +15,7 @@ from clonedna.core.block import EvalSummary, Evaluation, Measure, Recipe, not_av
 from clonedna.core.events import Emit, StageProgress, silent
 from clonedna.core.seams import Engine, OpenSandbox
 from clonedna.core.work import Pair
+from clonedna.evals.canaries import Probe, canaries
 from clonedna.evals.domains import domain_accuracy, domain_gains
 from clonedna.evals.drift import LayerDrift, drift_measures
 from clonedna.evals.forgetting import forgetting
@@ -52,7 +53,7 @@ class Lent:
 
     ``secret_in``: the kind of secret in a text, or ``None``. ``parse``: a text's syntax tree. ``overlaps``: how each of some pairs stands
     among others. ``layer_drift``: sizes of what the adapter in a directory adds to the engine's base. ``sandbox``: opens one; it says why
-    where this machine has none.
+    where this machine has none. ``probe``: trains an adapter for one measurement.
     """
 
     secret_in: Callable[[str], str | None]
@@ -60,6 +61,7 @@ class Lent:
     overlaps: Overlaps | None = None
     layer_drift: LayerDrift | None = None
     sandbox: OpenSandbox | None = None
+    probe: Probe | None = None
 
 
 Instrument = Callable[[Subject, Lent], Awaitable[Evaluation]]
@@ -100,6 +102,14 @@ async def _latency(subject: Subject, lent: Lent) -> Evaluation:
     return Evaluation(measures=await latency(subject.engine, subject.adapter, seed=subject.seed, emit=subject.emit))
 
 
+async def _canaries(subject: Subject, lent: Lent) -> Evaluation:
+    return Evaluation(
+        measures=await canaries(
+            subject.engine, subject.recipe, subject.trained, lent.probe, seed=subject.seed, emit=subject.emit
+        )
+    )
+
+
 async def _leakage(subject: Subject, lent: Lent) -> Evaluation:
     return Evaluation(measures=leakage(subject.holdout, subject.trained, lent.overlaps))
 
@@ -133,7 +143,12 @@ ELSEWHERE = {
 }
 """What an examination that has no such instrument says of these."""
 
-FULL: tuple[tuple[str, Instrument], ...] = (*QUICK, ("latency", _latency), tasks_instrument())
+FULL: tuple[tuple[str, Instrument], ...] = (
+    *QUICK,
+    ("latency", _latency),
+    ("canaries", _canaries),
+    tasks_instrument(),
+)
 """What ``dna eval NAME --full`` measures: also what takes long."""
 
 
