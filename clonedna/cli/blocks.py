@@ -29,7 +29,8 @@ Unsafe = Annotated[bool, typer.Option("--unsafe", help="Also load a block that t
 On = Annotated[str | None, typer.Option("--on", help="Where the base is, if not under the name the block gives.")]
 SHOWN = (
     "nll.base", "nll.adapter", "nll.delta", "perplexity_reduction_ratio", "bits_per_byte.base", "bits_per_byte.adapter",
-    "forgetting", "memorisation.rate", "memorisation.excess", "merge.relative_error",
+    "leakage", "domain_accuracy", "forgetting", "tool_calls.base", "tool_calls.adapter", "memorisation.rate", "memorisation.excess",
+    "secrets", "layer_drift", "merge.relative_error",
     "continue.new_gain", "continue.old_change", "continue.backward_transfer",
 )  # fmt: skip
 
@@ -55,7 +56,7 @@ def list_blocks(context: typer.Context, as_json: Json = False) -> None:
         ]
         for m in manifests
     ]  # fmt: skip
-    table("", ["block", "id", "gain", "maturity", "passed", "minted", "consent", "person"], rows, whole=7)
+    table("", ["block", "id", "gain", "maturity", "passed", "minted", "consent", "person"], rows, whole=6)
     if not rows:
         tell("no blocks yet; mint one: dna mint PATH --author 'Name <mail>'")
 

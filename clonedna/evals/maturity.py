@@ -33,12 +33,12 @@ def maturity(evaluation: Evaluation, *, pairs: int, weights: bool, gate: GateVer
         MaturityRule(name="weights", points=0.2, holds=weights, fact="an adapter is there" if weights else "no adapter"),
         _under("converged", 0.2, relative, CONVERGED),
         _under("deep", 0.1, relative, DEEP),
-        MaturityRule(name="adequate data", points=0.15, holds=pairs >= ADEQUATE, fact=f"{pairs} own pairs of {ADEQUATE}"),
-        MaturityRule(name="rich data", points=0.1, holds=pairs >= RICH, fact=f"{pairs} own pairs of {RICH}"),
+        MaturityRule(name="adequate data", points=0.15, holds=pairs >= ADEQUATE, fact=f"{pairs} own pairs, asked: {ADEQUATE}"),
+        MaturityRule(name="rich data", points=0.1, holds=pairs >= RICH, fact=f"{pairs} own pairs, asked: {RICH}"),
         MaturityRule(name="phenotype", points=0.15, holds=_above_zero(style), fact=_told("style.capture", style)),
         MaturityRule(
             name="quality", points=0.1, holds=fall_value is not None and fall_value >= IMPROVEMENT,
-            fact="perplexity was not measured" if fall_value is None else f"perplexity falls by {fall_value:.1%} of {IMPROVEMENT:.0%}",
+            fact="perplexity was not measured" if fall_value is None else f"perplexity falls by {fall_value:.1%}, asked: {IMPROVEMENT:.0%}",
         ),
     )  # fmt: skip
     delta = measures.get("nll.delta")
@@ -85,7 +85,7 @@ def _relative(measures: dict[str, Measure]) -> float | None:
 def _under(name: str, points: float, relative: float | None, limit: float) -> MaturityRule:
     if relative is None:
         return MaturityRule(name=name, points=points, holds=False, fact="likelihood on held-out code was not measured")
-    fact = f"NLL on held-out code is {relative:.3f} of the base's, under {limit:g}"
+    fact = f"NLL on held-out code is {relative:.3f} of the base's, asked: under {limit:g}"
     return MaturityRule(name=name, points=points, holds=relative < limit, fact=fact)
 
 
