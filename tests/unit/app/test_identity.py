@@ -17,6 +17,7 @@ from clonedna.app.identity import Identifying, held_out
 from clonedna.app.identity_kept import forget
 from clonedna.app.identity_report import IdentityReport, control_sentence, names_of
 from clonedna.app.revoking import Revoking
+from clonedna.app.workspace import Workspace
 from clonedna.core.block import Candidate
 from clonedna.core.errors import (
     BlockRejected,
@@ -25,6 +26,7 @@ from clonedna.core.errors import (
     DnaError,
     InputError,
     Interrupted,
+    JobBusy,
     WrongBase,
 )
 from clonedna.core.events import Note, StageFinished, StageProgress, silent
@@ -209,6 +211,16 @@ def test_a_control_is_trained_once_and_goes_on_after_a_kill(four: FakeParts) -> 
     assert any(isinstance(event, Note) and event.text.startswith("resumed at step") for event in said)
     assert (controls_of(four)[0] / "adapter" / "adapter_model.safetensors").read_bytes() == whole
     assert not (controls_of(four)[0] / "checkpoints").exists()
+
+
+def test_a_control_that_another_process_trains_is_waited_for_by_the_person(four: FakeParts) -> None:
+    ask(four, "ada", "bob")
+    folder = controls_of(four)[0]
+    (folder / "control.json").unlink()
+    with Workspace(folder).lock():
+        error = failure(four, "ada", "bob", controls=True)
+    assert isinstance(error, JobBusy)
+    assert "another process trains the control of" in error.message
 
 
 def test_progress_of_all_controls_is_one_row_with_what_is_left(four: FakeParts) -> None:
