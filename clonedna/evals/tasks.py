@@ -18,7 +18,7 @@ from clonedna.core.events import Emit, StageProgress, silent
 from clonedna.core.model import Layer, SampleRequest
 from clonedna.core.sandbox import RunLimits
 from clonedna.core.seams import Engine, OpenSandbox
-from clonedna.evals.bootstrap import RESAMPLES
+from clonedna.evals.bootstrap import paired_gain, wilson
 from clonedna.evals.tasks_files import Task, bundled_tasks
 
 MAX_TOKENS = 256
@@ -94,7 +94,9 @@ async def tasks(
         gains = [block - base for block, base in zip(shares[""], shares["base."], strict=True)]
         found[f"tasks.pass_at_{k}"] = _measure(shares[""], f"block: {how}", seed)
         found[f"tasks.base.pass_at_{k}"] = _measure(shares["base."], f"base: {how}", seed)
-        found["tasks.gain" if k == 1 else f"tasks.gain_at_{k}"] = _measure(gains, f"block minus base: {how}", seed)
+        found["tasks.gain" if k == 1 else f"tasks.gain_at_{k}"] = _measure(
+            gains, f"block minus base: {how}", seed, paired=True
+        )
     return found
 
 
@@ -150,11 +152,14 @@ class _Asked:
         return passed
 
 
-def _measure(values: Sequence[float], how: str, seed: int) -> Measure:
-    """A mean over tasks with its 95 % percentile bootstrap interval over tasks (Efron 1979)."""
+def _measure(values: Sequence[float], how: str, seed: int, *, paired: bool = False) -> Measure:
+    """A mean over tasks with its 95 % interval: Wilson's for shares of one answer each, else the percentile bootstrap (Efron 1979)."""
     each = np.asarray(values, dtype=np.float64)
-    draws = np.random.default_rng(seed).integers(0, len(each), size=(RESAMPLES, len(each)))
-    low, high = np.percentile(each[draws].mean(axis=1), [2.5, 97.5])
-    return Measure(
-        value=float(each.mean()), status="measured", n=len(each), split="tasks", how=how, ci95=(float(low), float(high))
-    )
+    interval: tuple[float, float] | None = None
+    if set(values) <= {0.0, 1.0} and not paired:
+        interval = wilson(int(each.sum()), len(each))
+    elif len(set(values)) > 1:
+        _, interval = paired_gain(values, [0.0] * len(each), [1] * len(each), seed=seed)
+    else:
+        how += "; every task came out alike, from which no interval can be drawn"
+    return Measure(value=float(each.mean()), status="measured", n=len(each), split="tasks", how=how, ci95=interval)

@@ -253,6 +253,23 @@ def test_one_answer_is_greedy_and_nothing_right_is_an_honest_zero() -> None:
     found = anyio.run(lambda: tasks(engine, "a", believing, [ADD]))
     assert [found[name].value for name in NAMES] == [0.0, 0.0, 0.0]
     assert {r.temperature for r in engine.asked} == {0.0}
+    low, high = found["tasks.pass_at_1"].ci95 or (1.0, 0.0)
+    assert low == 0.0
+    assert high > 0.5, "one task says little"
+    assert found["tasks.gain"].ci95 is None
+    assert "no interval" in found["tasks.gain"].how
+
+
+def test_the_gain_has_a_paired_interval_over_tasks() -> None:
+    chosen = [ADD.model_copy(update={"id": str(i), "entry_point": "right" if i % 3 else "add"}) for i in range(30)]
+    chosen = [one.model_copy(update={"prompt": f"def {one.entry_point}(a, b):\n"}) for one in chosen]
+    found = anyio.run(lambda: tasks(Answers(["    return a"]), "a", believing, chosen))
+    assert found["tasks.pass_at_1"].value == found["tasks.base.pass_at_1"].value == pytest.approx(2 / 3)
+    assert found["tasks.gain"].value == 0.0
+    mixed = anyio.run(lambda: tasks(Answers(["    right"]), "a", believing, chosen))
+    low, high = mixed["tasks.gain"].ci95 or (0.0, 0.0)
+    assert mixed["tasks.gain"].value == pytest.approx(1 / 3)
+    assert 0.0 < low < 1 / 3 < high < 1.0
 
 
 @pytest.mark.parametrize("lent", [None, no_sandbox])
