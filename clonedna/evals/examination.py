@@ -23,6 +23,7 @@ from clonedna.evals.latency import latency
 from clonedna.evals.leakage import Overlaps, leakage
 from clonedna.evals.likelihood import file_of, likelihood_measures, score_pairs
 from clonedna.evals.memorisation import memorisation
+from clonedna.evals.style_capture import examine_style
 from clonedna.evals.style_trees import Parse
 from clonedna.evals.tasks import tasks
 from clonedna.evals.tasks_files import Task
@@ -93,6 +94,10 @@ async def _memorisation(subject: Subject, lent: Lent) -> Evaluation:
     )  # fmt: skip
 
 
+async def _style(subject: Subject, lent: Lent) -> Evaluation:
+    return await examine_style(subject.engine, subject.adapter, subject.holdout, lent.parse, seed=subject.seed)
+
+
 async def _drift(subject: Subject, lent: Lent) -> Evaluation:
     report = await lent.layer_drift(subject.engine, subject.directory) if lent.layer_drift is not None else None
     return Evaluation(measures=drift_measures(report), drift=report)
@@ -131,6 +136,7 @@ QUICK: tuple[tuple[str, Instrument], ...] = (
     ("leakage", _leakage),
     ("forgetting", _forgetting),
     ("tool calls", _tool_calls),
+    ("style", _style),
     ("drift", _drift),
     ("memorisation", _memorisation),
 )
