@@ -20,10 +20,10 @@ from clonedna.app.controls import control_gain
 from clonedna.app.evaluations import Evaluated, Evaluations
 from clonedna.app.parts import Parts, factory
 from clonedna.app.workspace import now
-from clonedna.core.block import ConsentRecord, Evaluation, Manifest
+from clonedna.core.block import ConsentRecord, EvalSpan, Evaluation, Manifest
 from clonedna.core.canonical import sha256, strict_json
 from clonedna.core.errors import InputError, TooLarge
-from clonedna.core.events import Emit, Note, StageFinished, StageStarted
+from clonedna.core.events import Emit, Note, StageFinished, StageProgress, StageStarted
 from clonedna.core.seams import Engine
 from clonedna.core.work import Pair
 from clonedna.evals.again import readings
@@ -34,6 +34,7 @@ from clonedna.mint.overlap import overlaps
 
 MOST_PAIRS = 5000
 MOST_ID = 64
+PART = 64
 TRAINING = "training data"
 
 
@@ -113,7 +114,7 @@ class Evaluating:
         adapter = await engine.load(path)
         self.emit(StageStarted(stage="evaluate"))
         drawn = manifest.recipe.seed if seed is None and manifest.recipe is not None else seed or 0
-        spans = await score_pairs(engine, given, adapter.id)
+        spans = await self._scored(engine, given, adapter.id)
         split = TRAINING if contaminated else "given"
         files = [file_of(pair) for pair in given]
         found = Evaluation(measures=likelihood_measures(spans, files=files, split=split, seed=drawn), spans=spans)
@@ -127,6 +128,21 @@ class Evaluating:
                 contaminated=contaminated if manifest.recipe else None, overlaps=dict(sorted(kinds.items())),
             )
         )  # fmt: skip
+
+    async def _scored(self, engine: Engine, pairs: Sequence[Pair], adapter: str) -> tuple[EvalSpan, ...]:
+        """As ``score_pairs``, a part at a time, telling how far it is."""
+        spans: list[EvalSpan] = []
+        began = time.monotonic()
+        for start in range(0, len(pairs), PART):
+            spans += await score_pairs(engine, pairs[start : start + PART], adapter)
+            rate = len(spans) / max(time.monotonic() - began, 1e-9)
+            left = round((len(pairs) - len(spans)) / rate, 1)
+            self.emit(
+                StageProgress(
+                    stage="evaluate", done=len(spans), total=len(pairs), unit="pairs", rate=rate, eta_seconds=left
+                )
+            )
+        return tuple(spans)
 
     def _verified(self, reference: str, unsafe: bool) -> tuple[Manifest, Path]:
         manifest = self.parts.registry.resolve(reference, unsafe=unsafe)
