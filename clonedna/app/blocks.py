@@ -67,6 +67,12 @@ class BlockDetail(Value):
     again: tuple[Evaluated, ...] = ()
 
 
+def pairs_at(path: Path) -> tuple[Pair, ...]:
+    """The pairs of a verified block. Only a newline ends one: what else ends a line elsewhere may stand in code."""
+    lines = (path / "pairs.jsonl").read_bytes().split(b"\n")
+    return tuple(Pair.model_validate(json.loads(line)) for line in lines if line)
+
+
 class Blocks:
     """Use cases over the store and the registry."""
 
@@ -90,9 +96,7 @@ class Blocks:
 
     def pairs(self, reference: str) -> tuple[Pair, ...]:
         _, path = self.verified(reference, any_status=True)
-        return tuple(
-            Pair.model_validate(json.loads(line)) for line in (path / "pairs.jsonl").read_text("utf-8").splitlines()
-        )
+        return pairs_at(path)
 
     def verified(self, reference: str, *, any_status: bool = False) -> tuple[Manifest, Path]:
         """Resolve, then check size, signature, digests. Raises what is wrong, naming the file."""

@@ -5,13 +5,13 @@ The work itself is in ``clonedna.mint.continuing`` and ``clonedna.mint.continuin
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from license_expression import get_spdx_licensing
 
+from clonedna.app.blocks import pairs_at
 from clonedna.app.parts import Parts, factory
 from clonedna.core.block import ConsentRecord, Evaluation, Manifest, SourceRecord
 from clonedna.core.canonical import strict_json
@@ -32,13 +32,6 @@ def verified(parts: Parts, block_id: str) -> tuple[Manifest, Path]:
     manifest = factory("block", "verify")(path, parts.signer, expect_id=block_id)
     parts.store.refuse_revoked(manifest)
     return manifest, path
-
-
-def pairs_at(path: Path) -> tuple[Pair, ...]:
-    """The pairs of a verified block."""
-    return tuple(
-        Pair.model_validate(json.loads(line)) for line in (path / "pairs.jsonl").read_text("utf-8").splitlines()
-    )
 
 
 def consent_at(path: Path) -> ConsentRecord:

@@ -135,12 +135,11 @@ class Versions:
                 gain, change = (measures.get(one, not_available("not measured")) for one in (NEW_GAIN, OLD_CHANGE))
             except DnaError as error:
                 gain = change = not_available(error.message)
-        accepted = manifest.gate.status == "accepted"
         return VersionLine(
             version=manifest.version, id=manifest.id, created_at=manifest.created_at, relation=manifest.lineage.relation,
             parents=tuple(self.called(one) for one in manifest.lineage.parents), gate=manifest.gate.status,
             gain=manifest.eval_summary.nll_delta, new_gain=gain, old_change=change, means=manifest.id == means,
-            passed_over=accepted and back is not None and back.passes_over(manifest.version),
+            passed_over=back is not None and manifest.id in back.over,
         )  # fmt: skip
 
     def rollback(self, name: str, version: str | None = None) -> RolledBack:
@@ -163,11 +162,11 @@ class Versions:
                 now = older[0]
             else:
                 now = self._version(name, version)
-            newest = accepted[0]
-            if now.id == newest.id:
-                rollbacks.remove(name)
+            over = tuple(one.id for one in accepted if number(one.version) > number(now.version))
+            if over:
+                rollbacks.put(factory("rollbacks", "record")(name=name, to=now.version, over=over))
             else:
-                rollbacks.put(factory("rollbacks", "record")(name=name, to=now.version, beyond=newest.version))
+                rollbacks.remove(name)
             self.parts.audit.append("rolled_back", now.id, name=name, was=was.version, now=now.version)
         return RolledBack(name=name, was=_ref(was), now=_ref(now))
 

@@ -266,7 +266,7 @@ class SqlRegistry:
         """As ``_named``; of a name alone, without the versions that a rollback passes over."""
         rows = self._named(name, version)
         back = self._store.rollback(name) if version is None and rows else None
-        return rows if back is None else [row for row in rows if not back.passes_over(row.version)]
+        return rows if back is None else [row for row in rows if row.id not in back.over]
 
     def _named(self, name: str, version: str | None) -> list[Row]:
         """Rows of that name (and version), the one that is meant first: registered before revoked before rejected, newer before older."""

@@ -2,19 +2,19 @@
 
     store/rollbacks/<name>.json   from which version back to which
 
-Versions that are newer than ``to`` and not newer than ``beyond`` are passed over; all that comes later counts again. Written whole or not
-at all; a file that cannot be read is an error, never ignored.
+The blocks in ``over`` are passed over: the accepted versions that were newer than ``to`` at that moment. All that comes later counts, also
+under a number that was free again. Written whole or not at all; a file that cannot be read is an error, never ignored.
 """
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from clonedna.core.block import NAME_PATTERN, VERSION_PATTERN
+from clonedna.core.block import DIGEST_PATTERN, NAME_PATTERN, VERSION_PATTERN
 from clonedna.core.canonical import canonical, strict_json
 from clonedna.core.errors import BadReference, Corrupt
 from clonedna.core.value import Value
@@ -24,15 +24,12 @@ _NAME = re.compile(NAME_PATTERN)
 
 
 class Rollback(Value):
-    """``name`` means ``to``, or what is accepted below it, until a version after ``beyond`` is accepted."""
+    """``name`` means ``to``, or what is accepted below it, until another version than those in ``over`` (ids) is accepted."""
 
     format: Literal["dna-rollback/1"] = "dna-rollback/1"
     name: str = Field(pattern=NAME_PATTERN)
     to: str = Field(pattern=VERSION_PATTERN)
-    beyond: str = Field(pattern=VERSION_PATTERN)
-
-    def passes_over(self, version: str) -> bool:
-        return number(self.to) < number(version) <= number(self.beyond)
+    over: tuple[Annotated[str, Field(pattern=DIGEST_PATTERN)], ...] = Field(min_length=1)
 
 
 def number(version: str) -> tuple[int, int, int]:

@@ -35,8 +35,9 @@ class Home:
         self.registry.publish(made)
         return made
 
-    def back(self, to: str, beyond: str) -> None:
-        self.rollbacks.put(Rollback(name="ada", to=to, beyond=beyond))
+    def back(self, to: str) -> None:
+        newer = [m.id for m in self.registry.manifests() if number(m.version) > number(to)]
+        self.rollbacks.put(Rollback(name="ada", to=to, over=tuple(newer)))
 
 
 @pytest.fixture
@@ -52,27 +53,35 @@ def means(home: Home) -> str:
 
 
 def test_a_name_means_what_it_was_rolled_back_to(home: Home) -> None:
-    home.back("1.9.0", "1.10.0")
+    home.back("1.9.0")
     assert means(home) == "1.9.0"
-    home.back("1.0.0", "1.10.0")
+    home.back("1.0.0")
     assert means(home) == "1.0.0"
     assert home.registry.resolve("ada@1.10.0").version == "1.10.0"
-    assert home.registry.next_version("ada") == ("1.11.0", "1.10.0")
+    assert home.registry.next_version("ada") == ("1.11.0")
     home.rollbacks.remove("ada")
     home.rollbacks.remove("ada")
     assert means(home) == "1.10.0"
 
 
 def test_a_later_version_counts_again_and_a_rejected_one_does_not(home: Home) -> None:
-    home.back("1.0.0", "1.10.0")
+    home.back("1.0.0")
     home.publish("1.11.0", gate=rejected())
     assert means(home) == "1.0.0"
     home.publish("1.11.0")
     assert means(home) == "1.11.0"
 
 
+def test_a_number_that_is_free_again_is_another_version(home: Home) -> None:
+    home.back("1.9.0")
+    home.registry.forget(home.registry.resolve("ada@1.10.0").id)
+    assert home.registry.next_version("ada") == ("1.10.0", "1.9.0")
+    made = home.publish("1.10.0")
+    assert home.registry.resolve("ada") == made
+
+
 def test_it_is_the_same_when_the_database_is_gone(home: Home) -> None:
-    home.back("1.9.0", "1.10.0")
+    home.back("1.9.0")
     for file in home.folder.glob("registry.sqlite*"):
         file.unlink()
     assert home.registry.reindex() == ()
@@ -80,7 +89,7 @@ def test_it_is_the_same_when_the_database_is_gone(home: Home) -> None:
 
 
 def test_when_what_was_gone_back_to_goes_too_it_is_not_the_one_that_was_left(home: Home) -> None:
-    home.back("1.9.0", "1.10.0")
+    home.back("1.9.0")
     home.registry.revoke(home.registry.resolve("ada@1.9.0").id)
     assert means(home) == "1.0.0"
     home.registry.forget(home.registry.resolve("ada@1.0.0").id)
@@ -89,7 +98,7 @@ def test_when_what_was_gone_back_to_goes_too_it_is_not_the_one_that_was_left(hom
 
 
 def test_when_nothing_is_left_to_go_back_to_it_is_not_found(home: Home) -> None:
-    home.back("1.0.0", "1.10.0")
+    home.back("1.0.0")
     home.registry.forget(home.registry.resolve("ada@1.0.0").id)
     with pytest.raises(BlockNotFound, match="ada") as found:
         home.registry.resolve("ada")
@@ -97,10 +106,11 @@ def test_when_nothing_is_left_to_go_back_to_it_is_not_found(home: Home) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"{}", b"[]", b'{"format":"dna-rollback/1","name":"bob","to":"1.0.0","beyond":"1.9.0"}', b"\xff"]
+    "data",
+    [b"", b"{}", b"[]", b'{"format":"dna-rollback/1","name":"bob","to":"1.0.0","over":["%s"]}' % (b"0" * 64), b"\xff"],
 )
 def test_a_damaged_record_is_an_error_and_never_passed_over(home: Home, data: bytes) -> None:
-    home.back("1.0.0", "1.10.0")
+    home.back("1.0.0")
     (home.folder / "store/rollbacks/ada.json").write_bytes(data)
     with pytest.raises(Corrupt):
         home.registry.resolve("ada")
