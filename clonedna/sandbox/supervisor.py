@@ -84,15 +84,16 @@ class Run:
             descriptors.STATUS: pipes["status"][write], descriptors.BLOCK: pipes["block"][read],
             **dict(zip(descriptors.FILTERS, filters, strict=True)),
         }  # fmt: skip
+        failure = fcntl.fcntl(pipes["failure"][write], fcntl.F_DUPFD_CLOEXEC, 64)  # out of the way of the numbers above
         parent = os.getpid()
         self.child = os.fork()
         if self.child == 0:
             try:
                 self._become(theirs, parent)
             except BaseException as error:
-                os.write(pipes["failure"][write], f"{type(error).__name__}: {error}".encode())
+                os.write(failure, f"{type(error).__name__}: {error}".encode())
             os._exit(127)
-        for fd in (*theirs.values(), pipes["failure"][write]):
+        for fd in (*theirs.values(), pipes["failure"][write], failure):
             os.close(fd)
         self.input, self.block = pipes["stdin"][write], pipes["block"][write]
         self.outputs = {pipes[name][read]: name for name in self.heard}

@@ -18,7 +18,7 @@ from typing import Any
 
 import anyio
 
-from clonedna.core.errors import SandboxUnavailable
+from clonedna.core.errors import DnaError, SandboxUnavailable
 from clonedna.core.sandbox import Ran, RunLimits
 from clonedna.sandbox.arguments import environment
 from clonedna.sandbox.bubblewrap import NEXT_STEP, TIER, BubblewrapSandbox, Setup, find_setup
@@ -95,11 +95,14 @@ class Sandboxes:
 
 
 async def try_setup(setup: Setup) -> Trial:
-    """Every probe on this set-up. Raises ``SandboxUnavailable`` when one of them does not hold."""
+    """Every probe on this set-up. Raises ``SandboxUnavailable`` when one of them does not hold or cannot be run."""
     found: dict[str, bool] = {}
+    errors: list[Exception] = []
     async with anyio.create_task_group() as group:
         for probe in (_looks, _survives, _swallows, _fills, _waits):
-            group.start_soon(_tried, probe, setup, found)
+            group.start_soon(_tried, probe, setup, found, errors)
+    if errors:
+        raise SandboxUnavailable(f"the sandbox's self-test could not run: {errors[0]}", NEXT_STEP)
     held, failed = (tuple(sorted(n for n, ok in found.items() if ok == wanted)) for wanted in (True, False))
     if failed:
         raise SandboxUnavailable(
@@ -108,12 +111,16 @@ async def try_setup(setup: Setup) -> Trial:
     return Trial(TIER, held, failed)
 
 
-async def _tried(probe: Any, setup: Setup, found: dict[str, bool]) -> None:
-    sandbox = BubblewrapSandbox(setup)
+async def _tried(probe: Any, setup: Setup, found: dict[str, bool], errors: list[Exception]) -> None:
+    """One probe in a sandbox of its own. What it raises is kept: a task group would wrap it."""
     try:
-        found |= await probe(sandbox)
-    finally:
-        sandbox.close()
+        sandbox = BubblewrapSandbox(setup)
+        try:
+            found |= await probe(sandbox)
+        finally:
+            sandbox.close()
+    except (DnaError, OSError) as error:
+        errors.append(error)
 
 
 async def _looks(sandbox: BubblewrapSandbox) -> dict[str, bool]:

@@ -53,6 +53,16 @@ def test_one_failed_probe_and_there_is_no_sandbox(monkeypatch: pytest.MonkeyPatc
     assert sandboxes.trial is None
 
 
+@pytest.mark.parametrize("program", ["false", "true", "cat"])
+def test_a_bubblewrap_that_does_not_work_is_no_sandbox(program: str) -> None:
+    """As where user namespaces are forbidden: it ends before there is anything inside."""
+    uid = bubblewrap.USERS[0] if os.geteuid() == 0 else None
+    setup = Setup(str(shutil.which(program)), uid, None, staged=False)
+    with pytest.raises(SandboxUnavailable, match="could not run: the sandbox did not start") as caught:
+        anyio.run(trial.try_setup, setup)
+    assert "docs/sandbox.md" in caught.value.hint
+
+
 @needs_bwrap
 def test_a_hardening_that_is_missing_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """The self-test can fail: without filters and a network of its own, it does."""
@@ -70,7 +80,7 @@ def test_a_hardening_that_is_missing_is_found(monkeypatch: pytest.MonkeyPatch) -
         pytest.skip(error.message)
     with pytest.raises(SandboxUnavailable) as caught:
         anyio.run(trial.try_setup, setup)
-    if "did not start" in caught.value.message:
+    if "could not run" in caught.value.message:
         pytest.skip(caught.value.message)
     assert {"no network", "no abstract sockets", "system calls filtered", "namespaces of its own"} <= set(
         caught.value.facts["failed"]  # type: ignore[arg-type]
