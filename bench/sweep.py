@@ -45,6 +45,7 @@ from clonedna.sources.secrets import secret_in
 from clonedna.teachers.own_words import OwnWords
 
 FOLDER = CACHE / "sweep"
+MOST_MIXED = 384
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 # Name -> what differs from the centre, which is written out so that a later change of the defaults changes no result that is kept.
 CENTRE: dict[str, Any] = {
@@ -68,6 +69,9 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "short-attention": SHORT | {"lora": {"rank": 16, "alpha": 32.0, "target_modules": ATTENTION}},
     "short-general-0": SHORT | {"base_instruct_ratio": 0.0},
     "short-general-0.25": SHORT | {"base_instruct_ratio": 0.25},
+    "small-3-epochs": SHORT | {"max_train_pairs": 48, "epochs": 3},
+    "small-2-epochs": SHORT | {"max_train_pairs": 48, "learning_rate": 5e-4},
+    "small-6-epochs": SHORT | {"max_train_pairs": 48, "learning_rate": 5e-4, "epochs": 6},
     "short-general-1": SHORT | {"base_instruct_ratio": 1.0},
 }
 
@@ -105,16 +109,19 @@ def _of_one(span: Span) -> Span:
 
 
 async def mixed(engine: Engine, recipe: Recipe, pairs: int) -> Mixed:
-    """The mint's mix, kept: the base's answers are the same for every family with as many pairs."""
-    wanted = digest([recipe.seed, recipe.base_instruct_ratio, pairs, recipe.tool_use_pairs, engine.base.fingerprint])[
-        :16
-    ]
-    path = FOLDER / "mixed" / f"{wanted}.json"
+    """The mint's mix, made once for ``MOST_MIXED`` pairs and kept: request i is answered with its own seed, so fewer are its beginning."""
+    path = (
+        FOLDER
+        / "mixed"
+        / f"{digest([recipe.seed, MOST_MIXED, recipe.tool_use_pairs, engine.base.fingerprint])[:16]}.json"
+    )
     if not path.is_file():
-        made = await mix(engine, recipe, pairs, dataset="", file=None, secret_in=secret_in, emit=silent)
+        whole = recipe.model_copy(update={"base_instruct_ratio": 1.0})
+        made = await mix(engine, whole, MOST_MIXED, dataset="", file=None, secret_in=secret_in, emit=silent)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(made.model_dump_json())
-    return Mixed.model_validate_json(path.read_bytes())
+    found = Mixed.model_validate_json(path.read_bytes())
+    return found.model_copy(update={"general": found.general[: round(recipe.base_instruct_ratio * pairs)]})
 
 
 async def adapter(

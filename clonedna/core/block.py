@@ -133,20 +133,20 @@ class Evaluation(Value):
 class Recipe(Value):
     """All that decides the weights, given sources and base: same recipe, seed and sources -> same block.
 
-    A batch has at most ``batch_examples`` examples (0 = as many as fit) of about ``batch_tokens`` tokens together.
+    The defaults were chosen by measuring (docs/recipe.md). A batch has at most ``batch_examples`` examples (0 = as many as fit) of about ``batch_tokens`` tokens together.
     ``general`` is the source that was ordered; ``general_pairs`` and ``teaching`` say, in a block, what was used.
     ``replay_ratio``: in a version that continues another, how many of its training pairs are trained on again for each new one.
     """
 
     preset: Literal["style", "seed", "knowledge", "custom"] = "style"
     lora: LoraSpec = LoraSpec()
-    learning_rate: float = Field(default=1e-3, gt=0)
+    learning_rate: float = Field(default=5e-4, gt=0)
     warmup: float = Field(default=0.05, ge=0, le=1)
-    epochs: int = Field(default=3, ge=1, le=100)
+    epochs: int = Field(default=2, ge=1, le=100)
     batch_tokens: int = Field(default=2048, ge=64)
     batch_examples: int = Field(default=0, ge=0)
     max_tokens: int = Field(default=512, ge=64)
-    max_train_pairs: int = Field(default=192, ge=1)
+    max_train_pairs: int = Field(default=384, ge=1)
     max_holdout_pairs: int = Field(default=96, ge=1)
     base_instruct_ratio: float = Field(default=0.5, ge=0, le=4)
     tool_use_pairs: int = Field(default=24, ge=0)
