@@ -81,17 +81,21 @@ def refuse_other_person(parts: Parts, heritage: Heritage, consent: ConsentRecord
     """Raises ``ConsentMissing`` when ``consent`` is another person's, or covers less than what the version before was made from."""
     reference = heritage.parent.reference
     parent = consent_at(verified(parts, heritage.parent.id)[1])
+    if (parent.mode == "granted") != (consent.mode == "granted"):
+        raise ConsentMissing(
+            f"{reference} was minted with consent {parent.mode!r}, and this version would be with {consent.mode!r}",
+            f"give --consent {parent.mode}, or mint a new block under another name",
+        )
     if consent.identity_digest != heritage.identity_digest:
         raise ConsentMissing(
             f"{reference} is of another person than the author asked for",
             "leave --author out, or name first who the block is of; another person's block is a mint of its own",
         )
     left = sorted(set(parent.repositories) - set(consent.repositories)) if parent.mode == "granted" else []
-    if left or (parent.mode == "granted") != (consent.mode == "granted"):
+    if left:
         raise ConsentMissing(
-            f"{reference} was granted for {', '.join(parent.repositories)}; the consent for this version covers "
-            f"{', '.join(consent.repositories) if consent.mode == 'granted' else 'nothing of it'}",
-            "ask for a consent that covers these too: dna consent request, or mint a new block from what is covered",
+            f"{reference} was made from {', '.join(left)} too, which the consent for this version does not cover",
+            "ask for a consent that covers it: dna consent request, or mint a new block from what is covered",
         )
 
 
