@@ -133,7 +133,8 @@ class Evaluation(Value):
 class Recipe(Value):
     """All that decides the weights, given sources and base: same recipe, seed and sources -> same block.
 
-    The defaults were chosen by measuring (docs/recipe.md). A batch has at most ``batch_examples`` examples (0 = as many as fit) of about ``batch_tokens`` tokens together.
+    The defaults were chosen by measuring (docs/recipe.md). A batch has at most ``batch_examples`` examples (0 = as many as fit) of about
+    ``batch_tokens`` tokens together.
     ``general`` is the source that was ordered; ``general_pairs`` and ``teaching`` say, in a block, what was used.
     ``replay_ratio``: in a version that continues another, how many of its training pairs are trained on again for each new one.
     """
