@@ -255,7 +255,8 @@ def correlation(
 def _drawn(cluster: NDArray[np.int64], seed: int) -> Floats:
     """How often each span is in each resample of its clusters: ``[RESAMPLES, spans]``."""
     many = int(cluster.max()) + 1
-    counts = np.random.default_rng(seed).multinomial(many, np.full(many, 1 / many), size=RESAMPLES)
+    draws = np.random.default_rng(seed).integers(0, many, size=(RESAMPLES, many)) + many * np.arange(RESAMPLES)[:, None]
+    counts = np.bincount(draws.ravel(), minlength=RESAMPLES * many).reshape(RESAMPLES, many)
     return counts[:, cluster].astype(np.float64)
 
 

@@ -35,6 +35,7 @@ BYTES_A_TOKEN = 3.5
 TEMPERATURE, TOP_P = 0.6, 0.95
 RESAMPLES = 1000
 LEAST_MOVE = 0.1
+MOST_BROKEN = 0.5
 MEASURES = (
     "style.capture", "style.capture.formatted", "style.capture.ceiling", "style.consistency",
     "style.distance.base", "style.distance.block", "style.broken.base", "style.broken.block",
@@ -63,21 +64,31 @@ async def examine_style(
     base, base_cut = await answers(engine, chosen, (), seed)
     block, block_cut = await answers(engine, chosen, (Layer(adapter=adapter),), seed)
     sides = _counted(language, (person, base, block), parse)
+    own = [pair.completion for pair in holdout if pair.language == language]
+    always = {
+        "style.consistency": consistency(own, language, parse, seed=seed),
+        **{f"style.broken.{side}": _broken_measure(found, side) for side, found in (("base", sides.base), ("block", sides.block))},
+    }  # fmt: skip
+    for side, found in (("base", sides.base), ("block", sides.block)):
+        if found.broken > MOST_BROKEN * found.size:
+            why = f"{found.broken / found.size:.0%} of the {side}'s answers cannot be read as {language}"
+            return Evaluation(measures={**{name: not_available(why) for name in MEASURES}, **always})
     report = _report(sides, (base_cut, block_cut), seed)
     measures = {
         "style.capture": capture(sides, seed=seed),
         "style.capture.formatted": _after_formatter(language, (person, base, block), parse, seed),
         "style.capture.ceiling": _ceiling(sides, [clipped(pair.completion) for pair in rest], parse, seed),
-        "style.consistency": consistency([p.completion for p in holdout if p.language == language], language, parse, seed=seed),
-    }  # fmt: skip
-    for side, found in (("base", sides.base), ("block", sides.block)):
-        apart = report.base_distance if side == "base" else report.block_distance
-        measures[f"style.distance.{side}"] = _distance_measure(apart, report, side)
-        measures[f"style.broken.{side}"] = Measure(
-            value=found.broken / found.size if found.size else 0.0, status="measured", n=len(chosen), split="holdout",
-            how=f"share of the bytes of the {side}'s answers that the parser can make no sense of",
-        )  # fmt: skip
-    return Evaluation(measures=measures, style=report)
+        "style.distance.base": _distance_measure(report.base_distance, report, "base"),
+        "style.distance.block": _distance_measure(report.block_distance, report, "block"),
+    }
+    return Evaluation(measures={**measures, **always}, style=report)
+
+
+def _broken_measure(found: Counts, side: str) -> Measure:
+    return Measure(
+        value=found.broken / found.size if found.size else 0.0, status="measured", n=len(found.sums), split="holdout",
+        how=f"share of the bytes of the {side}'s answers that the parser can make no sense of",
+    )  # fmt: skip
 
 
 def chosen_pairs(holdout: Sequence[Pair], seed: int) -> tuple[Language | None, list[Pair], list[Pair]]:

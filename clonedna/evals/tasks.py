@@ -82,14 +82,15 @@ async def tasks(
     chosen = bundled_tasks() if chosen is None else chosen
     asked = _Asked(engine, open_sandbox, chosen, samples, seed, emit)
     try:
-        (await open_sandbox()).close()  # before anything is asked of a model
+        tried = await open_sandbox()  # before anything is asked of a model
+        tried.close()
         counts = {"": await asked.right((Layer(adapter=adapter),)), "base.": await asked.right(())}
     except SandboxUnavailable as error:
         return dict.fromkeys(NAMES, not_available(f"no sandbox, no run: {error.message}"))
     kind = "greedy answer" if samples == 1 else f"answers at temperature {TEMPERATURE}"
     found: dict[str, Measure] = {}
     for k in [k for k in (1, 5, 10) if k <= samples]:
-        how = f"share of tasks solved, pass@{k} of {samples} {kind} of up to {MAX_TOKENS} tokens, tests run in the sandbox"
+        how = f"share of tasks solved, pass@{k} of {samples} {kind} of up to {MAX_TOKENS} tokens, tests run in the sandbox ({tried.tier})"
         shares = {side: [pass_at_k(samples, right, k) for right in counts[side]] for side in counts}
         gains = [block - base for block, base in zip(shares[""], shares["base."], strict=True)]
         found[f"tasks.pass_at_{k}"] = _measure(shares[""], f"block: {how}", seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from clonedna.core.seams import OpenSandbox
 from clonedna.evals import tasks_files
 from clonedna.evals.tasks import NAMES, pass_at_k, passes, tasks
 from clonedna.evals.tasks_files import Task, bundled_tasks, cut, indented, load_tasks, parse_tasks
+from clonedna.mint.mix import rehearsal_requests, tool_use_pairs
 from clonedna.sandbox.trial import Sandboxes
 
 ADD = Task(
@@ -98,6 +100,22 @@ def test_there_are_enough_bundled_tasks_and_no_prompt_tells_its_answer() -> None
         assert task.test not in shown
         assert shown.startswith("Write the body of this Python function from `")
         assert max(map(len, task.prompt.splitlines())) <= 140
+
+
+def words(text: str) -> set[tuple[str, ...]]:
+    """Runs of five words."""
+    found = re.findall(r"\w+|[^\w\s]", text)
+    return {tuple(found[i : i + 5]) for i in range(max(1, len(found) - 4))}
+
+
+def test_bundled_tasks_do_not_overlap_what_blocks_are_trained_on_beside_a_persons_code() -> None:
+    requests = [message.content for messages in rehearsal_requests() for message in messages]
+    requests += ["\n".join([*(m.content for m in e.messages), e.completion]) for e in tool_use_pairs()]
+    trained, names = [words(text) for text in requests], set(re.findall(r"\w+(?=\()", "\n".join(requests)))
+    for task in bundled_tasks():
+        assert task.entry_point not in names
+        own = words(task.prompt + task.reference)
+        assert max(len(own & seen) / len(own) for seen in trained) < 0.25, task.id
 
 
 def test_bundled_tasks_hold_no_address_and_no_secret() -> None:

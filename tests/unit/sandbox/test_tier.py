@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import struct
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ from clonedna.core.errors import SandboxUnavailable
 from clonedna.core.sandbox import RunLimits
 from clonedna.sandbox import bubblewrap, supervisor, syscalls, trial, watching
 from clonedna.sandbox.bubblewrap import BubblewrapSandbox, Setup, find_setup
+from clonedna.sandbox.files import remove_tree
 from clonedna.sandbox.trial import Sandboxes
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a sandbox needs Linux")
@@ -91,11 +93,12 @@ def test_a_hardening_that_is_missing_is_found(monkeypatch: pytest.MonkeyPatch) -
 def test_root_never_goes_on_as_root() -> None:
     with pytest.raises(PermissionError, match="uid 0"):
         supervisor._drop(None)
-    child = os.fork()
-    if child == 0:
-        supervisor._drop(bubblewrap.USERS[0])
-        os._exit(0 if set(os.getresuid() + os.getresgid()) == {bubblewrap.USERS[0]} and not os.getgroups() else 1)
-    assert os.waitpid(child, 0)[1] == 0
+    program = (
+        "import os\nfrom clonedna.sandbox.supervisor import _drop\n"
+        f"_drop({bubblewrap.USERS[0]})\nprint(*sorted({{*os.getresuid(), *os.getresgid()}}), os.getgroups())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{bubblewrap.USERS[0]} []\n"
 
 
 @pytest.fixture(scope="module")
@@ -125,23 +128,28 @@ def test_a_cancelled_run_leaves_nobody(sandbox: BubblewrapSandbox) -> None:
 def test_a_dead_asker_leaves_nobody(sandbox: BubblewrapSandbox) -> None:
     """The supervisor's input ends when whoever asked is killed."""
     word = secrets.token_hex(8)
-    child = os.fork()
-    if child == 0:
-
-        async def work() -> None:
-            await sandbox.exec(["sh", "-c", f"echo x; sleep 60; : {word}"], limits=RunLimits(seconds=60))
-
-        anyio.run(work)
-        os._exit(1)
-    until = time.monotonic() + 20
-    while not living(word) and time.monotonic() < until:
-        time.sleep(0.02)
-    assert living(word)
-    os.kill(child, 9)
-    os.waitpid(child, 0)
+    program = f"""
+import anyio
+from clonedna.core.sandbox import RunLimits
+from clonedna.sandbox.bubblewrap import BubblewrapSandbox, find_setup
+sandbox = BubblewrapSandbox(find_setup())
+print(sandbox.directory, flush=True)
+anyio.run(lambda: sandbox.exec(["sh", "-c", "sleep 60; : " + {word[:8]!r} + {word[8:]!r}], limits=RunLimits(seconds=60)))
+"""
+    asker = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert asker.stdout is not None
+    left, until = Path(asker.stdout.readline().strip()), time.monotonic() + 60
+    try:
+        while not living(word) and time.monotonic() < until:
+            time.sleep(0.02)
+        assert living(word)
+    finally:
+        asker.kill()
+        asker.communicate()
     while living(word) and time.monotonic() < until:
         time.sleep(0.02)
     assert not living(word)
+    remove_tree(left)
 
 
 def test_memory_is_bounded_without_cgroups_too(sandbox: BubblewrapSandbox) -> None:
@@ -182,16 +190,10 @@ def test_descendants_and_open_files_without_a_name_are_found(tmp_path: Path) -> 
         assert watching.unlinked([os.getpid()]) < 50_000
         (tmp_path / "file").unlink()
         assert watching.unlinked([os.getpid()]) >= 50_000
-    child = os.fork()
-    if child == 0:
-        time.sleep(30)
-        os._exit(0)
-    try:
-        assert watching.descendants(os.getpid()) >= {os.getpid(), child}
-        assert watching.memory([child]) > 0
-    finally:
-        os.kill(child, 9)
-        os.waitpid(child, 0)
+    with subprocess.Popen(["sleep", "30"]) as child:
+        assert watching.descendants(os.getpid()) >= {os.getpid(), child.pid}
+        assert watching.memory([child.pid]) > 0
+        child.kill()
 
 
 def test_the_filters_are_whole_instructions_and_the_second_knows_its_ceiling() -> None:
