@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 SHOWN_ANSWERS = 3
 SHOWN_LINES = 14
 PEOPLE = ("person_a", "person_b")
-PARTS = (("a", "{a}'s hold-out"), ("b", "{b}'s hold-out"), ("general", "general set"))
 
 
 def add_to(app: typer.Typer) -> None:
@@ -135,103 +134,103 @@ def show(found: Comparison) -> None:
         ["base", f"{found.a.base} ({found.a.base_fingerprint[:12]})", f"{found.b.base} ({found.b.base_fingerprint[:12]})"],
         ["adapter", *(f"rank {one.rank}, alpha {one.alpha:g}, {len(one.target_modules)} kinds of module" for one in (found.a, found.b))],
     ]  # fmt: skip
-    table("", ["", a, b], rows)
+    table("", ["", f"A: {a}", f"B: {b}"], rows)
     for note in found.notes:
-        tell(f"note: {printable(note)}")
+        print(f"note: {printable(note)}")
     print()
     _show_weights(found)
     if found.probe is not None:
         print()
-        _show_behaviour(found, found.probe, a, b)
+        _show_behaviour(found, found.probe)
         print()
-        _show_style(found, a, b)
+        _show_style(found)
         _show_answers(found, a, b)
 
 
 def _show_weights(found: Comparison) -> None:
     if found.weights is None:
-        tell(f"weights: {printable(found.measures['weights.cosine'].how)}")
+        print(f"weights: not compared ({printable(found.measures['weights.cosine'].how)})")
         return
     rows = [
         [
             one.name, _number(one.cosine, "+.3f"), _number(one.norm_a, ".3g"), _number(one.norm_b, ".3g"), _number(one.difference, ".3g"),
-            _angles(one.columns), _angles(one.rows),
+            *_angles(one.columns), *_angles(one.rows),
         ]
         for one in (found.weights.whole, *found.weights.groups)
     ]  # fmt: skip
-    columns = ["", "cosine", "norm A", "norm B", "norm A-B", "columns: mean, largest (overlap, by chance)", "rows"]
-    table("weights: what the two add to the base, scale B A", columns, rows)
+    columns = ["", "cosine", "|A|", "|B|", "|A-B|", "written", "shared (by chance)", "read", "shared (by chance)"]
+    table("weights: what the two add to the base, scale B A; mean angles of what they write and read", columns, rows)
     if found.weights.undefined:
-        tell(printable(found.weights.undefined))
-    for which, only in (("first", found.weights.only_a), ("second", found.weights.only_b)):
+        print(printable(found.weights.undefined))
+    for which, only in (("A", found.weights.only_a), ("B", found.weights.only_b)):
         if only:
             kinds = sorted({name.rpartition(".")[2] for name in only})
-            tell(f"only the {which} adapts {', '.join(kinds)}: {len(only)} modules, zero in the other")
+            print(f"only {which} adapts {printable(', '.join(kinds))}: zero in the other ({len(only)} modules)")
 
 
-def _angles(angles: Angles | None) -> str:
+def _angles(angles: Angles | None) -> list[str]:
     if angles is None:
-        return "-"
-    return f"{angles.mean:.1f}°, {angles.largest:.1f}° ({angles.overlap:.2f}, {angles.by_chance:.2f})"
+        return ["-", "-"]
+    return [f"{angles.mean:.1f}°", f"{angles.overlap:.0%} ({angles.by_chance:.0%})"]
 
 
 def _number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def _show_behaviour(found: Comparison, probe: ProbeCounts, a: str, b: str) -> None:
+def _show_behaviour(found: Comparison, probe: ProbeCounts) -> None:
     measures = found.measures
-    names = [("all", ""), *((words.format(a=a, b=b), f".{part}") for part, words in PARTS)]
-    rows: list[list[str]] = []
-    for words, suffix in names:
-        where = {"": "", ".general": "general"}.get(suffix, f"on_{suffix[1:]}")
-        gains = [_measure(measures[f"gain.{which}.{where}"]) if where else "" for which in ("a", "b", "difference")]
-        n = measures[f"behaviour.pearson{suffix}"].n
-        rows.append(
-            [
-                words,
-                *(_measure(measures[f"behaviour.{kind}{suffix}"], "+.2f") for kind in ("pearson", "spearman")),
-                *gains,
-                str(n or ""),
-            ]
-        )
-    columns = ["spans of", "Pearson", "Spearman", f"gain {a}", f"gain {b}", "difference", "n"]
-    table(f"behaviour: gains over the base, {found.unit}, with 95 % intervals", columns, rows)
+    rows = [
+        [
+            words,
+            *(_measure(measures[f"behaviour.{kind}{part}"], "+.2f") for kind in ("pearson", "spearman")),
+            str(measures[f"behaviour.pearson{part}"].n or ""),
+        ]
+        for words, part in (("all", ""), ("A's hold-out", ".a"), ("B's hold-out", ".b"), ("general set", ".general"))
+    ]
+    table(
+        "behaviour: correlation of gains",
+        ["spans of", "Pearson", "Spearman", "n"],
+        rows,
+    )
+    print()
+    rows = [
+        [words, *(_measure(measures[f"gain.{which}.{where}"], "+.3f") for which in ("a", "b", "difference"))]
+        for words, where in (("A's hold-out", "on_a"), ("B's hold-out", "on_b"), ("general set", "general"))
+    ]
+    table(f"mean gains, {found.unit}, with 95 % intervals", ["spans of", "A", "B", "A - B"], rows)
     left = (("in training data", probe.trained), ("twice", probe.repeated), ("beyond the bound", probe.bounded))
     told = [f"{n} {why}" for why, n in left if n]
     if told:
-        tell(f"spans left out: {', '.join(told)}")
+        print(f"spans left out: {', '.join(told)}")
 
 
-def _show_style(found: Comparison, a: str, b: str) -> None:
+def _show_style(found: Comparison) -> None:
     measures = found.measures
-    first, second = (f"{one.person} ({which})" for which, one in (("A", found.a), ("B", found.b)))
-    sides = [
-        (f"answers of {a}", "a"),
-        (f"answers of {b}", "b"),
-        ("answers of the base", "base"),
-        ("answers of B's base", "base_b"),
-    ]
+    sides = [("A's answers", "a"), ("B's answers", "b"), ("the base's", "base"), ("B's base's", "base_b")]
     rows = [
         [
             words,
             *(
-                _measure(measures[f"style.{side}.{person}"], ".2f") if f"style.{side}.{person}" in measures else ""
-                for person in PEOPLE
+                _measure(measures[name], ".2f") if name in measures else ""
+                for name in (f"style.{side}.{one}" for one in PEOPLE)
             ),
         ]
         for words, side in sides
         if f"style.{side}.person_b" in measures
     ]
     if any(measures[f"style.a.{person}"].value is not None for person in PEOPLE):
-        table("style: distance, 1 is about that between two people", ["", first, second], rows)
+        table(
+            "style: distance, two people: 1",
+            ["", "A's person", "B's person"],
+            rows,
+        )
     for words, name in (
-        ("distance between both blocks' answers", "style.answers"), ("distance between both people's code", "style.persons"),
-        (f"{a} is nearer to its person than {b} by", "style.nearer.person_a"),
-        (f"{b} is nearer to its person than {a} by", "style.nearer.person_b"),
+        ("distance of both blocks' answers", "style.answers"), ("distance of both people's code", "style.persons"),
+        ("A is nearer to its person than B by", "style.nearer.person_a"), ("B is nearer to its person than A by", "style.nearer.person_b"),
     ):  # fmt: skip
         measure = measures[name]
-        tell(
+        print(
             f"{words}: {_measure(measure, '.2f') if measure.value is not None else f'not available ({printable(measure.how)})'}"
         )
 
@@ -245,13 +244,13 @@ def _measure(measure: Measure, form: str = "+.4f") -> str:
 
 def _show_answers(found: Comparison, a: str, b: str) -> None:
     for answer in found.answers[:SHOWN_ANSWERS]:
-        tell("")
-        tell(f"prompt: {_short(answer.prompt)}")
+        print()
+        print(f"prompt: {_short(answer.prompt)}")
         for name, said in ((a, answer.a), (b, answer.b), ("base", answer.base)):
-            tell(f"--- {name}")
-            tell(_short(said.text))
+            print(f"--- {name}")
+            print(_short(said.text))
     if len(found.answers) > SHOWN_ANSWERS:
-        tell(f"\n{len(found.answers) - SHOWN_ANSWERS} more prompts: --html report.html, or --json")
+        print(f"\n{len(found.answers) - SHOWN_ANSWERS} more prompts: --html report.html, or --json")
 
 
 def _short(text: str) -> str:
@@ -366,9 +365,9 @@ def _show_tally(found: Tally, order: CompareOrder, as_json: bool) -> None:
         ("for the person's own block", found.own),
     ):
         if measure.value is None:
-            tell(f"{words}: not available ({measure.how})")
+            print(f"{words}: not available ({measure.how})")
         else:
             low, high = measure.ci95 or (0.0, 1.0)
-            tell(f"{words}: {measure.value:.0%} [{low:.0%}, {high:.0%}], n = {measure.n}; chance is 50 %")
+            print(f"{words}: {measure.value:.0%} [{low:.0%}, {high:.0%}], n = {measure.n}; chance is 50 %")
     if found.damaged:
-        tell(f"{found.damaged} lines of the votes' file are no votes")
+        print(f"{found.damaged} lines of the votes' file are no votes")
