@@ -2,11 +2,12 @@
 
     python -m bench.sandbox [--rounds 20] [--quick]
 
-`exec_ms` is the median wall time of `Sandbox.exec` of a command that does nothing (`true`), everything counted: our supervisor, bubblewrap,
-watching, ending, reaping; `exec_cpu_ms` is the CPU time of all that, which a busy machine changes less; `plain_ms` is `true` without a
-sandbox, at the same time. `run_ms` is the part from the supervisor's fork to the last process reaped. `tasks_ms` is one answer to a
-programming task: a workspace made, a program written, Python started, the workspace removed. Attacks are those of bench/attacks.py,
-started as this user and, as root, also as a plain user, and once without cgroups; `escapes` counts those from which anything got out.
+`exec_ms` is the median wall time of `Sandbox.exec` of a command that does nothing (`true`), everything counted: our supervisor,
+bubblewrap, watching, ending, reaping; `exec_cpu_ms` is the CPU time of all that, which a busy machine changes less; `plain_ms` is
+`true` without a sandbox, at the same time. `run_ms` is the part from the supervisor's fork to the last process reaped. `tasks_ms` is
+one answer to a programming task: a workspace made, a program written, Python started, the workspace removed. Attacks are those of
+bench/attacks.py, started as this user and, as root, also as a plain user, and once without cgroups; `escapes` counts those from which
+anything got out. `race_leaks` counts reads through a link among `race_tries`.
 """
 
 from __future__ import annotations
@@ -17,16 +18,20 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import anyio
 
 from bench.attacks import ATTACKS, as_plain_user
 from bench.common import ROOT, Report, arguments, figure, say
-from clonedna.core.errors import SandboxUnavailable
+from clonedna.core.errors import NotFound, PathRefused, SandboxUnavailable
 from clonedna.evals.tasks import passes
 from clonedna.evals.tasks_files import bundled_tasks
+from clonedna.sandbox.files import read_beneath
 from clonedna.sandbox.trial import Sandboxes
 
 
@@ -65,6 +70,53 @@ async def costs(report: Report, rounds: int) -> None:
     say(f"sandbox: {report.ratios}")
 
 
+_SWAPPER = """
+import ctypes, os, sys
+here, exchange = os.open(sys.argv[1], os.O_RDONLY), ctypes.CDLL(None).renameat2
+print("swapping", flush=True)
+while True: exchange(here, b"swapped", here, b"other", 2)
+"""
+
+
+def race(report: Report, tries: int) -> None:
+    """Somebody swaps a folder for a link to the outside as fast as they can, while a file in it is read: by our file tools, and, to
+    see that the race is one, by looking where the path leads before opening it.
+    """
+    with tempfile.TemporaryDirectory(prefix="clonedna-race-") as name:
+        outside, workspace = Path(name, "outside"), Path(name, "workspace")
+        for place, text in ((outside, b"outside"), (workspace / "swapped", b"inside")):
+            place.mkdir(parents=True)
+            (place / "file").write_bytes(text)
+        (workspace / "other").symlink_to(outside)
+        with subprocess.Popen([sys.executable, "-c", _SWAPPER, str(workspace)], stdout=subprocess.PIPE) as swapper:
+            assert swapper.stdout is not None
+            swapper.stdout.readline()
+            for side, read in (("file_tools", _by_tools), ("resolve_then_open", _by_resolving)):
+                count = tries if side == "file_tools" else tries // 20
+                answers = Counter(read(workspace) for _ in range(count))
+                report.raw[f"race_{side}"] = {
+                    "tries": count, "read inside": answers[b"inside"], "refused": answers[b""], "leaked": answers[b"outside"]
+                }  # fmt: skip
+                say(f"sandbox: race, {side}: {report.raw[f'race_{side}']}")
+            swapper.kill()
+    report.ratios |= {"race_tries": tries, "race_leaks": report.raw["race_file_tools"]["leaked"]}
+
+
+def _by_tools(workspace: Path) -> bytes:
+    try:
+        return read_beneath(workspace, "swapped/file", 100)
+    except (PathRefused, NotFound):
+        return b""
+
+
+def _by_resolving(workspace: Path) -> bytes:
+    path = workspace / "swapped/file"
+    try:
+        return path.read_bytes() if path.resolve().is_relative_to(workspace.resolve()) else b""
+    except OSError:
+        return b""
+
+
 def attacks(report: Report, side: str, words: list[str], plain: bool) -> None:
     """One side's attacks and escapes."""
     command = ["-m", "bench.attacks", *words]
@@ -97,6 +149,7 @@ def main() -> None:
         report.print()
         return
     root = os.geteuid() == 0
+    race(report, 2000 if options.quick else 400_000)
     report.setup = {"attacks": len(ATTACKS), "root": root}
     if root:
         attacks(report, "root", names, plain=False)
