@@ -37,8 +37,8 @@ class StyleProfile(Value):
 class StyleMove(Value):
     """A feature on which block and base surely differ in how near they are to the person: the three values and their n.
 
-    ``move``: how much nearer the block is than the base, in spreads between people; below zero it went away from the person. ``ci99``: its
-    99 % bootstrap interval, which does not hold 0. ``words``: the same for a reader.
+    ``move``: how much nearer the block is than the base, in spreads between people; below zero it went away from the person. ``ci95``: its
+    95 % bootstrap interval, which does not hold 0. ``words``: the same for a reader.
     """
 
     feature: str
@@ -48,7 +48,7 @@ class StyleMove(Value):
     block: float
     n: tuple[int, int, int]
     move: float
-    ci99: tuple[float, float]
+    ci95: tuple[float, float]
     words: str
 
 

@@ -274,7 +274,7 @@ def _report(sides: Sides, cut: tuple[int, int], seed: int) -> StyleReport:
 
 
 def moves(sides: Sides, seed: int) -> tuple[StyleMove, ...]:
-    """The features on which block and base surely differ in distance from the person: 99 % interval without 0, 0.1 spreads or more."""
+    """The features on which block and base surely differ in distance from the person: 95 % interval without 0, 0.1 spreads or more."""
     totals, language = _totals(sides), sides.person.language
     found = [values(language, side) for side in totals]
     from_base, from_block = _apart(sides, totals)
@@ -285,7 +285,7 @@ def moves(sides: Sides, seed: int) -> tuple[StyleMove, ...]:
         drawn = drawn[~np.isnan(drawn)]
         if np.isnan(move) or abs(move) < LEAST_MOVE or len(drawn) < RESAMPLES / 2:
             continue
-        low, high = (float(edge) for edge in np.percentile(drawn, [0.5, 99.5]))
+        low, high = (float(edge) for edge in np.percentile(drawn, [2.5, 97.5]))
         if low <= 0.0 <= high:
             continue
         person, base, block = (float(side[i]) for side in found)
@@ -300,7 +300,7 @@ def moves(sides: Sides, seed: int) -> tuple[StyleMove, ...]:
                 block=block,
                 n=n,
                 move=move,
-                ci99=(low, high),
+                ci95=(low, high),
                 words=said,
             )
         )

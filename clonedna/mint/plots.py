@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from clonedna.core.block import EvalSpan, Evaluation
 from clonedna.core.style import StyleReport
 from clonedna.evals.pictures import Theme, drawing
-from clonedna.evals.style import scales
+from clonedna.evals.style import FARTHEST, scales
 from clonedna.evals.style_table import Feature, features_of
 from clonedna.evals.style_words import show
 
@@ -50,10 +50,8 @@ def _training(losses: Sequence[float], validation: Sequence[float]) -> bytes:
         _frame(axes, theme, "Loss of each epoch", "epoch", "nats a completion token")
         axes.set_xticks(range(1, max(len(losses), len(validation)) + 1))
         if not validation:
-            figure.text(
-                0.99, 0.01, "no validation part", ha="right", fontsize=7.5, color=theme.soft
-            )
-        axes.legend(fontsize=8, loc="upper right")
+            figure.text(0.99, 0.01, "no validation part", ha="right", fontsize=7.5, color=theme.soft)
+        axes.legend(fontsize=8, loc="best")
         return theme.finish(figure).png
 
 
@@ -80,7 +78,7 @@ def _holdout(spans: Sequence[EvalSpan]) -> bytes:
 
 
 def style_rows(report: StyleReport) -> list[tuple[Feature, float, float, float, float]]:
-    """``(feature, scale, person, base, block)`` of at most ten: those that surely moved, else those that the base is farthest off in."""
+    """``(feature, scale, person, base, block)`` of at most ten: those that moved, else those that the base is farthest off in."""
     known = zip(features_of(report.language), scales(report.language), strict=True)
     rows: list[tuple[Feature, float, float, float, float]] = []
     for row, scale in known:
@@ -101,17 +99,21 @@ def _style(report: StyleReport, rows: Sequence[tuple[Feature, float, float, floa
         axes = figure.add_subplot()
         for sign, label, colour, which in ((-1, "base", theme.series[1], 3), (1, "block", theme.series[0], 4)):
             places = [i + 0.19 * sign for i in range(len(rows))]
-            widths = [(one[which] - one[2]) / one[1] for one in rows]
+            widths = [max(-FARTHEST, min(FARTHEST, (one[which] - one[2]) / one[1])) for one in rows]
             axes.barh(places, widths, height=0.34, color=colour, label=label)
         axes.axvline(0.0, color=theme.ink, linewidth=0.9)
         axes.set_yticks(range(len(rows)), [_label(*one) for one in rows], fontsize=8, color=theme.ink)
         axes.invert_yaxis()
-        title = (
-            "Style: what surely moved"
-            if report.moves
-            else "Style: nothing surely moved; where the base is farthest off"
+        moved = (
+            "what moved beyond noise" if report.moves else "nothing moved beyond noise; where the base is farthest off"
         )
-        _frame(axes, theme, title, "distance from the person (0), in spreads between people", "")
+        _frame(
+            axes,
+            theme,
+            f"Style: {moved}",
+            f"distance from the person (0), in spreads between people, cut at {FARTHEST:.0f}",
+            "",
+        )
         axes.grid(visible=True, axis="x")
         axes.grid(visible=False, axis="y")
         axes.legend(fontsize=8, loc="best")

@@ -190,7 +190,7 @@ def test_moves_are_named_with_their_figures_and_noise_is_not() -> None:
     found = {one.feature: one for one in moves(sides(person, base, person), 0)}
     typed = found["type.arguments"]
     assert typed.words == "type hints on 67 % of arguments (base 0 %, person 67 %)"
-    assert (typed.n, typed.move > 0, typed.ci99[0] > 0) == ((60, 40, 60), True, True)
+    assert (typed.n, typed.move > 0, typed.ci95[0] > 0) == ((60, 40, 60), True, True)
     assert found["function.lines"].words == "shorter functions: 6.0 lines (base 15.0, person 6.0)"
     away = {one.feature: one for one in moves(sides(person, person, base), 0)}
     assert "away from the person" in away["type.arguments"].words
@@ -280,6 +280,17 @@ def test_what_cannot_be_counted_says_why() -> None:
         assert found.style is None
         assert {one.status for one in found.measures.values()} == {"not_available"}
         assert all(words in one.how for one in found.measures.values())
+
+
+def test_answers_that_are_not_code_have_no_style() -> None:
+    pairs = [pair(i, text) for i, text in enumerate(texts(TERSE, 20))]
+    engine = Answering(texts(LOOSE, 20), ["(((( no code at all, sorry! %%"] * 20)
+    found = anyio.run(lambda: examine_style(engine, "a", pairs, parse))
+    assert found.style is None
+    assert "of the block's answers cannot be read as python" in found.measures["style.capture"].how
+    assert (found.measures["style.broken.block"].value or 0) > 0.5
+    assert found.measures["style.broken.base"].value == 0.0
+    assert found.measures["style.consistency"].value is not None
 
 
 def test_the_pairs_that_are_asked_are_drawn_and_bounded() -> None:

@@ -31,7 +31,7 @@ def profile(value: float) -> StyleProfile:
 
 def report(moves: bool) -> StyleReport:
     move = StyleMove(
-        feature="function.lines", unit="lines", person=6.5, base=12.0, block=7.1, n=(30, 31, 32), move=0.9, ci99=(0.3, 1.2),
+        feature="function.lines", unit="lines", person=6.5, base=12.0, block=7.1, n=(30, 31, 32), move=0.9, ci95=(0.3, 1.2),
         words="shorter functions: 7.1 lines (base 12.0, person 6.5)",
     )  # fmt: skip
     return StyleReport(
