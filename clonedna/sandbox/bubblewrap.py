@@ -73,7 +73,7 @@ class BubblewrapSandbox:
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
-        self.directory = Path(tempfile.mkdtemp(prefix="clonedna-sandbox-"))
+        self.directory = Path(tempfile.mkdtemp(prefix=f"{_prefix()}{os.getpid()}-"))
         self.directory.chmod(0o711)
         self.workspace, self.stage = self.directory / "workspace", self.directory / "python"
         self.workspace.mkdir(mode=0o700)
@@ -110,7 +110,6 @@ class BubblewrapSandbox:
 
     def close(self) -> None:
         if self.directory.exists():
-            self.workspace.chmod(0o700)
             remove_tree(self.directory)
 
     def _refuse_closed(self) -> None:
@@ -130,6 +129,20 @@ class BubblewrapSandbox:
             "stage": (str(setup.python), str(self.stage)) if setup.staged else None, "workspace": str(self.workspace),
             "filters": [base64.b64encode(program).decode() for program in filters()], "cgroups": setup.cgroups,
         }  # fmt: skip
+
+
+def sweep() -> None:
+    """Remove the workspaces of processes that were killed before they could: of this user, in this process namespace."""
+    mine = _prefix()
+    for place in Path(tempfile.gettempdir()).glob(f"{mine}*"):
+        maker = place.name.removeprefix(mine).partition("-")[0]
+        if maker.isdigit() and not Path("/proc", maker).exists() and place.lstat().st_uid == os.geteuid():
+            remove_tree(place)
+
+
+def _prefix() -> str:
+    """Process numbers are of one namespace: containers may share a temporary folder."""
+    return f"clonedna-sandbox-{os.stat('/proc/self/ns/pid').st_ino}-"
 
 
 async def _supervised(order: dict[str, Any], seconds: float) -> dict[str, Any]:

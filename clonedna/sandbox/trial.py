@@ -21,7 +21,7 @@ import anyio
 from clonedna.core.errors import DnaError, SandboxUnavailable
 from clonedna.core.sandbox import Ran, RunLimits
 from clonedna.sandbox.arguments import environment
-from clonedna.sandbox.bubblewrap import NEXT_STEP, TIER, BubblewrapSandbox, Setup, find_setup
+from clonedna.sandbox.bubblewrap import NEXT_STEP, TIER, BubblewrapSandbox, Setup, find_setup, sweep
 
 _LOOK = """
 import socket, sys
@@ -89,6 +89,7 @@ class Sandboxes:
         """A sandbox with an empty workspace, to be closed. Raises ``SandboxUnavailable`` with what is missing or did not hold."""
         if self._setup is None:
             setup = find_setup()
+            sweep()
             self.trial = await try_setup(setup)
             self._setup = setup
         return BubblewrapSandbox(self._setup)

@@ -20,7 +20,6 @@ from clonedna.core.errors import SandboxUnavailable
 from clonedna.core.sandbox import RunLimits
 from clonedna.sandbox import bubblewrap, supervisor, syscalls, trial, watching
 from clonedna.sandbox.bubblewrap import BubblewrapSandbox, Setup, find_setup
-from clonedna.sandbox.files import remove_tree
 from clonedna.sandbox.trial import Sandboxes
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a sandbox needs Linux")
@@ -149,7 +148,10 @@ anyio.run(lambda: sandbox.exec(["sh", "-c", "sleep 60; : " + {word[:8]!r} + {wor
     while living(word) and time.monotonic() < until:
         time.sleep(0.02)
     assert not living(word)
-    remove_tree(left)
+    assert left.is_dir()
+    bubblewrap.sweep()
+    assert not left.exists(), "the workspace of a killed process is removed by the next"
+    assert sandbox.directory.is_dir(), "that of a living one is not"
 
 
 def test_memory_is_bounded_without_cgroups_too(sandbox: BubblewrapSandbox) -> None:
