@@ -97,9 +97,13 @@ def _style(report: StyleReport, rows: Sequence[tuple[Feature, float, float, floa
     with drawing() as theme:
         figure = theme.figure(7.2, 1.3 + 0.46 * len(rows))
         axes = figure.add_subplot()
-        for sign, label, colour, which in ((-1, "base", theme.series[1], 3), (1, "block", theme.series[0], 4)):
+        sides = (
+            (-1, "base", theme.series[1], [base - person for _, _, person, base, _ in rows]),
+            (1, "block", theme.series[0], [block - person for _, _, person, _, block in rows]),
+        )
+        for sign, label, colour, apart in sides:
             places = [i + 0.19 * sign for i in range(len(rows))]
-            widths = [max(-FARTHEST, min(FARTHEST, (one[which] - one[2]) / one[1])) for one in rows]
+            widths = [max(-FARTHEST, min(FARTHEST, by / row[1])) for by, row in zip(apart, rows, strict=True)]
             axes.barh(places, widths, height=0.34, color=colour, label=label)
         axes.axvline(0.0, color=theme.ink, linewidth=0.9)
         axes.set_yticks(range(len(rows)), [_label(*one) for one in rows], fontsize=8, color=theme.ink)
