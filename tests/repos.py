@@ -15,12 +15,13 @@ __all__ = ["ADA", "BOB", "MIT", "RepoBuilder"]
 class RepoBuilder:
     """A repository at ``path``, made when it is not there. Without a ``date`` each commit is one hour later than the one before.
 
+    ``after``: the one that it is a copy of, after whose commits its own come.
     Nothing of this machine's git configuration has a say in it.
     """
 
-    def __init__(self, path: Path, *init: str) -> None:
+    def __init__(self, path: Path, *init: str, after: RepoBuilder | None = None) -> None:
         self.path = path
-        self._clock = 1_767_261_600  # 2026-01-01T10:00:00Z
+        self._clock = after._clock if after else 1_767_261_600  # 2026-01-01T10:00:00Z
         if not path.exists():
             path.mkdir(parents=True)
             self.git("init", "-q", "-b", "main", *init)

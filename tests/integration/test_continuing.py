@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import pytest
 
 from clonedna.app.blocks import Blocks, pairs_at
 from clonedna.app.jobs import Jobs
-from clonedna.app.minting import STAGES, Minting
+from clonedna.app.minting import STAGES, Minting, Ordered
 from clonedna.app.revoking import Revoking
 from clonedna.app.serving import Serving
 from clonedna.app.versions import Versions
@@ -81,12 +83,24 @@ def write(repo: RepoBuilder, first: int, *, letters: str = CALM, files: int = 7,
         repo.commit(author, f"add the module of number {number}", {f"abacus/part_{number}.py": text})
 
 
-@pytest.fixture
-def repo(tmp_path: Path) -> RepoBuilder:
-    made = RepoBuilder(tmp_path / "abacus")
-    made.commit(BOB, "begin with a licence", {"LICENSE": MIT})
-    write(made, 0)
-    return made
+@dataclass(frozen=True)
+class Made:
+    """A repository and a home in which ``blocks`` were made of it, one after another."""
+
+    repo: RepoBuilder
+    jobs: Jobs
+    blocks: tuple[BlockRef, ...]
+
+    def copied(self, folder: Path) -> Made:
+        """The same in ``folder``, as if it had been made there."""
+        shutil.copytree(self.repo.path, folder / "abacus")
+        shutil.copytree(self.jobs.settings.home, folder / "home")
+        repo, jobs = RepoBuilder(folder / "abacus", after=self.repo), jobs_at(folder / "home")
+        for workspace in jobs.workspaces():
+            ordered = workspace.read("order.json", Ordered)
+            moved = ordered.order.model_copy(update={"target": str(repo.path)})
+            workspace.write("order.json", ordered.model_copy(update={"order": moved}))
+        return Made(repo, jobs, self.blocks)
 
 
 def jobs_at(home: Path) -> Jobs:
@@ -94,13 +108,37 @@ def jobs_at(home: Path) -> Jobs:
     return Jobs(parts.settings, parts)
 
 
+@pytest.fixture(scope="module")
+def first_made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder = tmp_path_factory.mktemp("once")
+    repo, jobs = RepoBuilder(folder / "abacus"), jobs_at(folder / "home")
+    repo.commit(BOB, "begin with a licence", {"LICENSE": MIT})
+    write(repo, 0)
+    asked = order(target=str(repo.path), consent="local-only", name="ada", authors=(Identity.parse(ADA),))
+    return Made(repo, jobs, (jobs.run(jobs.create(asked)[0], silent),))
+
+
+@pytest.fixture(scope="module")
+def second_made(first_made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    made = first_made.copied(tmp_path_factory.mktemp("twice"))
+    write(made.repo, 50)
+    return Made(made.repo, made.jobs, (*made.blocks, continued(made.jobs)))
+
+
+@pytest.fixture
+def once(first_made: Made, tmp_path: Path) -> Made:
+    """A block, and the repository that it was minted from."""
+    return first_made.copied(tmp_path)
+
+
+@pytest.fixture
+def twice(second_made: Made, tmp_path: Path) -> Made:
+    """Two versions, both promoted, and the repository as it was when the second was made."""
+    return second_made.copied(tmp_path)
+
+
 def versions_of(jobs: Jobs) -> Versions:
     return Versions(jobs.parts, jobs)
-
-
-def minted(jobs: Jobs, repo: RepoBuilder) -> BlockRef:
-    asked = order(target=str(repo.path), consent="local-only", name="ada", authors=(Identity.parse(ADA),))
-    return jobs.run(jobs.create(asked)[0], silent)
 
 
 def next_order(jobs: Jobs, reference: str = "ada", **changes: Any) -> MintOrder:
@@ -118,11 +156,8 @@ def measures(jobs: Jobs, reference: BlockRef) -> dict[str, Any]:
     return Blocks(jobs.parts).show(reference.id).evaluation.measures
 
 
-def test_more_work_in_the_same_manner_is_promoted(repo: RepoBuilder, tmp_path: Path) -> None:
-    jobs = jobs_at(tmp_path / "home")
-    one = minted(jobs, repo)
-    write(repo, 50)
-    two = continued(jobs)
+def test_more_work_in_the_same_manner_is_promoted(twice: Made) -> None:
+    jobs, (one, two) = twice.jobs, twice.blocks
     assert (str(two), two.status) == ("ada@1.1.0", "registered")
     found = measures(jobs, two)
     assert found["continue.new_gain"].ci95[0] > 0
@@ -138,12 +173,10 @@ def test_more_work_in_the_same_manner_is_promoted(repo: RepoBuilder, tmp_path: P
     assert words(jobs.parts.registry.resolve(one.id)) == f"minted; continued by ada@1.1.0 ({two.id[:12]})"
 
 
-def test_a_hold_out_stays_one_over_three_versions(repo: RepoBuilder, tmp_path: Path) -> None:
-    jobs = jobs_at(tmp_path / "home")
-    made = [minted(jobs, repo)]
-    for number in (50, 70):
-        write(repo, number)
-        made.append(continued(jobs))
+def test_a_hold_out_stays_one_over_three_versions(twice: Made) -> None:
+    jobs = twice.jobs
+    write(twice.repo, 70)
+    made = [*twice.blocks, continued(jobs)]
     assert [one.status for one in made] == ["registered"] * 3
     blocks = Blocks(jobs.parts)
     held = {p.provenance.sha256 for one in made[:1] for p in blocks.pairs(one.id) if p.split == "holdout"}
@@ -157,9 +190,8 @@ def test_a_hold_out_stays_one_over_three_versions(repo: RepoBuilder, tmp_path: P
     assert found["leakage"].value == 0
 
 
-def test_a_version_that_loses_the_old_is_kept_as_rejected(repo: RepoBuilder, tmp_path: Path) -> None:
-    jobs = jobs_at(tmp_path / "home")
-    one = minted(jobs, repo)
+def test_a_version_that_loses_the_old_is_kept_as_rejected(once: Made) -> None:
+    repo, jobs, (one,) = once.repo, once.jobs, once.blocks
     write(repo, 50, letters=WILD, files=12)
     two = continued(jobs, recipe={"replay_ratio": 0.0, "learning_rate": 1.0})
     assert two.status == "rejected"
@@ -177,9 +209,8 @@ def test_a_version_that_loses_the_old_is_kept_as_rejected(repo: RepoBuilder, tmp
     assert jobs.parts.registry.resolve(again.id, unsafe=True).lineage.parents == (one.id,)
 
 
-def test_nothing_new_is_said(repo: RepoBuilder, tmp_path: Path) -> None:
-    jobs = jobs_at(tmp_path / "home")
-    minted(jobs, repo)
+def test_nothing_new_is_said(once: Made, tmp_path: Path) -> None:
+    repo, jobs = once.repo, once.jobs
     with pytest.raises(TooFewSpans, match=r"nothing new: Ada Example wrote nothing since .* that ada@1\.0\.0"):
         continued(jobs)
     write(repo, 50, author=BOB)
@@ -194,17 +225,15 @@ def test_nothing_new_is_said(repo: RepoBuilder, tmp_path: Path) -> None:
         continued(jobs)
 
 
-def test_another_person_is_refused(repo: RepoBuilder, tmp_path: Path) -> None:
-    jobs = jobs_at(tmp_path / "home")
-    minted(jobs, repo)
+def test_another_person_is_refused(once: Made, tmp_path: Path) -> None:
+    repo, jobs = once.repo, once.jobs
     write(repo, 50, author=BOB)
     with pytest.raises(ConsentMissing, match="another person"):
         continued(jobs, authors=(Identity.parse(BOB),))
 
 
-def test_without_the_job_it_says_how_to_say_where(repo: RepoBuilder, tmp_path: Path) -> None:
-    jobs = jobs_at(tmp_path / "home")
-    minted(jobs, repo)
+def test_without_the_job_it_says_how_to_say_where(once: Made, tmp_path: Path) -> None:
+    repo, jobs = once.repo, once.jobs
     write(repo, 50)
     (tmp_path / "home/jobs").rename(tmp_path / "jobs")
     with pytest.raises(InputError) as found:
@@ -221,9 +250,8 @@ def test_without_the_job_it_says_how_to_say_where(repo: RepoBuilder, tmp_path: P
         continued(jobs, target=str(strangers.path))
 
 
-def test_another_rank_is_refused(repo: RepoBuilder, tmp_path: Path) -> None:
-    jobs = jobs_at(tmp_path / "home")
-    minted(jobs, repo)
+def test_another_rank_is_refused(once: Made) -> None:
+    jobs = once.jobs
     with pytest.raises(InputError, match="has rank 16"):
         next_order(jobs, recipe={"rank": 8})
     assert next_order(jobs, recipe={"rank": 16, "epochs": 5}).recipe.epochs == 5
@@ -241,13 +269,10 @@ def failing(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_stopped_in_any_stage_it_ends_in_the_same_block(
-    repo: RepoBuilder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    once: Made, second_made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, cut = jobs_at(tmp_path / "whole"), jobs_at(tmp_path / "cut")
-    for jobs in (whole, cut):
-        minted(jobs, repo)
-    write(repo, 50)
-    expected = continued(whole)
+    whole, expected, cut = second_made.jobs, second_made.blocks[1], once.jobs
+    write(once.repo, 50)
     for stage in STAGES:
         with monkeypatch.context() as patch:
             failing(stage, patch)
@@ -261,11 +286,8 @@ def test_stopped_in_any_stage_it_ends_in_the_same_block(
     assert made.id == expected.id, [p.name for p in one.iterdir() if p.read_bytes() != (other / p.name).read_bytes()]
 
 
-def test_a_parent_that_is_revoked_takes_its_versions_with_it(repo: RepoBuilder, tmp_path: Path) -> None:
-    jobs = jobs_at(tmp_path / "home")
-    one = minted(jobs, repo)
-    write(repo, 50)
-    two = continued(jobs)
+def test_a_parent_that_is_revoked_takes_its_versions_with_it(twice: Made) -> None:
+    repo, jobs, (one, two) = twice.repo, twice.jobs, twice.blocks
     write(repo, 70)
     waiting, _ = jobs.create(next_order(jobs))
     effects = Revoking(jobs.parts).block("ada@1.0.0")
@@ -278,11 +300,8 @@ def test_a_parent_that_is_revoked_takes_its_versions_with_it(repo: RepoBuilder, 
         next_order(jobs)
 
 
-def test_one_that_was_overtaken_is_not_registered(
-    repo: RepoBuilder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    jobs = jobs_at(tmp_path / "home")
-    minted(jobs, repo)
+def test_one_that_was_overtaken_is_not_registered(once: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    repo, jobs = once.repo, once.jobs
     write(repo, 50)
     late, _ = jobs.create(next_order(jobs, recipe={"seed": 7}))
     with monkeypatch.context() as patch:
@@ -297,16 +316,8 @@ def test_one_that_was_overtaken_is_not_registered(
     assert str(jobs.run(late, silent)) == "ada@1.2.0"
 
 
-@pytest.fixture
-def two_versions(repo: RepoBuilder, tmp_path: Path) -> tuple[Jobs, BlockRef, BlockRef]:
-    jobs = jobs_at(tmp_path / "home")
-    one = minted(jobs, repo)
-    write(repo, 50)
-    return jobs, one, continued(jobs)
-
-
-def test_going_back_and_forth(two_versions: tuple[Jobs, BlockRef, BlockRef], repo: RepoBuilder) -> None:
-    jobs, one, two = two_versions
+def test_going_back_and_forth(twice: Made) -> None:
+    repo, jobs, (one, two) = twice.repo, twice.jobs, twice.blocks
     versions = versions_of(jobs)
     done = versions.rollback("ada")
     assert (done.was.version, done.now.version) == ("1.1.0", "1.0.0")
@@ -334,8 +345,8 @@ def test_going_back_and_forth(two_versions: tuple[Jobs, BlockRef, BlockRef], rep
 
 
 @pytest.mark.anyio
-async def test_a_server_serves_what_the_name_means(two_versions: tuple[Jobs, BlockRef, BlockRef]) -> None:
-    jobs, one, two = two_versions
+async def test_a_server_serves_what_the_name_means(twice: Made) -> None:
+    jobs, (one, two) = twice.jobs, twice.blocks
     serving = Serving(jobs.parts, "fake")
     assert (await serving.prepare("ada")).served.block_id == two.id
     versions_of(jobs).rollback("ada")
@@ -344,8 +355,8 @@ async def test_a_server_serves_what_the_name_means(two_versions: tuple[Jobs, Blo
     assert {model.id: model.block_id for model in await serving.models()}["ada"] == one.id
 
 
-def test_a_diff_names_what_changed(two_versions: tuple[Jobs, BlockRef, BlockRef]) -> None:
-    jobs, one, _ = two_versions
+def test_a_diff_names_what_changed(twice: Made) -> None:
+    jobs, (one, _) = twice.jobs, twice.blocks
     found = diff(jobs.parts, "ada@1.0.0", "ada@1.1.0")
     assert found.pairs.same["holdout"] >= 8
     assert not found.pairs.moved
