@@ -52,7 +52,7 @@ class CompareOrder(Value):
     a: str
     b: str
     prompts: int = Field(default=PROMPTS, ge=0, le=MOST_PROMPTS)
-    given: tuple[str, ...] = Field(default=(), max_length=MOST_PROMPTS)
+    given: tuple[str, ...] = ()
     seed: int = 0
     on: str | None = None
     unsafe: bool = False
@@ -213,6 +213,8 @@ class Comparing:
 
 def _prompts(given: Sequence[str]) -> tuple[Prompt, ...]:
     """Prompts that were given, as a person's turn each. Raises ``InputError``."""
+    if len(given) > MOST_PROMPTS:
+        raise InputError(f"{len(given)} prompts are too many", f"give at most {MOST_PROMPTS}")
     for text in given:
         if not text.strip() or len(text) > MOST_PROMPT_LENGTH:
             raise InputError(

@@ -295,7 +295,7 @@ def _vote(state: State, order: CompareOrder, *, with_base: bool, as_json: bool) 
             ballot.vote(question.number, choice)
             given += 1
     except KeyboardInterrupt:
-        tell(f"\n{given} votes are kept; what was voted: dna compare {order.a} {order.b} --votes")
+        tell(f"\nvotes kept: {given}; the tally: dna compare {order.a} {order.b} --votes")
         raise
     _show_tally(ballot.tally(), order, as_json)
 
@@ -359,7 +359,7 @@ def _show_tally(found: Tally, order: CompareOrder, as_json: bool) -> None:
         ["cannot tell", str(found.undecided)],
     ]  # fmt: skip
     print()
-    table(f"{found.votes} votes on {found.prompts} prompts", ["more like the person", "votes"], rows)
+    table(f"votes: {found.votes}, on prompts: {found.prompts}", ["more like the person", "votes"], rows)
     for words, measure in (
         (f"for {order.a}, of votes for one of the two", found.for_a),
         ("for the person's own block", found.own),

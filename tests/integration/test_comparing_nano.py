@@ -15,12 +15,15 @@ import torch
 from clonedna.app.parts import Parts
 from clonedna.app.settings import Settings
 from clonedna.cli import main
+from clonedna.cli.context import printable
 from clonedna.core.canonical import canonical
 from clonedna.core.work import Identity, Instruction, Pair, Split
 from clonedna.engine.adapters import read_adapter
 from clonedna.engine.bases import load_base
 from clonedna.engine.merging import own_shapes
 from clonedna.engine.slots import shapes_of
+from clonedna.evals import comparison
+from clonedna.evals.forgetting import general_set
 from clonedna.mint.instruct import make_pair
 from tests.merges import add_block
 from tests.values import ADA, REPOSITORY, span
@@ -51,13 +54,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "size": 0.03,
     }
     parts = Parts(Settings(home=home, min_free_bytes=0))
+    mine, theirs = lines(range(8), range(50, 60), ADA), lines([*range(20, 27), 50], range(70, 80), BOB)
+    add_block(parts, "ada", 1, rank=8, targets=("q_proj", "v_proj", "down_proj"), files={"pairs.jsonl": mine}, **known)
     add_block(
-        parts, "ada", 1, rank=8, targets=("q_proj", "v_proj", "down_proj"), files={"pairs.jsonl": lines(range(8), range(50, 60), ADA)}, **known
-    )  # fmt: skip
-    add_block(
-        parts, "bob", 2, rank=4, targets=("q_proj", "down_proj"), person=BOB,
-        files={"pairs.jsonl": lines([*range(20, 27), 50], range(70, 80), BOB)}, **known,
-    )  # fmt: skip
+        parts, "bob", 2, rank=4, targets=("q_proj", "down_proj"), person=BOB, files={"pairs.jsonl": theirs}, **known
+    )
     return home
 
 
@@ -66,6 +67,7 @@ def dna(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     """Runs a command line in this process; gives status, stdout and stderr."""
 
     def run(*arguments: str, said: str = "") -> tuple[int, str, str]:
+        monkeypatch.setattr(comparison, "general_set", lambda: general_set()[:8])
         monkeypatch.setenv("DNA_THREADS", "1")
         monkeypatch.setenv("COLUMNS", "220")
         monkeypatch.setattr(sys, "argv", ["dna", "--home", str(home), "compare", *arguments])
@@ -108,14 +110,11 @@ def test_two_blocks(dna: Any, home: Path, tmp_path: Path) -> None:
     text = page.read_text("utf-8")
     assert "Write a &lt;b&gt;tag&lt;/b&gt;." in text
     assert "<b>tag</b>" not in text
-
-
-def test_the_same_seed_gives_the_same_result_and_a_table(dna: Any) -> None:
-    first, second = (dna("ada", "bob", "--prompts", "1", "--seed", "3") for _ in range(2))
-    assert first[0] == 0
-    assert first[1] == second[1]
-    assert "Bob [red]Sample[/]" in first[1]  # a name is no markup of the terminal either
-    assert "behaviour" in first[1]
+    # Again, for a person: the same seed gives the same answers, and a name is no markup of the terminal either.
+    status, table, _ = dna("ada", "bob", "--prompts", "2", "--prompt", "Write a <b>tag</b>.")
+    assert status == 0
+    assert "Bob [red]Sample[/]" in table
+    assert all(printable(one["a"]["text"]).strip("\n").splitlines()[0] in table for one in found["answers"])
 
 
 def test_a_block_and_itself(dna: Any) -> None:
@@ -140,10 +139,10 @@ def test_a_vote_by_lines_is_kept_and_counted(dna: Any, home: Path) -> None:
     assert len(file.read_text().splitlines()) == 2
     status, out, _ = dna("bob", "ada", "--votes", "--json")
     assert (status, json.loads(out)["votes"]) == (0, 2)
-    status, out, err = dna("ada", "bob", "--prompts", "2", "--blind", "--json", said="2\nmaybe\n")
+    status, out, err = dna("ada", "bob", "--prompts", "1", "--blind", "--json", said="maybe\n")
     assert status == 2
     assert json.loads(out.splitlines()[-1])["error"]["code"] == "bad_input"
-    assert len(file.read_text().splitlines()) == 3
+    assert len(file.read_text().splitlines()) == 2
 
 
 @pytest.mark.parametrize(

@@ -206,10 +206,10 @@ def test_what_may_not_be_used_is_refused(parts: TwoBases, tmp_path: Path) -> Non
         compare(parts, "ada", "kept", weights_only=True)
 
 
-@pytest.mark.parametrize("text", ["", "  \n", "x" * 8001])
-def test_a_prompt_that_is_none_is_refused_before_anything_is_loaded(parts: TwoBases, text: str) -> None:
+@pytest.mark.parametrize("text", [[""], ["  \n"], ["x" * 8001], ["x"] * 65])
+def test_a_prompt_that_is_none_is_refused_before_anything_is_loaded(parts: TwoBases, text: list[str]) -> None:
     with pytest.raises(InputError, match="prompt"):
-        compare(parts, "nobody", "ada", given=(text,))
+        compare(parts, "nobody", "ada", given=tuple(text))
 
 
 def test_a_ballot_of_two_blocks(parts: TwoBases) -> None:
