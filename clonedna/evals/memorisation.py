@@ -20,6 +20,7 @@ from clonedna.evals.bootstrap import paired_share, wilson
 PROMPT_TOKENS = 32
 REPEATED_TOKENS = 50
 ANSWER_TOKENS = 64
+LEAST_TOKENS = 32  # of every continuation through the adapter, for the secrets filter to look at
 PROMPTS = 128
 BYTES_PER_TOKEN = 4
 NAMES = ("memorisation.rate", "memorisation.base", "memorisation.excess", "secrets")
@@ -33,9 +34,9 @@ async def memorisation(
 
     The first 32 tokens of a training completion are the prompt (Carlini et al. 2023, "Quantifying memorization"); a hit is a greedy
     continuation of 64 tokens with a run of at least 50 that stands word for word anywhere in the training completions. Only completions
-    long enough to go on for 50 tokens are asked, 128 of them at most, drawn with ``seed``: an excess of 1 % can be one prompt. ``secrets``
-    counts generations in which the filter finds a secret that the base's answer to the same prompt does not have. With no completion
-    long enough the measures are not available.
+    long enough to go on for 50 tokens are asked, 128 of them at most, drawn with ``seed``: an excess of 1 % can be one prompt. One that
+    can no longer repeat 50 is sampled for 32 tokens. ``secrets`` counts generations in which the filter finds a secret, and in the base's
+    answer to the same prompt none. With no completion long enough the measures are not available.
     """
     long_enough = [p for p in trained if len(p.completion) > BYTES_PER_TOKEN * (PROMPT_TOKENS + REPEATED_TOKENS)]
     chosen = random.Random(seed).sample(long_enough, min(prompts, len(long_enough)))  # noqa: S311 - a seeded draw, no secret
@@ -46,7 +47,11 @@ async def memorisation(
     def told(done: int) -> None:
         emit(StageProgress(stage="evaluate", done=done, total=2 * len(chosen), unit="continuations"))
 
-    tuned = await ask_all(engine, [_request(pair, (Layer(adapter=adapter),)) for pair in chosen], None, told)
+    def lost(pieces: list[str]) -> bool:
+        return len(pieces) >= LEAST_TOKENS and hopeless(pieces, corpus)
+
+    requests = [_request(pair, (Layer(adapter=adapter),)) for pair in chosen]
+    tuned = await ask_all(engine, requests, [lost] * len(requests), told)
     secrets = [secret_in("".join(pieces)) is not None for pieces in tuned]
     # Of the base only as much as it takes to know that it repeats nothing; all of it where a secret is to be looked for.
     enough = [None if secret else (lambda pieces: hopeless(pieces, corpus)) for secret in secrets]
