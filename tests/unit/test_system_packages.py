@@ -32,7 +32,8 @@ class Machine:
         )
         self.program(
             "apt-get",
-            f'echo "$@" >> "{place}/calls"; for word; do case $word in -*|update|install) ;; *) echo $word >> "{place}/installed";; esac; done',
+            f'echo "$@" >> "{place}/calls"\n'
+            f'for word; do case $word in -*|update|install) ;; *) echo $word >> "{place}/installed";; esac; done',
         )
         self.place = place
 
