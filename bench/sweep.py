@@ -78,7 +78,7 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
 
 def recipe_of(configuration: str, seed: int) -> Recipe:
     """The centre with this configuration's changes."""
-    fields = CENTRE | CONFIGURATIONS[configuration] | {"seed": seed}
+    fields: dict[str, Any] = CENTRE | CONFIGURATIONS[configuration] | {"seed": seed}
     fields["lora"] = {**CENTRE["lora"], **fields["lora"], "seed": seed}
     return Recipe.model_validate(fields)
 
