@@ -25,8 +25,8 @@ def overlaps(pairs: Iterable[Pair], trained: Iterable[Pair]) -> tuple[Kind, ...]
 
     ``exact``: the same answer but for blank space. ``contained``: 80 % of the shingles of the shorter answer stand in the other, or of
     this answer in what a training prompt shows. ``near``: Jaccard similarity of 0.7 or more, or the same words but for a renaming. Answers
-    of fewer than 12 words and signs are only compared exactly. A pair that was given in a file counts as ``exact`` when prompt and answer
-    are the same, and is not compared otherwise: answers of one form are what such files are made of.
+    of fewer than 12 words and signs are only compared exactly. Of training pairs that were given in a file only those count whose prompt
+    and answer are the same: answers of one form are what such files are made of.
     """
     index = _Index(trained)
     return tuple(index.kind(pair) for pair in pairs)
@@ -79,10 +79,10 @@ class _Index:
         self._sizes: Sequence[int] = [len(words) for words in answers]
 
     def kind(self, pair: Pair) -> Kind:
-        if _mark(pair) in self._exact:
+        if {_mark(pair), _answer(pair)} & self._exact:
             return "exact"
         words = shingles(pair.completion)
-        if pair.form == "given" or len(words) < MIN_SHINGLES:
+        if len(words) < MIN_SHINGLES:
             return ""
         shared = Counter(i for shingle in words for i in self._where.get(shingle, ()))
         compared = [(n, self._sizes[i]) for i, n in shared.items() if self._sizes[i] >= MIN_SHINGLES]
@@ -100,4 +100,8 @@ class _Index:
 def _mark(pair: Pair) -> str:
     if pair.form == "given":
         return digest([pair.messages, pair.tools, pair.completion])
+    return _answer(pair)
+
+
+def _answer(pair: Pair) -> str:
     return sha256("\n".join(line.rstrip() for line in pair.completion.strip().splitlines()))

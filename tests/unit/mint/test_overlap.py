@@ -54,6 +54,9 @@ def test_given_pairs_are_the_same_only_with_the_same_prompt() -> None:
     other = given.model_copy(update={"messages": (Message(role="user", content="How much?"),)})
     assert overlaps([given], [given]) == ("exact",)
     assert overlaps([other], [given]) == ("",)
+    dressed = given.model_copy(update={"completion": TRAINED[3].completion})
+    assert overlaps([dressed], TRAINED) == ("exact",), "another prompt does not hide a person's code"
+    assert overlaps([dressed.model_copy(update={"completion": BODY})], TRAINED) == ("contained",)
 
 
 def test_leakage_is_counted_and_named() -> None:
