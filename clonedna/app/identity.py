@@ -64,7 +64,8 @@ class Identifying:
         scores = await score_all(engine, pairs, adapters, emit=self.emit)
         seconds = round(time.monotonic() - began, 3)
         self.emit(StageFinished(stage="score", seconds=seconds, counts={"blocks": len(blocks), "spans": len(pairs)}))
-        found = identify([str(block) for block in blocks], people, _rows(held, scores))
+        rows = _rows(held, scores)
+        found = identify([str(block) for block in blocks], people, rows)
         if controls:
             gains = await self._controls(engine, blocks, adapters, found, held)
             with_controls = [
@@ -73,14 +74,14 @@ class Identifying:
             found = found.model_copy(update={"people": tuple(with_controls)})
         report = IdentityReport(
             base=engine.base, blocks=tuple(map(compared, blocks)), identified=found, controls=controls,
-            remarks=tuple(remarks(blocks, found)), seconds=seconds,
+            remarks=tuple(remarks(blocks, found)), seconds=seconds, held=tuple(rows),
         )  # fmt: skip
         return report, await anyio.to_thread.run_sync(self._keep, report)
 
     def _blocks(self, references: Sequence[str], unsafe: bool) -> list[Block]:
         if not 2 <= len(references) <= MOST_BLOCKS:
             raise InputError(
-                f"{len(references)} blocks: whose style it is can be asked of 2 to {MOST_BLOCKS}",
+                f"blocks given: {len(references)}; whose style it is can be asked of 2 to {MOST_BLOCKS}",
                 "give several blocks of one base: dna eval --identity ADA BOB CY",
             )
         manifests = [self.parts.registry.resolve(reference, unsafe=unsafe) for reference in references]

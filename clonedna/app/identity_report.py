@@ -9,7 +9,7 @@ from clonedna.core.block import GateVerdict
 from clonedna.core.canonical import canonical, digest
 from clonedna.core.model import BaseInfo
 from clonedna.core.value import Value
-from clonedna.evals.identity import Identified
+from clonedna.evals.identity import Held, Identified
 
 
 class Compared(Value):
@@ -26,7 +26,8 @@ class Compared(Value):
 
 
 class IdentityReport(Value):
-    """What came out. ``identified.people`` are the columns; each one's ``control`` is ``identity.gain``. ``seconds`` of the scoring."""
+    """What came out. ``identified.people`` are the columns; each one's ``control`` is ``identity.gain``. ``seconds`` of the
+    scoring; ``held``: the raw likelihoods that all but the controls is made from."""
 
     base: BaseInfo
     blocks: tuple[Compared, ...]
@@ -34,6 +35,7 @@ class IdentityReport(Value):
     controls: bool
     remarks: tuple[str, ...] = ()
     seconds: float
+    held: tuple[Held, ...] = ()
 
 
 def compared(block: Block) -> Compared:
@@ -82,14 +84,13 @@ def names_of(found: Identified) -> list[str]:
 
 
 def control_sentence(report: IdentityReport) -> str:
-    """How many blocks are ahead of their control, in words; empty where there is none."""
-    measured = [one.control for one in report.identified.people if one.control.value is not None]
-    ahead = sum(control.ci95 is not None and control.ci95[0] > 0 for control in measured)
-    if not measured:
+    """How many blocks are ahead of their control, of those with an interval, in words; empty where there is none."""
+    intervals = [one.control.ci95 for one in report.identified.people if one.control.ci95 is not None]
+    if not intervals:
         return ""
     return (
-        f"{ahead} of {len(measured)} people's blocks explain them better than a control does that was trained by the same "
-        "recipe on the others' code, with an interval above zero"
+        f"{sum(low > 0 for low, _ in intervals)} of {len(intervals)} people's blocks that can be told explain them better than a "
+        "control, trained by the same recipe on the others' code, with an interval above zero"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -12,9 +13,10 @@ from clonedna.cli.context import State, print_json, printable, table, tell
 if TYPE_CHECKING:
     from clonedna.app.identity_report import IdentityReport
     from clonedna.core.block import Measure
+    from clonedna.evals.identity import Identified
 
-NAMED_UP_TO = 6  # people whose names fit above the columns of a terminal; beyond it they are numbered
 NAME_CHARACTERS = 14
+CELL = 11  # characters of a figure with its marks, and the space before it
 
 
 def identity(
@@ -64,41 +66,55 @@ def _stop(signum: int, frame: Any) -> None:
 
 
 def show(report: IdentityReport, folder: Path) -> None:
-    """Matrix, shares, people, remarks, verdict, pictures."""
+    """Matrix, people, shares, remarks, verdict, pictures."""
     from clonedna.app.identity_report import control_sentence, names_of
 
     found = report.identified
-    numbered = len(found.people) > NAMED_UP_TO
-    names = names_of(found)
-    heads = [str(j + 1) for j in range(len(names))] if numbered else [_short(name) for name in names]
-    rows: list[list[str]] = []
-    for i, block in enumerate(found.blocks):
-        cells = [_cell(found.matrix[i][j], i in one.person.own, one.best == i) for j, one in enumerate(found.people)]
-        rows.append([block, *cells])
-    table(
-        "gain over the base on held-out code, nats a token: rows are blocks, columns are people",
-        ["block", *heads],
-        rows,
-        whole=1,
-    )
+    names = [f"{j + 1} {_short(name)}" for j, name in enumerate(names_of(found))]
+    _matrix(found)
     tell("[ ] a person's own block   * explains this person best")
     print()
-    rows = []
-    for j, one in enumerate(found.people):
-        name = f"{j + 1} {names[j]}" if numbered else names[j]
-        second = "" if one.runner_up is None else f" ({found.blocks[one.runner_up]})"
-        rows.append(
-            [
-                name, f"{one.n_files}/{one.n_spans}", _signed(one.gain), _signed(one.margin) + second, _share(one.files),
-                _share(one.spans), _signed(one.control) if report.controls else "-",
-            ]
-        )  # fmt: skip
-    heads = ["person", "files/spans", "own gain", "over the best other", "files", "spans", "over control"]
-    table("", heads, rows)
+    gains: list[list[str]] = []
+    shares: list[list[str]] = []
+    for name, one in zip(names, found.people, strict=True):
+        second = "" if one.runner_up is None else found.blocks[one.runner_up]
+        gains.append([name, _signed(one.gain), _signed(one.margin), second])
+        control = _signed(one.control) if report.controls else "-"
+        shares.append([name, f"{one.n_files}/{one.n_spans}", _share(one.files), _share(one.spans), control])
+    table("", ["person", "own gain", "over the best other", "which is"], gains)
     print()
-    shown = (("people", _share), ("files", _share), ("spans", _share), ("mrr", _plain))
-    rows = []
-    for what, form in shown:
+    table("", ["person", "files/spans", "files", "spans", "over a control"], shares)
+    print()
+    _shares(found)
+    for remark in report.remarks:
+        tell(f"note: {printable(remark)}")
+    for name, one in zip(names, found.people, strict=True):
+        if report.controls and one.control.value is None:
+            tell(f"note: no gain over a control for {printable(name)}: {printable(one.control.how)}")
+    sys.stdout.flush()
+    tell(f"\n{printable(found.verdict.text)}.")
+    if said := control_sentence(report):
+        tell(f"{said}.")
+    tell(f"pictures and figures: {folder}")
+
+
+def _matrix(found: Identified) -> None:
+    """The matrix, in as many tables as the terminal's width asks for; people by their number."""
+    width = shutil.get_terminal_size().columns - max(map(len, found.blocks))
+    each = max(1, width // CELL)
+    for start in range(0, len(found.people), each):
+        people = list(enumerate(found.people))[start : start + each]
+        rows = [
+            [block, *(_cell(found.matrix[i][j], i in one.person.own, one.best == i) for j, one in people)]
+            for i, block in enumerate(found.blocks)
+        ]
+        title = "gain of each block on each person's held-out code, nats a token" if start == 0 else ""
+        table(title, ["block", *(f"    {j + 1}" for j, _ in people)], rows, whole=1 + len(people))
+
+
+def _shares(found: Identified) -> None:
+    rows: list[list[str]] = []
+    for what, form in (("people", _share), ("files", _share), ("spans", _share), ("mrr", _plain)):
         measure = found.measures[f"identification.{what}"]
         chance = found.chance.get(f"identification.{what}")
         lucky = "" if chance is None else f"{chance:.0%}" if form is _share else f"{chance:.2f}"
@@ -107,25 +123,15 @@ def show(report: IdentityReport, folder: Path) -> None:
     for what in ("people", "files"):
         measure = found.measures[f"identification.p_{what}"]
         value = f"p = {measure.value:.2g}" if measure.value is not None else _plain(measure)
-        rows.append([f"by lot ({what})", value, "", ""])
+        rows.append([f"as good by lot ({what})", value, "", ""])
     table("", ["", "value [95 %]", "chance", "n"], rows)
-    for remark in report.remarks:
-        tell(f"note: {printable(remark)}")
-    for one in found.people:
-        if report.controls and one.control.value is None:
-            tell(f"note: no gain over a control for {printable(one.person.name)}: {printable(one.control.how)}")
-    sys.stdout.flush()
-    tell(f"\n{printable(found.verdict.text)}.")
-    if said := control_sentence(report):
-        tell(f"{said}.")
-    tell(f"pictures and figures: {folder}")
 
 
 def _cell(gain: float | None, own: bool, best: bool) -> str:
     if gain is None:
         return "n/a"
-    text = f"{gain:+.3f}"
-    return f"{'[' if own else ' '}{text}{']' if own else ' '}{'*' if best else ' '}"
+    text = f"[{gain:+.3f}]" if own else f" {gain:+.3f}"
+    return text + ("*" if best else "")
 
 
 def _short(name: str) -> str:
@@ -135,7 +141,7 @@ def _short(name: str) -> str:
 def _signed(measure: Measure) -> str:
     if measure.value is None:
         return "n/a"
-    interval = f" [{measure.ci95[0]:+.3f}, {measure.ci95[1]:+.3f}]" if measure.ci95 else ""
+    interval = f" [{measure.ci95[0]:.3f}, {measure.ci95[1]:.3f}]" if measure.ci95 else ""
     return f"{measure.value:+.3f}{interval}"
 
 

@@ -5,10 +5,10 @@ Rows are blocks, columns are people. The gain of block i on person j is ``sum(ba
 token. A person, file or span is identified when one block alone has the highest gain on it and that block is the person's own: a tie is
 no win, and chance is the share of blocks that are their own (1/K). What cannot be told is ``not_available`` with the reason.
 
-Intervals are 95 % percentile bootstraps over whole files within each person (Efron & Tibshirani 1993, 8; clusters: Field & Welsh 2007):
-they cover which of these people's files were held out, not other people, and not another training of the same block. That is what the
-permutation test is for (Fisher 1935): are the blocks' labels exchangeable? It is exact up to eight blocks, and cannot tell anything with
-two or three.
+Intervals are 95 % percentile bootstraps over whole files within each person (Efron & Tibshirani 1993; clusters: Field & Welsh 2007),
+those of shares never narrower than Wilson's for so many files. They cover which of these people's files were held out, not other people,
+and not another training of the same block. That is what the permutation test is for (Fisher 1935): are the blocks' labels exchangeable?
+It is exact up to eight blocks, and cannot tell anything with two or three.
 """
 
 from __future__ import annotations
@@ -250,19 +250,32 @@ class _Column:
         files = spans = not_available(few)
         if self.enough:
             won = self.weights @ self.span_wins / (self.weights @ self.span_counts)
-            spans = self._measured(self.span_wins.sum() / self.spans, f"share of spans; {over}", won)
+            spans = _share("spans", self.span_wins.sum() / self.spans, self.spans, over, won, self.files)
             won = self.weights @ self.file_wins / self.files
-            files = self._measured(self.file_wins.mean(), f"share of files; {over}", won, n=self.files)
+            files = _share("files", self.file_wins.mean(), self.files, over, won, self.files)
         return PersonFound(
             person=self.person, n_spans=self.spans, n_files=self.files, best=self.best, rank=self.rank, runner_up=second,
             gain=self._measured(own, f"nats a token, base - own block; {over}", gains), margin=margin, files=files, spans=spans,
         )  # fmt: skip
 
-    def _measured(self, value: Any, how: str, drawn: Floats | None, n: int = 0) -> Measure:
+    def _measured(self, value: float, how: str, drawn: Floats | None) -> Measure:
         interval = None if drawn is None else _interval(drawn)
-        return Measure(
-            value=float(value), status="measured", n=n or self.spans, split="holdout", how=how, ci95=interval
-        )
+        return Measure(value=value, status="measured", n=self.spans, split="holdout", how=how, ci95=interval)
+
+
+def _share(what: str, value: Any, n: int, over: str, drawn: Floats, files: int) -> Measure:
+    """A share with the wider, at each end, of the bootstrap's interval and Wilson's (1927) for so many files.
+
+    All or nothing of a few files resamples to itself: the bootstrap alone would be sure of what it cannot be.
+    """
+    low, high = _interval(drawn)
+    z, share = 1.959964, float(value)
+    middle, half = share + z * z / (2 * files), z * math.sqrt(share * (1 - share) / files + (z / (2 * files)) ** 2)
+    wilson = (middle - half) / (1 + z * z / files), (middle + half) / (1 + z * z / files)
+    return Measure(
+        value=share, status="measured", n=n, split="holdout", how=f"share of {what}; {over}, or Wilson's where that is wider",
+        ci95=(max(0.0, min(low, wilson[0])), min(1.0, max(high, wilson[1]))),
+    )  # fmt: skip
 
 
 def _shares(there: Sequence[_Column], rows: int) -> tuple[dict[str, Measure], dict[str, float]]:
@@ -298,13 +311,15 @@ def _shares(there: Sequence[_Column], rows: int) -> tuple[dict[str, Measure], di
         return measures | {f"identification.{what}": gone for what in ("files", "spans", "p_files")}, chance
     over = f"95 % bootstrap over files within people, {len(enough)} of {n} people ({MIN_FILES} files at least)"
     files, spans = sum(c.files for c in enough), sum(c.spans for c in enough)
-    put("identification.files", sum(c.file_wins.sum() for c in enough) / files, files, f"share of files; {over}",
-        sum((c.weights @ c.file_wins for c in enough), np.zeros(RESAMPLES)) / files,
-        sum(c.chance * c.files for c in enough) / files)  # fmt: skip
-    drawn = sum((c.weights @ c.span_counts for c in enough), np.zeros(RESAMPLES))
-    put("identification.spans", sum(c.span_wins.sum() for c in enough) / spans, spans, f"share of spans; {over}",
-        sum((c.weights @ c.span_wins for c in enough), np.zeros(RESAMPLES)) / drawn,
-        sum(c.chance * c.spans for c in enough) / spans)  # fmt: skip
+    drawn = sum((c.weights @ c.file_wins for c in enough), np.zeros(RESAMPLES)) / files
+    won = sum(c.file_wins.sum() for c in enough) / files
+    measures["identification.files"] = _share("files", won, files, over, drawn, files)
+    drawn = sum((c.weights @ c.span_wins for c in enough), np.zeros(RESAMPLES))
+    drawn /= sum((c.weights @ c.span_counts for c in enough), np.zeros(RESAMPLES))
+    won = sum(c.span_wins.sum() for c in enough) / spans
+    measures["identification.spans"] = _share("spans", won, spans, over, drawn, files)
+    chance["identification.files"] = sum(c.chance * c.files for c in enough) / files
+    chance["identification.spans"] = sum(c.chance * c.spans for c in enough) / spans
     counts = np.array([[float(c.best_files.count(row)) for row in range(rows)] for c in enough])
     measures["identification.p_files"] = _permutation(counts, [c.own for c in enough], rows)
     return measures, chance

@@ -32,6 +32,7 @@ from clonedna.core.errors import (
 from clonedna.core.events import Note, StageFinished, StageProgress, silent
 from clonedna.core.work import Identity
 from clonedna.evals import pictures
+from clonedna.evals.identity import identify
 from tests.parts import FakeParts
 from tests.unit.store.making import rejected
 from tests.whose import HABITS, add, pair, work
@@ -85,10 +86,13 @@ def test_each_block_explains_its_own_person_and_better_than_its_control_does(fou
         assert "3 other blocks" in one.control.how
     kept = IdentityReport.model_validate_json((folder / "result.json").read_bytes())
     assert kept == report
+    again = identify(kept.identified.blocks, [one.person for one in found.people], kept.held)
+    assert again.measures == found.measures
+    assert again.matrix == found.matrix
     assert (folder / "matrix.png").read_bytes().startswith(b"\x89PNG")
     assert b"<svg" in (folder / "matrix-dark.svg").read_bytes()
     assert len(list(folder.iterdir())) == 6
-    assert control_sentence(report).startswith("4 of 4 people's blocks explain them better than a control")
+    assert control_sentence(report).startswith("4 of 4 people's blocks that can be told explain them better")
 
 
 def test_a_block_that_was_trained_on_shuffled_authors_is_nobodys(parts: FakeParts) -> None:

@@ -44,17 +44,17 @@ def test_the_table_names_blocks_and_people_and_ends_in_words(
     own = next(line for line in shown.splitlines() if line.startswith("bob@1.0.0 "))
     assert own.count("[+") == own.count("]*") == 1
     for words in (
-        "[bold]Example",
+        "[31m[bol…",
         "people identified",
         "100%",
         "20%",
         "mean reciprocal rank",
         "p = 0.0083",
-        "over control",
+        "over a control",
     ):
         assert words in shown
     assert "identity: a person's own block explains 100% of 25 held-out files" in said
-    assert "5 of 5 people's blocks explain them better than a control does" in said
+    assert "5 of 5 people's blocks that can be told explain them better" in said
     assert f"pictures and figures: {tmp_path / 'out'}" in said
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "matrix-dark.png", "matrix-dark.svg", "matrix.png", "matrix.svg", "result.json",
@@ -69,7 +69,19 @@ def test_without_controls_nothing_is_trained_and_the_column_is_empty(
     assert "once in 2: compare four or more" in said
     assert "no gain over a control" not in said
     assert not (state.parts.settings.home / "identity" / "controls").exists()
-    assert next(line for line in shown.splitlines() if line.startswith("Ada ")).rstrip().endswith(" -")
+    assert next(line for line in shown.splitlines() if line.startswith("1 Ada") and "/" in line).rstrip().endswith(" -")
+
+
+def test_a_narrow_terminal_gets_the_matrix_in_parts(
+    state: State, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    identity(state, ["ada", "bob", "cyd", "dee"], out=None, controls=False, as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    matrix = [line for line in lines if "@1.0.0 " in line and line.count(".") > 3]
+    assert [line.split()[0] for line in matrix] == [f"{name}@1.0.0" for name in ("ada", "bob", "cyd", "dee")] * 2
+    assert all(len(line) <= 40 for line in lines)
+    assert sum(line.count("]*") for line in matrix) == 4
 
 
 def test_json_is_the_report_and_the_folder(state: State, capsys: pytest.CaptureFixture[str]) -> None:

@@ -100,6 +100,12 @@ def test_luck_is_seldom_taken_for_identity() -> None:
     assert kinds.count("none") >= 20
 
 
+def test_all_of_a_few_files_is_not_taken_for_certain() -> None:
+    one, *_ = found(diagonal(4), files=3).people
+    assert one.files.value == one.spans.value == 1.0
+    assert one.files.ci95 == one.spans.ci95 == pytest.approx((0.4385, 1.0), abs=1e-3)  # Wilson's for 3 of 3
+
+
 def test_few_files_are_said_and_not_counted() -> None:
     result = found(diagonal(4), files=2)
     assert result.verdict.kind == "not_available"
