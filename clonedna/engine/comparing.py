@@ -30,6 +30,8 @@ from clonedna.engine.merging import in_order, own_shapes
 
 # Factors are stored in fp32 at best: directions weaker than this share of the strongest are its rounding.
 DIRECTION = 2.0**-23
+# A difference below this share of the norms is the rounding of its fp64; fp32 factors that differ at all are far above it.
+NOTHING = 1e-12
 COSINE_PLACES, ANGLE_PLACES, NORM_DIGITS = 9, 6, ".9g"
 _NUMBER = re.compile(r"\.(\d+)\.")
 
@@ -196,9 +198,10 @@ def _group(name: str, found: Sequence[_Found]) -> GroupSimilarity:
     """All of these modules as one vector: norms add up as squares, inner products plainly."""
     norm_a, norm_b = (math.hypot(*(one.norms[i] for one in found)) for i in (0, 1))
     cosine = sum(one.inner for one in found) / norm_a / norm_b if norm_a and norm_b else None
+    apart = math.hypot(*(one.difference for one in found))
     return GroupSimilarity(
         name=name, modules=len(found), norm_a=_digits(norm_a), norm_b=_digits(norm_b),
-        difference=_digits(math.hypot(*(one.difference for one in found))),
+        difference=_digits(apart) if apart > NOTHING * max(norm_a, norm_b) else 0.0,
         cosine=None if cosine is None else round(max(-1.0, min(1.0, cosine)), COSINE_PLACES),
         columns=_angles([one.columns for one in found]), rows=_angles([one.rows for one in found]),
     )  # fmt: skip

@@ -197,11 +197,26 @@ def test_the_whole_and_its_groups_are_those_of_the_formed_products(
 def test_an_adapter_is_itself(tmp_path: Path) -> None:
     found = compare(write(tmp_path / "a", 1), write(tmp_path / "b", 1))
     assert found.whole.cosine == 1
-    assert found.whole.difference <= 1e-12 * found.whole.norm_a
+    assert found.whole.difference == 0
+    assert all(m.difference == 0 for m in found.modules)
     assert found.whole.columns is not None
     assert found.whole.columns.largest == 0
     assert found.whole.columns.overlap == 1
     assert all(m.cosine == 1 and m.rows is not None and m.rows.largest == 0 for m in found.modules)
+
+
+def test_one_bit_of_one_factor_is_a_difference(tmp_path: Path) -> None:
+    a = write(tmp_path / "a", 1)
+    adapter = read_adapter(a, own_shapes(a), FINGERPRINT)
+    matrices = dict(adapter.matrices)
+    down, up = matrices["model.layers.0.mlp.down_proj"]
+    down = down.clone()
+    down[0, 0] = torch.nextafter(down[0, 0], torch.tensor(9.0))
+    matrices["model.layers.0.mlp.down_proj"] = down, up
+    write_adapter(tmp_path / "b", matrices, rank=4, alpha=8, rslora=False, base="tiny", fingerprint=FINGERPRINT)
+    found = compare(a, tmp_path / "b")
+    assert 0 < found.whole.difference < 1e-6
+    assert [m.difference > 0 for m in found.modules].count(True) == 1
 
 
 def test_the_opposite_adapter_is_the_opposite(tmp_path: Path) -> None:
