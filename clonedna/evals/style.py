@@ -31,7 +31,7 @@ LEAST_FEATURES = 8
 LEAST_SCALES = {"share": 0.02, "mean": 0.05, "spread": 0.05}
 """The smallest scale: of a share absolute, else relative to the people's mean. Where people hardly differ, noise would decide."""
 LEAST_PEOPLE = 4
-MAX_TEXT = 20_000
+MAX_TEXT = 8_000
 
 Array = NDArray[np.float64]
 
@@ -60,7 +60,7 @@ class Counts:
 
 
 def count(texts: Sequence[str], language: Language, parse: Parse) -> Counts | None:
-    """``texts`` counted one by one; ``None`` for a language that is not parsed. A text longer than 20,000 characters is cut there."""
+    """``texts`` counted one by one; ``None`` for a language that is not parsed. A text longer than 8,000 characters is cut there."""
     rows = features_of(language)
     sums = np.zeros((len(texts), len(rows), 3))
     size = broken = 0

@@ -50,7 +50,7 @@ class _Counting:
 
     def see(self, place: Place) -> None:
         node, add = place.node, self.tally.add
-        if node.parent is not None and node.parent.type in SHAPES.blocks and node.type != "comment":
+        if place.parent in SHAPES.blocks and node.type != "comment":
             add("nesting.depth", place.nesting)
             add("statement.assert", node.type == "assert_statement")
             add("statement.walrus", 0)

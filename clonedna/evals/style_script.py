@@ -59,7 +59,7 @@ class _Counting:
         self.names: set[str] = set()
         self.comments: list[Node] = []
         self.by_type: dict[str, Callable[[Node], None]] = {
-            "class_declaration": self._class, "comment": self.comments.append, "string": self._string, "template_string": self._template,
+            "class_declaration": self._class, "comment": self.comments.append, "template_string": self._template,
             "import_statement": self._import, "call_expression": self._call, "if_statement": self._if,
             "ternary_expression": self._ternary, "binary_expression": self._binary, "variable_declarator": self._declarator,
             "lexical_declaration": self._declaration, "variable_declaration": self._declaration,
@@ -68,10 +68,12 @@ class _Counting:
 
     def see(self, place: Place) -> None:
         node, add = place.node, self.tally.add
-        if node.parent is not None and node.parent.type in SHAPES.blocks and node.type != "comment":
+        if place.parent in SHAPES.blocks and node.type != "comment":
             add("nesting.depth", place.nesting)
         if node.type in _ENDED:
             add("semicolon", bool(node.children) and node.children[-1].type == ";" and not node.children[-1].is_missing)
+        if node.type == "string" and not place.parent.startswith("jsx"):
+            add("quote.double", self.text.of(node).startswith('"'))
         if node.type in _LOOPS:
             add("loop.method", 0)
             if node.type == "for_in_statement":
@@ -129,10 +131,6 @@ class _Counting:
         if (name := node.child_by_field_name("name")) is not None:
             bare = self.text.of(name).lstrip("_$")
             self.tally.add("name.class.pascal", bare[:1].isupper() and "_" not in bare)
-
-    def _string(self, node: Node) -> None:
-        if node.parent is None or not node.parent.type.startswith("jsx"):
-            self.tally.add("quote.double", self.text.of(node).startswith('"'))
 
     def _template(self, node: Node) -> None:
         if any(one.type == "template_substitution" for one in node.children):

@@ -312,3 +312,12 @@ def test_the_page_has_the_table() -> None:
     listed = re.findall(r"^\| `([\w.]+)` \| (share|mean|spread)", page, re.MULTILINE)
     assert listed == [(row.name, row.kind) for row in FEATURES]
     assert all(f"`{name}`" in page for name in style_capture.MEASURES)
+
+
+@pytest.mark.parametrize("language", ["python", "javascript", "typescript"])
+def test_code_as_deep_as_a_text_may_be_is_counted(language: Language) -> None:
+    """Once each node asked the tree for its parent, which takes minutes here."""
+    for text in ("x = " + "[" * 3900 + "]" * 3900, "f(" * 2600 + ")" * 2600, "(" * 8000, "a" + ".b" * 3900):
+        found = features([text] * 3, language, parse)
+        assert found is not None
+        assert found.bytes > 0
