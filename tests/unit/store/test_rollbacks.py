@@ -58,7 +58,7 @@ def test_a_name_means_what_it_was_rolled_back_to(home: Home) -> None:
     home.back("1.0.0")
     assert means(home) == "1.0.0"
     assert home.registry.resolve("ada@1.10.0").version == "1.10.0"
-    assert home.registry.next_version("ada") == ("1.11.0")
+    assert home.registry.next_version("ada") == ("1.11.0", "1.10.0")
     home.rollbacks.remove("ada")
     home.rollbacks.remove("ada")
     assert means(home) == "1.10.0"
