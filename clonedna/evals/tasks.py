@@ -154,11 +154,12 @@ class _Asked:
 
 
 def _measure(values: Sequence[float], how: str, seed: int, *, paired: bool = False) -> Measure:
-    """A mean over tasks with its 95 % interval: Wilson's for shares of one answer each, else the percentile bootstrap (Efron 1979)."""
+    """A mean over tasks with its 95 % interval: Wilson's where each task is solved or not, else the percentile bootstrap (Efron 1979)."""
     each = np.asarray(values, dtype=np.float64)
     interval: tuple[float, float] | None = None
     if set(values) <= {0.0, 1.0} and not paired:
-        interval = wilson(int(each.sum()), len(each))
+        low, high = wilson(int(each.sum()), len(each))
+        interval = min(low, float(each.mean())), max(high, float(each.mean()))  # rounding must not exclude 0 or 1
     elif len(set(values)) > 1:
         _, interval = paired_gain(values, [0.0] * len(each), [1] * len(each), seed=seed)
     else:
