@@ -16,6 +16,7 @@ import pytest
 from clonedna.app.blocks import Blocks, pairs_at
 from clonedna.app.jobs import Jobs
 from clonedna.app.minting import STAGES, Minting, Ordered
+from clonedna.app.preflight import preflight
 from clonedna.app.revoking import Revoking
 from clonedna.app.serving import Serving
 from clonedna.app.versions import Versions
@@ -223,6 +224,17 @@ def test_nothing_new_is_said(once: Made, tmp_path: Path) -> None:
     write(repo, 70, files=3)
     with pytest.raises(TooFewSpans, match=r"12 usable new spans by Ada Example since commit .* 24 are needed"):
         continued(jobs)
+
+
+def test_a_dry_run_counts_the_new_work_alone(once: Made) -> None:
+    write(once.repo, 50)
+    report = preflight(once.jobs.parts, next_order(once.jobs), silent)
+    assert report.blockers == ()
+    assert report.spans == {"python": 28}
+    assert report.splits is not None
+    assert report.splits.by == "file (the latest in time)"
+    assert (report.splits.train, report.splits.holdout) == (20, 8)
+    assert not [view for view in once.jobs.views() if view.status != "finished"]
 
 
 def test_another_person_is_refused(once: Made, tmp_path: Path) -> None:
