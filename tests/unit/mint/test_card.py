@@ -8,7 +8,16 @@ import struct
 import pytest
 from huggingface_hub import ModelCard
 
-from clonedna.core.block import EvalSpan, Evaluation, GateVerdict, Measure, MintOrder, not_available
+from clonedna.core.block import (
+    EvalSpan,
+    Evaluation,
+    GateVerdict,
+    GivenFile,
+    GivenPairs,
+    Measure,
+    MintOrder,
+    not_available,
+)
 from clonedna.core.fakes import FakeConsents, FakeEngine
 from clonedna.core.style import StyleFeature, StyleMove, StyleProfile, StyleReport
 from clonedna.core.work import Instruction
@@ -72,10 +81,16 @@ def draft(author: str = "Ada Example", found: Evaluation | None = None, **change
     made = Draft(
         name="ada-example", author=author, order=MintOrder(target="/home/ada/secret-place", authors=(ADA,)), base=FakeEngine().base,
         repository=REPOSITORY.model_copy(update={"name": author}), teacher="own-words", pairs=tuple(pairs), refusals=(), split_by="file",
-        consent=FakeConsents().local_only((ADA,), REPOSITORY.url), evaluation=found or evaluation(), verdict=GateVerdict(status="accepted"),
+        consent=FakeConsents().local_only((ADA,), REPOSITORY.url), evaluation=found or undrawn(evaluation()),
+        verdict=GateVerdict(status="accepted"),
         licence="MIT", general_pairs=4, general_source="rehearsal", tool_use_pairs=2, epochs=2,
     )  # fmt: skip
     return made.model_copy(update=changes)
+
+
+def undrawn(found: Evaluation) -> Evaluation:
+    """Without what pictures are drawn of: drawing takes time."""
+    return found.model_copy(update={"spans": (), "losses": (), "validation_losses": ()})
 
 
 def card_of(made: Draft) -> str:
@@ -102,7 +117,7 @@ def test_the_hub_reads_the_card_and_its_results(name: str) -> None:
 
 def test_what_was_not_measured_is_no_result_and_says_why() -> None:
     gone = {name: not_available("there was no code") for name in ("style.capture", "memorisation.excess")}
-    text = card_of(draft(found=evaluation(**gone)))  # type: ignore[arg-type]
+    text = card_of(draft(found=undrawn(evaluation(**gone))))  # type: ignore[arg-type]
     found = {result.metric_type for result in ModelCard(text).data.eval_results or []}
     assert "style_capture" not in found
     assert "Not available: there was no code." in text
@@ -111,7 +126,7 @@ def test_what_was_not_measured_is_no_result_and_says_why() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_names_are_inert_and_no_path_of_this_machine_is_told(name: str) -> None:
-    text = card_of(draft(name, evaluation(style=report(True))))
+    text = card_of(draft(name, undrawn(evaluation(style=report(True)))))
     assert not re.search(r"(?<!\\)[<$`]\s*(img|\\\\frac|a`)", text.split("## Use")[0])
     assert not re.search(r"(?<!\\)\]\(http", text)
     assert "secret-place" not in text
@@ -120,7 +135,7 @@ def test_names_are_inert_and_no_path_of_this_machine_is_told(name: str) -> None:
 
 def test_every_measure_stands_in_the_card_with_how_it_was_made() -> None:
     extra = {"brand.new": Measure(value=3.25, status="estimated", n=7, how="by *counting*")}
-    text = card_of(draft(found=evaluation(**extra)))  # type: ignore[arg-type]
+    text = card_of(draft(found=undrawn(evaluation(**extra))))  # type: ignore[arg-type]
     assert r"| brand.new | 3.2500 (estimated) | n = 7 | by \*counting\* |" in text
     assert text.count(r"| a \| test |") == 10
 
@@ -130,7 +145,7 @@ def test_the_card_shows_the_pictures_that_are_there_by_relative_links() -> None:
     links = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", made["README.md"].decode())
     assert sorted(links) == sorted(name for name in made if name.endswith(".png")) == [HOLDOUT, STYLE, TRAINING]
     assert "shorter functions\\: 7.1 lines (base 12.0, person 6.5)" in made["README.md"].decode()
-    bare = papers(draft(found=evaluation().model_copy(update={"spans": (), "losses": (), "validation_losses": ()})))
+    bare = papers(draft())
     assert not [name for name in bare if name.endswith(".png")]
     assert "![" not in bare["README.md"].decode()
 
@@ -155,3 +170,12 @@ def test_what_the_pictures_show() -> None:
     assert gains(evaluation().spans)[-1] == pytest.approx(-0.3)
     assert [row[0].name for row in style_rows(report(True))] == ["function.lines"]
     assert len(style_rows(report(False))) == 10
+
+
+def test_a_block_of_given_examples_has_a_card_too() -> None:
+    given = GivenPairs(training=GivenFile(sha256="a" * 64, name="<b>.jsonl", bytes=9), licence="MIT")
+    gone = {"style.capture": not_available("the hold-out holds no code in a language whose style is counted")}
+    text = card_of(draft(found=undrawn(evaluation(**gone)), repository=None, given=given))  # type: ignore[arg-type]
+    assert "Not available: the hold-out holds no code" in text
+    assert "as stated by the giver" in text
+    assert ModelCard(text, ignore_metadata_errors=False).data.model_name == "ada-example"
