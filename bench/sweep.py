@@ -69,9 +69,6 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "short-attention": SHORT | {"lora": {"rank": 16, "alpha": 32.0, "target_modules": ATTENTION}},
     "short-general-0": SHORT | {"base_instruct_ratio": 0.0},
     "short-general-0.25": SHORT | {"base_instruct_ratio": 0.25},
-    "small-3-epochs": SHORT | {"max_train_pairs": 48, "epochs": 3},
-    "small-2-epochs": SHORT | {"max_train_pairs": 48, "learning_rate": 5e-4},
-    "small-6-epochs": SHORT | {"max_train_pairs": 48, "learning_rate": 5e-4, "epochs": 6},
     "short-general-1": SHORT | {"base_instruct_ratio": 1.0},
 }
 
