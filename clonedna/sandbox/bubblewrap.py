@@ -137,7 +137,8 @@ def sweep() -> None:
     for place in Path(tempfile.gettempdir()).glob(f"{mine}*"):
         maker = place.name.removeprefix(mine).partition("-")[0]
         if maker.isdigit() and not Path("/proc", maker).exists() and place.lstat().st_uid == os.geteuid():
-            remove_tree(place)
+            with suppress(OSError):  # another process sweeps too
+                remove_tree(place)
 
 
 def _prefix() -> str:

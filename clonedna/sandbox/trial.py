@@ -55,6 +55,9 @@ _SWALLOW = "import time\nheld = []\nwhile True: held.append(bytearray(b'x' * (8 
 _FILL = "import time\nfor i in range(40): open(f'file{i}', 'wb').write(b'x' * 100000)\ntime.sleep(60)"
 _WAIT = "import time\ntime.sleep(60)"
 
+PATIENCE = 90.0
+"""Seconds that a probe may take before it counts as not held: a machine that is busy is no reason to have no sandbox."""
+
 
 @dataclass(frozen=True, slots=True)
 class Trial:
@@ -128,7 +131,7 @@ async def _looks(sandbox: BubblewrapSandbox) -> dict[str, bool]:
     word, setup = secrets.token_hex(8), sandbox.setup
     with _baits(setup.uid) as baits:
         command = _python(_LOOK, word, baits.file, baits.folder, baits.tcp.getsockname()[1], baits.name)
-        ran, seen = await sandbox.observed(command, limits=RunLimits(seconds=20), look=True)
+        ran, seen = await sandbox.observed(command, limits=RunLimits(seconds=PATIENCE), look=True)
         standing: list[dict[str, str]] = seen["standing"]
         # Bubblewrap's own first process and the command: both must stand as the command does.
         told = {name: {one[name] for one in standing} for name in (standing[0] if standing else {})}
@@ -151,17 +154,17 @@ async def _looks(sandbox: BubblewrapSandbox) -> dict[str, bool]:
 
 async def _survives(sandbox: BubblewrapSandbox) -> dict[str, bool]:
     word = secrets.token_hex(8)
-    ran = await sandbox.exec(_python(_SURVIVE, word), limits=RunLimits(seconds=20, output=100_000))
+    ran = await sandbox.exec(_python(_SURVIVE, word), limits=RunLimits(seconds=PATIENCE, output=100_000))
     return {"output is bounded": _stopped(ran, "output"), "nothing survives": not _living(word)}
 
 
 async def _swallows(sandbox: BubblewrapSandbox) -> dict[str, bool]:
-    ran = await sandbox.exec(_python(_SWALLOW), limits=RunLimits(seconds=20, memory=64 << 20))
+    ran = await sandbox.exec(_python(_SWALLOW), limits=RunLimits(seconds=PATIENCE, memory=64 << 20))
     return {"memory is bounded": _stopped(ran, "memory")}
 
 
 async def _fills(sandbox: BubblewrapSandbox) -> dict[str, bool]:
-    ran = await sandbox.exec(_python(_FILL), limits=RunLimits(seconds=20, disk=1 << 20))
+    ran = await sandbox.exec(_python(_FILL), limits=RunLimits(seconds=PATIENCE, disk=1 << 20))
     return {"disk is bounded": _stopped(ran, "disk")}
 
 
