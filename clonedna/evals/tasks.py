@@ -24,7 +24,7 @@ from clonedna.evals.tasks_files import Task, bundled_tasks
 MAX_TOKENS = 256
 TEMPERATURE = 0.8
 AT_ONCE = 4
-LIMITS = RunLimits(seconds=10, memory=512 << 20, processes=16, disk=4 << 20, files=200, output=20_000, file=1 << 20)
+LIMITS = RunLimits(seconds=30, memory=512 << 20, processes=16, disk=4 << 20, files=200, output=20_000, file=1 << 20)
 NAMES = ("tasks.pass_at_1", "tasks.base.pass_at_1", "tasks.gain")
 _RUNNER = (
     "import sys\nword = sys.stdin.readline()\nsys.stdin.close()\n"
