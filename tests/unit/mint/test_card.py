@@ -79,7 +79,7 @@ def draft(author: str = "Ada Example", found: Evaluation | None = None, **change
         for i in range(12)
     ]
     made = Draft(
-        name="ada-example", author=author, order=MintOrder(target="/home/ada/secret-place", authors=(ADA,)), base=FakeEngine().base,
+        name="ada-example", author=author, order=MintOrder(target="/srv/ada/secret-place", authors=(ADA,)), base=FakeEngine().base,
         repository=REPOSITORY.model_copy(update={"name": author}), teacher="own-words", pairs=tuple(pairs), refusals=(), split_by="file",
         consent=FakeConsents().local_only((ADA,), REPOSITORY.url), evaluation=found or undrawn(evaluation()),
         verdict=GateVerdict(status="accepted"),
