@@ -45,7 +45,7 @@ from clonedna.sources.secrets import secret_in
 from clonedna.teachers.own_words import OwnWords
 
 FOLDER = CACHE / "sweep"
-MOST_MIXED = 384
+MOST_MIXED = 512
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 # Name -> what differs from the centre, which is written out so that a later change of the defaults changes no result that is kept.
 CENTRE: dict[str, Any] = {
@@ -59,6 +59,13 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "lr-2e-3": {"learning_rate": 2e-3},
     "lr-3e-4": {"learning_rate": 3e-4},
     "pairs-384": {"max_train_pairs": 384, "epochs": 2, "learning_rate": 5e-4},
+    "pairs-all": {"max_train_pairs": 1024, "epochs": 2, "learning_rate": 5e-4},
+    "pairs-all-rank-32": {
+        "max_train_pairs": 1024,
+        "epochs": 2,
+        "learning_rate": 3e-4,
+        "lora": {"rank": 32, "alpha": 64.0},
+    },
     # One factor at a time around a short centre, so that all of them fit into an hour of one core.
     "short": SHORT,
     "short-lr-1e-4": SHORT | {"learning_rate": 1e-4},

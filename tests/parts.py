@@ -1,4 +1,4 @@
-"""A process's parts for tests: real store, registry, keys and teacher; fake source, engine and fresh-process check."""
+"""A process's parts for tests: real store, registry, keys and teacher; fake engine and fresh-process check, and source where asked."""
 
 from __future__ import annotations
 
@@ -27,20 +27,12 @@ COUNTED = CodeFacts(
 )  # fmt: skip
 
 
-class FakeParts(Parts):
-    def __init__(self, home: Path, *, spans: int = 60) -> None:
-        super().__init__(Settings(home=home, min_free_bytes=0))
-        self._source = FakeSource(FOUND, collection(spans))
+class FakeEngineParts(Parts):
+    """Everything real but the engine and the check in a fresh process."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
         self._engine = FakeEngine()
-
-    @property
-    def source(self) -> Source:  # type: ignore[override]
-        return self._source
-
-    def count_code(
-        self, found: Found, authors: Sequence[Identity], parts: Sequence[Repository]
-    ) -> tuple[CodeFacts, ...]:
-        return (COUNTED,)
 
     def engine(self, base: str) -> Engine:
         return self._engine
@@ -50,6 +42,23 @@ class FakeParts(Parts):
 
     async def check_adapter(self, base: str, directory: Path, examples: Sequence[Example]) -> Check:
         return Check(value=True, how="fake")
+
+
+class FakeParts(FakeEngineParts):
+    """... and the source."""
+
+    def __init__(self, home: Path, *, spans: int = 60) -> None:
+        super().__init__(Settings(home=home, min_free_bytes=0))
+        self._source = FakeSource(FOUND, collection(spans))
+
+    @property
+    def source(self) -> Source:  # type: ignore[override]
+        return self._source
+
+    def count_code(
+        self, found: Found, authors: Sequence[Identity], parts: Sequence[Repository]
+    ) -> tuple[CodeFacts, ...]:
+        return (COUNTED,)
 
 
 def order(**changes: object) -> MintOrder:

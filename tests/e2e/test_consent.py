@@ -7,7 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,15 @@ import httpx2
 import pytest
 
 from clonedna.app.jobs import Jobs
-from clonedna.app.parts import Parts
 from clonedna.app.settings import Settings
-from clonedna.core.block import BlockRef, Check, ConsentRecord, SourceRecord
+from clonedna.core.block import BlockRef, ConsentRecord, SourceRecord
 from clonedna.core.canonical import strict_json
 from clonedna.core.errors import ConsentInvalid, ConsentMissing, ConsentRevoked, DnaError
 from clonedna.core.events import silent
-from clonedna.core.fakes import FakeEngine
-from clonedna.core.model import Example
-from clonedna.core.seams import Engine
 from tests.github_fake import FakeGitHub
 from tests.github_fake import serving as github_serving
 from tests.github_world import Account, Repository, World
-from tests.parts import order
+from tests.parts import FakeEngineParts, order
 from tests.repos import ADA, MIT, RepoBuilder
 from tests.serving import running
 from tests.unit.trust.small_github import ssh_key
@@ -36,18 +32,9 @@ from tests.values import span
 pytestmark = pytest.mark.slow
 
 
-class OurParts(Parts):
-    """Everything real but the engine and the check in a fresh process."""
-
+class OurParts(FakeEngineParts):
     def __init__(self, home: Path, url: str) -> None:
         super().__init__(Settings(home=home, base="fake", port=0, min_free_bytes=0, github_url=url))
-        self._engine = FakeEngine()
-
-    def engine(self, base: str) -> Engine:
-        return self._engine
-
-    async def check_adapter(self, base: str, directory: Path, examples: Sequence[Example]) -> Check:
-        return Check(value=True, how="fake")
 
 
 @pytest.fixture

@@ -9,43 +9,30 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from clonedna.app.jobs import Jobs
-from clonedna.app.parts import Parts
 from clonedna.app.people import People
 from clonedna.app.settings import Settings
-from clonedna.core.block import Check, SourceRecord
+from clonedna.core.block import SourceRecord
 from clonedna.core.errors import ConsentMissing, NotFound
 from clonedna.core.events import silent
-from clonedna.core.fakes import FakeEngine
-from clonedna.core.model import Example
-from clonedna.core.seams import Engine
 from tests.github_fake import FakeGitHub, serving
 from tests.github_world import Account, Repository, World
-from tests.parts import order
+from tests.parts import FakeEngineParts, order
 from tests.repos import ADA, BOB, MIT, RepoBuilder
 from tests.values import span
 
 NAMES = ("abacus", "beads", "counter")
 
 
-class GitHubParts(Parts):
-    """Everything real but the engine and the check in a fresh process."""
-
+class GitHubParts(FakeEngineParts):
     def __init__(self, home: Path, url: str) -> None:
         super().__init__(Settings(home=home, min_free_bytes=0, github_url=url))
-        self._engine = FakeEngine()
-
-    def engine(self, base: str) -> Engine:
-        return self._engine
-
-    async def check_adapter(self, base: str, directory: Path, examples: Sequence[Example]) -> Check:
-        return Check(value=True, how="fake")
 
 
 @pytest.fixture(scope="module")
