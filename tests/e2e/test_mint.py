@@ -28,7 +28,7 @@ class Dna:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.environment = {k: v for k, v in os.environ.items() if not k.startswith("DNA_")} | {
-            "DNA_HOME": str(home), "DNA_MIN_FREE_BYTES": "0", "NO_COLOR": "1", "COLUMNS": "200",
+            "DNA_HOME": str(home), "DNA_MIN_FREE_BYTES": "0", "DNA_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "200",
         }  # fmt: skip
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
@@ -144,25 +144,32 @@ def test_the_same_mint_elsewhere_is_the_same_but_for_times_and_key(
     assert manifest(other) | {"created_by": expected["created_by"]} == expected
 
 
-@pytest.mark.parametrize("stage", ["collect", "instruct", "mix", "train", "evaluate", "pack"])
-def test_killed_in_a_stage_it_goes_on_and_ends_in_the_same_block(
-    stage: str, minted: tuple[Dna, list[dict[str, Any]]], repository: Path, tmp_path: Path
+def test_killed_again_and_again_it_goes_on_and_ends_in_the_same_block(
+    minted: tuple[Dna, list[dict[str, Any]]], repository: Path, tmp_path: Path
 ) -> None:
     dna, _ = minted
     other = Dna(tmp_path)
     process = other.start("mint", str(repository), "--author", ADA, "--json", *QUICK)
-    assert process.stdout is not None
-    for line in process.stdout:
-        event = json.loads(line)
-        if event["kind"] == "stage_started" and event["stage"] == stage:
-            process.send_signal(signal.SIGKILL)
-            break
-    process.communicate(timeout=30)
-    assert process.returncode == -signal.SIGKILL
-    assert [job["status"] for job in other.json("jobs", "ls")] == ["interrupted"]
-    out, _ = other("jobs", "resume", "--json")
+    begun = "find"
+    for stage in ("collect", "instruct", "mix", "train", "evaluate", "pack"):
+        assert process.stdout is not None
+        again: list[str] = []
+        for line in process.stdout:
+            event = json.loads(line)
+            if event["kind"] == "stage_started":
+                again.append(event["stage"])
+                if event["stage"] == stage:
+                    process.send_signal(signal.SIGKILL)
+                    break
+        process.communicate(timeout=30)
+        assert process.returncode == -signal.SIGKILL
+        assert again == list(STAGES[STAGES.index(begun) : STAGES.index(stage) + 1])
+        assert [job["status"] for job in other.json("jobs", "ls")] == ["interrupted"]
+        process, begun = other.start("jobs", "resume", "--json"), stage
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 0
     again = [e["stage"] for e in map(json.loads, out.splitlines()) if e["kind"] == "stage_started"]
-    assert again == list(STAGES[STAGES.index(stage) :])
+    assert again == list(STAGES[STAGES.index("pack") :])
     expected = manifest(dna)
     assert manifest(other) | {"created_by": expected["created_by"]} == expected
 
