@@ -179,3 +179,13 @@ def test_a_block_of_given_examples_has_a_card_too() -> None:
     assert "Not available: the hold-out holds no code" in text
     assert "as stated by the giver" in text
     assert ModelCard(text, ignore_metadata_errors=False).data.model_name == "ada-example"
+
+
+def test_a_package_is_no_person_and_a_next_version_says_of_what() -> None:
+    package = REPOSITORY.model_copy(update={"url": "pkg:pypi/abacus@1.0", "name": "abacus"})
+    text = card_of(draft("abacus", repository=package))
+    assert "the code of the installed package abacus" in text
+    assert "wrote in" not in text
+    assert "The next version" not in text
+    order = MintOrder(target="nowhere", authors=(ADA,), continues="d" * 64)
+    assert f"The next version of block `{'d' * 64}`" in card_of(draft(order=order))
