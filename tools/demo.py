@@ -22,6 +22,7 @@ ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.starts
 PROMPT = "Write the Python function `count_lines(path)` for `tools/count.py`."
 PACKAGES = ("rich", "dbos", "datasketch")  # of different makers, under MIT, none in the corpus of `nano`
 AT_ONCE = 2
+SMALL = ("--max-pairs", "192")  # half of the default: the demo is to take minutes
 
 
 def dna(*arguments: str, capture: bool = False) -> str:
@@ -50,7 +51,7 @@ def mint_packages() -> None:
         with turns:
             if failed:
                 return
-            command = ["mint", f"package:{name}", "--name", name]
+            command = ["mint", f"package:{name}", "--name", name, *SMALL]
             say(f"\n$ dna {shlex.join(command)}")
             process = subprocess.Popen(
                 [*DNA, *command], cwd=ROOT, env=ENVIRONMENT | {"DNA_THREADS": "1"}, text=True, errors="replace",
@@ -75,7 +76,7 @@ def main() -> None:
     authors = json.loads(dna("authors", ".", "--json", capture=True))
     person = authors[0]["identity"]
     say(f"{len(authors)} author(s) here; minting from the one with most commits: {person['name']}")
-    dna("mint", ".", "--author", f"{person['name']} <{person['email']}>", "--name", "demo")
+    dna("mint", ".", "--author", f"{person['name']} <{person['email']}>", "--name", "demo", *SMALL)
     dna("verify", "demo")
     dna("run", "demo", PROMPT, "--beside-base", "--max-tokens", "120")
     say(
