@@ -6,11 +6,8 @@ mean different things have no cosine. What was left out, and why, stands in the 
 
 from __future__ import annotations
 
-import time
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import anyio.to_thread
 from pydantic import Field
@@ -18,12 +15,13 @@ from pydantic import Field
 from clonedna.app.admission import admit
 from clonedna.app.blocks import Blocks
 from clonedna.app.parts import Parts, factory
+from clonedna.app.stages import told
 from clonedna.app.votes import Ballot, Tally, Votes, tally
 from clonedna.core.block import ConsentRecord, Manifest
 from clonedna.core.canonical import strict_json
 from clonedna.core.comparison import Compared, Comparison, WeightSimilarity
 from clonedna.core.errors import DnaError, InputError, WrongBase
-from clonedna.core.events import Emit, StageFinished, StageProgress, StageStarted, silent
+from clonedna.core.events import Emit, StageProgress, silent
 from clonedna.core.model import Message
 from clonedna.core.value import Value
 from clonedna.core.work import Pair
@@ -86,12 +84,12 @@ class Comparing:
         Raises what verifying and admitting raise, ``UnknownBase``, ``WrongBase`` (``on`` fits neither), ``InputError``, ``NoMemory``.
         """
         given = _prompts(order.given)
-        with self._stage("blocks"):
+        with told(self.emit, "blocks"):
             a, b = await anyio.to_thread.run_sync(self._two, order)
         unlike = bases_differ(a.manifest, b.manifest)
         weights = None
         if not unlike:
-            with self._stage("weights") as counts:
+            with told(self.emit, "weights") as counts:
                 weights = await anyio.to_thread.run_sync(self._weights, a, b)
                 counts |= {"modules": len(weights.modules), "cosine": str(weights.whole.cosine)}
         measures = weight_measures(weights, unlike)
@@ -104,11 +102,11 @@ class Comparing:
             return found
         side_a, side_b = await self._sides(a, b, order, one_base=not unlike)
         probes, counts_of = probe_set(side_a, side_b, overlaps, seed=order.seed)
-        with self._stage("behaviour") as counts:
+        with told(self.emit, "behaviour") as counts:
             likeness, spans = await behaviour(side_a, side_b, probes, seed=order.seed, emit=self.emit)
             counts |= {"spans": len(spans)}
         prompts = (*prompts_of(probes, order.prompts, seed=order.seed), *given)
-        with self._stage("answers") as counts:
+        with told(self.emit, "answers") as counts:
             answers = await side_by_side(side_a, side_b, prompts, seed=order.seed, emit=self.emit)
             counts |= {"prompts": len(answers)}
         style = style_measures(answers, a.holdout, b.holdout, self.parts.lent().parse, seed=order.seed)
@@ -123,7 +121,7 @@ class Comparing:
     async def ballot(self, order: CompareOrder, *, with_base: bool) -> Ballot:
         """The answers to vote on, drawn now. Raises as ``compare``, and ``InputError`` when there is nothing to choose between."""
         given = _prompts(order.given)
-        with self._stage("blocks"):
+        with told(self.emit, "blocks"):
             a, b = await anyio.to_thread.run_sync(self._two, order)
         if a.manifest.id == b.manifest.id:
             raise InputError(f"{a.reference} is one and the same block", "name two blocks to choose between")
@@ -132,7 +130,7 @@ class Comparing:
         prompts = (*prompts_of(probes, order.prompts, seed=order.seed), *given)
         if not prompts:
             raise InputError("there is nothing to ask: neither block has held-out work", "give a task with --prompt")
-        with self._stage("answers"):
+        with told(self.emit, "answers"):
             answers = await side_by_side(side_a, side_b, prompts, seed=order.seed, emit=self.emit, with_base=with_base)
         return Ballot(a.manifest, b.manifest, answers, order.seed, self.votes, with_base=with_base)
 
@@ -173,7 +171,7 @@ class Comparing:
 
     async def _sides(self, a: Opened, b: Opened, order: CompareOrder, *, one_base: bool) -> tuple[Side, Side]:
         """Both adapters loaded, on one engine where they are of one base."""
-        with self._stage("load"):
+        with told(self.emit, "load"):
             fits = [
                 order.on is not None and not one.manifest.unlike(self.parts.engine(order.on).base) for one in (a, b)
             ]
@@ -200,15 +198,6 @@ class Comparing:
             a.path, b.path, fingerprint=a.manifest.base_fingerprint,
             progress=lambda done, total: self.emit(StageProgress(stage="weights", done=done, total=total, unit="modules")),
         )  # fmt: skip
-
-    @contextmanager
-    def _stage(self, stage: str) -> Generator[dict[str, Any]]:
-        """Tell when ``stage`` begins and ends; what is put into the dict goes with the end."""
-        began = time.monotonic()
-        self.emit(StageStarted(stage=stage))
-        counts: dict[str, Any] = {}
-        yield counts
-        self.emit(StageFinished(stage=stage, seconds=round(time.monotonic() - began, 3), counts=counts))
 
 
 def _prompts(given: Sequence[str]) -> tuple[Prompt, ...]:

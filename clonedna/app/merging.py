@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import re
 import tempfile
-import time
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import anyio.to_thread
 from pydantic import ValidationError
@@ -22,11 +19,12 @@ from clonedna.app import merge_papers as inherited
 from clonedna.app.blocks import Blocks
 from clonedna.app.merge_papers import Parent
 from clonedna.app.parts import Parts, factory
+from clonedna.app.stages import told
 from clonedna.app.workspace import naming, now, require_space, write_atomic
 from clonedna.core.block import NAME_PATTERN, BlockRef, Capability, Check, ConsentRecord, Lineage, Manifest, Share
 from clonedna.core.canonical import strict_json
 from clonedna.core.errors import InputError, UnknownBase, WrongBase
-from clonedna.core.events import Emit, Note, StageFinished, StageProgress, StageStarted, silent
+from clonedna.core.events import Emit, Note, StageProgress, silent
 from clonedna.core.merge import MergeOrder, MergePart, MergeRecord, MergeReport, MergeSpec, Weighted
 from clonedna.core.model import Example, Message
 from clonedna.core.value import Value
@@ -105,7 +103,7 @@ class Merging:
         self._refuse_name(order.name)
         home = self.parts.settings.home
         require_space(home, self.parts.settings.min_free_bytes)
-        with self._stage("parents") as counts:
+        with told(self.emit, "parents") as counts:
             parents = await anyio.to_thread.run_sync(self._parents, order)
             inherited.inherit_licence(parents)
             counts |= {"blocks": len(parents), "consent": inherited.inherit_consent(parents).mode}
@@ -115,16 +113,16 @@ class Merging:
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="merge-", dir=home) as folder:
             staging = Path(folder) / "block"
-            with self._stage("merge") as counts:
+            with told(self.emit, "merge") as counts:
                 report = await anyio.to_thread.run_sync(self._combine, order, parents, staging)
                 counts |= {"modules": len(report.modules), "rank": report.rank, "relative_error": report.relative_error}
             self._warn(report)
             peft = Check(value=None, how="not checked: no base was to be loaded")
             if order.check:
-                with self._stage("check") as counts:
+                with told(self.emit, "check") as counts:
                     peft = await self.parts.check_adapter(base, staging, self._probes(parents))
                     counts |= {"peft": str(peft.value)}
-            with self._stage("register") as counts:
+            with told(self.emit, "register") as counts:
                 block = await anyio.to_thread.run_sync(self._register, order.name, parents, report, peft, staging)
                 counts |= {"block": str(block), "status": block.status}
         return Merged(
@@ -245,15 +243,6 @@ class Merging:
             vllm_compatible=Check(value=None, how="not checked: no vLLM is set up on this machine"),
             training_pairs=0, candidate_pairs=0, base_instruct_pairs=0, tool_use_pairs=0, num_epochs=0,
         )  # fmt: skip
-
-    @contextmanager
-    def _stage(self, stage: str) -> Generator[dict[str, Any]]:
-        """Tell when ``stage`` begins and ends; what is put into the dict goes with the end."""
-        began = time.monotonic()
-        self.emit(StageStarted(stage=stage))
-        counts: dict[str, Any] = {}
-        yield counts
-        self.emit(StageFinished(stage=stage, seconds=round(time.monotonic() - began, 3), counts=counts))
 
 
 def _base(manifest: Manifest) -> str:

@@ -13,35 +13,30 @@ from typer.testing import CliRunner
 from clonedna.app.jobs import Jobs
 from clonedna.app.preflight import preflight
 from clonedna.app.profiles import ProfileOrder, Profiles
+from clonedna.app.settings import Settings
 from clonedna.cli.main import app
 from clonedna.core.block import MintOrder, Recipe
 from clonedna.core.errors import ConsentMissing, InputError, NotFound
 from clonedna.core.events import silent
-from clonedna.core.profile import CodeFacts
 from clonedna.core.seams import Source
-from clonedna.core.work import Found, Identity, Repository
+from clonedna.core.work import Identity
 from clonedna.sources.package import PackageSource
 from tests.packages import functions, install
-from tests.parts import FakeParts
+from tests.parts import FakeEngineParts
 
 FAST = Recipe(epochs=2, batch_tokens=512, learning_rate=0.0001, base_instruct_ratio=0.05)
 
 
-class PackageParts(FakeParts):
+class PackageParts(FakeEngineParts):
     """Fake engine, real packages, in a folder that stands for an environment."""
 
     def __init__(self, home: Path) -> None:
-        super().__init__(home)
+        super().__init__(Settings(home=home, min_free_bytes=0))
         self._packages = PackageSource(folder=home / "installed")
 
     @property
     def source(self) -> Source:  # type: ignore[override]
         return self._packages
-
-    def count_code(
-        self, found: Found, authors: Sequence[Identity], parts: Sequence[Repository]
-    ) -> tuple[CodeFacts, ...]:
-        return super(FakeParts, self).count_code(found, authors, parts)
 
 
 def ordered(target: str, authors: Sequence[str], consent: str = "auto") -> MintOrder:
