@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from clonedna.app.given import read_given
 from clonedna.app.parts import Parts
 from clonedna.app.revoking import Effects, Revoking
 from clonedna.app.workspace import write_atomic
@@ -134,11 +135,4 @@ def scope_words(given: Given | None) -> tuple[str, str, str]:
 
 
 def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE + 1)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}", "give the file that was written or signed") from None
-    if len(data) > MAX_FILE:
-        raise InputError(f"{path} has more than {MAX_FILE} bytes", "give the file that was written or signed")
-    return data
+    return read_given(path, MAX_FILE, "give the file that was written or signed")

@@ -18,11 +18,12 @@ from clonedna import __version__
 from clonedna.app.admission import admit
 from clonedna.app.controls import control_gain
 from clonedna.app.evaluations import Evaluated, Evaluations
+from clonedna.app.given import read_given
 from clonedna.app.parts import Parts, factory
 from clonedna.app.workspace import now
 from clonedna.core.block import ConsentRecord, EvalSpan, Evaluation, Manifest
 from clonedna.core.canonical import sha256, strict_json
-from clonedna.core.errors import InputError, TooLarge
+from clonedna.core.errors import InputError
 from clonedna.core.events import Emit, Note, StageFinished, StageProgress, StageStarted
 from clonedna.core.seams import Engine
 from clonedna.core.work import Pair
@@ -102,7 +103,9 @@ class Evaluating:
         Raises ``InputError`` naming the line that is none, ``TooLarge``, and as ``examine`` does.
         """
         began = time.monotonic()
-        data = read_bounded(file, self.parts.settings.max_upload_bytes)
+        data = read_given(
+            file, self.parts.settings.max_upload_bytes, "give a file of pairs (JSONL), or raise max_upload_bytes"
+        )
         given = read_pairs(data, file.name)
         manifest, path = self._verified(reference, unsafe)
         engine = self._engine(manifest, path, on)
@@ -167,18 +170,6 @@ class Evaluating:
         self.kept.keep(evaluated)
         self.emit(StageFinished(stage="evaluate", seconds=evaluated.seconds))
         return evaluated
-
-
-def read_bounded(file: Path, most: int) -> bytes:
-    """A file's bytes. Raises ``InputError`` when it cannot be read, ``TooLarge`` over ``most`` bytes."""
-    try:
-        with file.open("rb") as handle:
-            data = handle.read(most + 1)
-    except OSError as error:
-        raise InputError(f"{file} cannot be read: {error.strerror}", "give a file of pairs (JSONL)") from error
-    if len(data) > most:
-        raise TooLarge(f"{file.name} has more than {most} bytes", "give fewer pairs, or raise max_upload_bytes")
-    return data
 
 
 def read_pairs(data: bytes, name: str) -> Sequence[Pair]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from clonedna.app.given import read_given
 from clonedna.app.parts import Parts
 from clonedna.core.block import ConsentRecord, Envelope, SignatureEntry
 from clonedna.core.canonical import sha256, strict_json
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _HEX = re.compile(r"[0-9a-f]{64}")
 MAX_LOG_BYTES = 2_000_000
+_INSTEAD = "give the 64 hex digits of a public key in full, or a file written by: dna keys log --out FILE"
 MAX_SIGNATURE_BYTES = 2_000_000
 
 
@@ -82,7 +84,7 @@ class Keys:
         """
         data = what.encode("utf-8", "replace")
         if not _HEX.fullmatch(what.lower()):
-            data = _read_small(Path(what))
+            data = read_given(Path(what), MAX_LOG_BYTES, _INSTEAD)
         text = data.strip().lower()
         bare = bytes.fromhex(text.decode()) if re.fullmatch(rb"[0-9a-f]{64}", text) else None
         if fingerprint is not None:
@@ -159,19 +161,3 @@ def _consent(path: Path) -> Iterator[Envelope]:
 def _small_json(path: Path) -> Any:
     with path.open("rb") as file:
         return strict_json(file.read(MAX_SIGNATURE_BYTES))
-
-
-def _read_small(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_LOG_BYTES + 1)
-    except OSError as error:
-        raise InputError(
-            f"{str(path)[:80]!r} is neither a public key nor a file that can be read",
-            "give the 64 hex digits of a public key in full, or a file written by: dna keys log --out FILE",
-        ) from error
-    if len(data) > MAX_LOG_BYTES:
-        raise InputError(
-            f"{path} has more than {MAX_LOG_BYTES} bytes", "give a file written by: dna keys log --out FILE"
-        )
-    return data

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,36 +11,11 @@ from clonedna.app.settings import Settings
 from clonedna.core.canonical import canonical
 from clonedna.core.work import Identity
 from clonedna.trust.consents import SelfConsents
+from tests.command import Dna
 from tests.unit.store.making import contents, write_block
 
 pytestmark = pytest.mark.slow
 ADA = Identity(name="Ada Example", email="ada@example.org")
-
-
-class Dna:
-    """The command with a home of its own."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.environment = {k: v for k, v in os.environ.items() if not k.startswith("DNA_")} | {
-            "DNA_HOME": str(home), "DNA_MIN_FREE_BYTES": "0", "NO_COLOR": "1", "COLUMNS": "200",
-        }  # fmt: skip
-
-    def __call__(self, *arguments: str, status: int = 0, **environment: str) -> tuple[str, str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "clonedna.cli.main", *arguments], env=self.environment | environment, text=True, timeout=300,
-            stdin=subprocess.DEVNULL, capture_output=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == status, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-        return done.stdout, done.stderr
-
-    def json(self, *arguments: str, status: int = 0) -> Any:
-        return json.loads(self(*arguments, "--json", status=status)[0].splitlines()[-1])
-
-    def refused(self, *arguments: str, status: int = 4) -> str:
-        error = self.json(*arguments, status=status)["error"]
-        assert error["hint"]
-        return error["code"]
 
 
 def add(dna: Dna, name: str, *, local: bool = False) -> str:
@@ -122,11 +92,11 @@ def test_what_must_stay_is_not_exported_and_what_must_not_come_is_not_imported(t
 def test_a_passphrase_comes_from_the_environment_and_is_never_printed(tmp_path: Path) -> None:
     dna = Dna(tmp_path / "home")
     secret = "correct horse battery"
-    said = "".join(dna("keys", "new", "--json", DNA_KEY_PASSPHRASE=secret))
+    said = "".join(dna("keys", "new", "--json", environment={"DNA_KEY_PASSPHRASE": secret}))
     for arguments, status, given in (
         (("keys", "show"), 0, None), (("keys", "rotate"), 4, None), (("keys", "rotate"), 4, "wrong one"), (("keys", "rotate"), 0, secret),
     ):  # fmt: skip
-        said += "".join(dna(*arguments, status=status, **({"DNA_KEY_PASSPHRASE": given} if given else {})))
+        said += "".join(dna(*arguments, status=status, environment={"DNA_KEY_PASSPHRASE": given} if given else {}))
     assert said.count("error[key_locked]") == 2
     assert secret not in said
     assert "wrong one" not in said

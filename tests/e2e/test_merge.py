@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,31 +12,11 @@ from clonedna.app.settings import Settings
 from clonedna.core.work import Identity
 from clonedna.engine.bases import load_base
 from clonedna.engine.slots import shapes_of
+from tests.command import Dna
 from tests.merges import add_block
 
 pytestmark = pytest.mark.slow
 BOB = Identity(name="Bob Sample", email="bob@example.org")
-
-
-class Dna:
-    """The command with a home of its own."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.environment = {k: v for k, v in os.environ.items() if not k.startswith("DNA_")} | {
-            "DNA_HOME": str(home), "DNA_MIN_FREE_BYTES": "0", "NO_COLOR": "1", "COLUMNS": "200",
-        }  # fmt: skip
-
-    def __call__(self, *arguments: str, status: int = 0) -> tuple[str, str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "clonedna.cli.main", *arguments], env=self.environment, text=True, timeout=300,
-            stdin=subprocess.DEVNULL, capture_output=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == status, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-        return done.stdout, done.stderr
-
-    def json(self, *arguments: str, status: int = 0) -> Any:
-        return json.loads(self(*arguments, "--json", status=status)[0].splitlines()[-1])
 
 
 @pytest.fixture(scope="module")

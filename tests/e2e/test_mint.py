@@ -15,36 +15,12 @@ import pytest
 
 import clonedna.bases
 from clonedna.app.minting import STAGES
+from tests.command import Dna
 from tests.people import ADA, BOB, two_people
 
 pytestmark = pytest.mark.slow
 QUICK = ["--epochs", "1", "--max-pairs", "24"]
 TIMES = {"created_at"}
-
-
-class Dna:
-    """The command with a home of its own."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.environment = {k: v for k, v in os.environ.items() if not k.startswith("DNA_")} | {
-            "DNA_HOME": str(home), "DNA_MIN_FREE_BYTES": "0", "DNA_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "200",
-        }  # fmt: skip
-
-    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "clonedna.cli.main", *arguments], env=self.environment, text=True,
-            stdin=options.pop("stdin", subprocess.DEVNULL), stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
-        )  # fmt: skip
-
-    def __call__(self, *arguments: str, status: int = 0, **options: Any) -> tuple[str, str]:
-        process = self.start(*arguments, **options)
-        out, err = process.communicate(timeout=300)
-        assert process.returncode == status, f"{arguments}: {process.returncode}\n{out}\n{err}"
-        return out, err
-
-    def json(self, *arguments: str) -> Any:
-        return json.loads(self(*arguments, "--json")[0].splitlines()[-1])
 
 
 @pytest.fixture(scope="module")

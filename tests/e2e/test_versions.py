@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_mint import Dna
+from tests.command import Dna
 from tests.integration.test_continuing import write
 from tests.repos import ADA, MIT, RepoBuilder
 
