@@ -59,7 +59,6 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "lr-2e-3": {"learning_rate": 2e-3},
     "lr-3e-4": {"learning_rate": 3e-4},
     "pairs-384": {"max_train_pairs": 384, "epochs": 2, "learning_rate": 5e-4},
-    "even": {"max_train_pairs": 384, "epochs": 2, "learning_rate": 5e-4},
     "pairs-all": {"max_train_pairs": 1024, "epochs": 2, "learning_rate": 5e-4},
     "pairs-all-rank-32": {
         "max_train_pairs": 1024,

@@ -50,7 +50,7 @@ def divide(sifted: Sifted, recipe: Recipe, *, held: Sequence[Span] = (), latest:
         raise _too_few(len(train) + len(holdout), recipe.min_spans)
     return Divided(
         by=by,
-        train=tuple(_draw_evenly(train, recipe.max_train_pairs, f"{recipe.seed}:draw:train")),
+        train=tuple(_draw(train, recipe.max_train_pairs, f"{recipe.seed}:draw:train")),
         validation=tuple(_draw(validation, recipe.max_holdout_pairs, f"{recipe.seed}:draw:validation")),
         holdout=tuple(_draw(holdout, recipe.max_holdout_pairs, f"{recipe.seed}:draw:holdout")),
         refusals=tuple(
@@ -126,17 +126,4 @@ def _draw(spans: Sequence[Span], most: int, seed: str) -> list[Span]:
     if len(spans) <= most:
         return list(spans)
     chosen = set(random.Random(seed).sample(range(len(spans)), most))  # noqa: S311 - a seeded draw, no secret
-    return [span for i, span in enumerate(spans) if i in chosen]
-
-
-def _draw_evenly(spans: Sequence[Span], most: int, seed: str) -> list[Span]:
-    """As ``_draw``, but as many of each repository as its size allows, so that a large one does not drown the rest."""
-    draw = random.Random(seed)  # noqa: S311 - a seeded draw, no secret
-    groups: dict[str, list[int]] = defaultdict(list)
-    for i, span in enumerate(spans):
-        groups[span.url].append(i)
-    chosen: set[int] = set()
-    for left, group in zip(range(len(groups), 0, -1), sorted(groups.values(), key=len), strict=True):
-        share = (most - len(chosen)) // left
-        chosen.update(group if len(group) <= share else draw.sample(group, share))
     return [span for i, span in enumerate(spans) if i in chosen]
