@@ -12,6 +12,7 @@ import anyio
 import numpy as np
 
 from clonedna.app.parts import Parts
+from clonedna.app.service import Service
 from clonedna.app.serving import Serving
 from clonedna.app.settings import Settings
 from clonedna.core.block import Manifest
@@ -21,6 +22,7 @@ from clonedna.core.fakes import FakeEngine, FakeTrainer
 from clonedna.core.model import AdapterInfo, SampleChunk, SampleRequest
 from clonedna.core.seams import Engine
 from clonedna.server import main
+from clonedna.server.api import application
 from tests.unit.store.making import contents, write_block
 
 
@@ -99,14 +101,17 @@ def add_block(parts: Parts, name: str, *, says: str = "ab", **changes: Any) -> M
 
 
 @contextmanager
-def running(parts: Parts, base: str = "fake") -> Generator[str]:
-    """A server on a free port, in a thread of its own; gives its address. It is drained at the end."""
+def running(parts: Parts, base: str = "fake", *, whole: bool = False) -> Generator[str]:
+    """A server on a free port, in a thread of its own; gives its address. It is drained at the end.
+
+    ``whole``: with all routes of our own, and jobs; else with OpenAI's alone.
+    """
     made = main.listen(parts.settings)
     ready = threading.Event()
     stop: list[Callable[[], None]] = []
 
     async def serve() -> None:
-        app = main.create_app(Serving(parts, base), parts.settings)
+        app = application(Service(parts, base)) if whole else main.create_app(Serving(parts, base), parts.settings)
         server = main.Server(app, parts.settings, ready=ready.set)
         stop.append(server.stop)
         await server.run_on(made)

@@ -19,6 +19,7 @@ from clonedna.core.work import About, Found, Identity, Refusal, Repository
 
 if TYPE_CHECKING:
     from clonedna.evals.examination import Lent
+    from clonedna.store.database import Database
     from clonedna.trust.audit import AuditLog
     from clonedna.trust.consents_granted import GrantedConsents
     from clonedna.trust.tombstones import Tombstones
@@ -87,6 +88,7 @@ FACTORIES: dict[str, dict[str, str]] = {
     "drift": {"local": "clonedna.engine.drift:layer_drift"},
     "merge": {"peft": "clonedna.engine.merging:merge_adapters"},
     "compare": {"factors": "clonedna.engine.comparing:compare_adapters"},
+    "database": {"sql": "clonedna.store.database:Database"},
     "registry": {"sql": "clonedna.store.registry:SqlRegistry"},
 }
 
@@ -230,9 +232,15 @@ class Parts:
         return factory("store", "directory")(self.settings.home / "store", self.signer)
 
     @cached_property
+    def database(self) -> Database:
+        """Where the catalogue and what people write are kept: ``database_url``, or a file in the home."""
+        home, url = self.settings.home, self.settings.database_url
+        home.mkdir(parents=True, exist_ok=True)
+        return factory("database", "sql")(url.get_secret_value() if url else f"sqlite:///{home / 'registry.sqlite'}")
+
+    @cached_property
     def registry(self) -> Registry:
-        self.settings.home.mkdir(parents=True, exist_ok=True)
-        return factory("registry", "sql")(f"sqlite:///{self.settings.home / 'registry.sqlite'}", self.store)
+        return factory("registry", "sql")(self.database, self.store)
 
     def engine(self, base: str) -> Engine:
         """The engine that holds ``base``; loading it takes seconds the first time. Raises ``UnknownBase``, ``BadConfig``; for ``vllm``

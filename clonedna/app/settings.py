@@ -18,7 +18,7 @@ from clonedna.core.errors import BadConfig
 
 PREFIX = "DNA_"
 XAI_URL = "https://api.x.ai/v1"
-ENVIRONMENT_ONLY = {"teacher_key", "key_passphrase", "github_token"}
+ENVIRONMENT_ONLY = {"teacher_key", "key_passphrase", "github_token", "token"}
 
 
 class Settings(BaseSettings):
@@ -30,6 +30,8 @@ class Settings(BaseSettings):
     eighth of the free memory each; ``prefix_bytes`` for prompts' beginnings, -1 = a quarter of that; ``max_waiting`` requests beyond
     those that run; ``duty``: share of the time for training while requests run.
     ``key_passphrase`` of this machine's signing key, from the environment alone (docs/keys.md).
+    ``server`` whose blocks commands work on instead of this machine's, and the ``token`` for it, from the environment alone.
+    ``database_url`` of the catalogue (SQLAlchemy's; ``postgresql://...``); without one a file in the home.
     The server's: ``api_key`` lets a client use it, ``admin_key`` (where set, and then only this one) also change what it serves;
     ``max_body_bytes`` of one request, ``max_requests`` at one time, ``max_choices`` = prompts x n of one request,
     ``request_timeout`` and ``drain_seconds`` in seconds.
@@ -64,6 +66,7 @@ class Settings(BaseSettings):
     max_waiting: int = Field(default=512, ge=0)
     duty: float = Field(default=0.5, gt=0, le=1)
     licences: tuple[str, ...] = ("MIT", "Apache-2.0")
+    database_url: SecretStr | None = None
     owned_share: float = Field(default=0.8, gt=0, le=1)
     max_files: int = Field(default=20_000, ge=1)
     max_changes: int = Field(default=200, ge=0)
@@ -95,6 +98,8 @@ class Settings(BaseSettings):
     general_dataset: str = Field(default="yahma/alpaca-cleaned", min_length=1)
     general_file: Path | None = None
     key_passphrase: SecretStr | None = Field(default=None, min_length=1, max_length=1024)
+    server: str | None = None
+    token: SecretStr | None = None
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     api_key: SecretStr | None = Field(default=None, min_length=16)
@@ -176,6 +181,6 @@ def _explain(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=True)[0]
     where = ".".join(str(part) for part in first["loc"])
     given = (
-        "..." if where.endswith(("_key", "_passphrase", "_token")) else repr(first["input"])
+        "..." if where.endswith(("_key", "_passphrase", "token", "database_url")) else repr(first["input"])
     )  # a secret is never shown
     return f"setting {where!r} = {given}: {first['msg']}"

@@ -102,9 +102,9 @@ def verify(
     state: State = context.obj
     folder = Path(reference)
     if folder.is_dir():
-        manifest = state.blocks.verify_directory(folder)
+        manifest = state.own_blocks.verify_directory(folder)
     else:
-        manifest, _ = state.blocks.verified(reference, any_status=True)
+        manifest, _ = state.own_blocks.verified(reference, any_status=True)
     if as_json:
         print_json(
             {
@@ -131,7 +131,7 @@ def rm(
     state: State = context.obj
     if not yes and not as_json:
         typer.confirm(f"Remove {reference} and its files?", abort=True, err=True)
-    removed = state.blocks.remove(reference)
+    removed = state.own_blocks.remove(reference)
     if as_json:
         print_json(removed)
     else:
@@ -143,11 +143,11 @@ def reindex(context: typer.Context, as_json: Json = False) -> None:
     state: State = context.obj
     left_out = state.parts.reindex()
     if as_json:
-        print_json({"blocks": len(state.blocks.list()), "left_out": left_out})
+        print_json({"blocks": len(state.own_blocks.list()), "left_out": left_out})
         return
     for one in left_out:
         tell(f"left out: {one.path}: {one.reason}: {printable(one.detail)}")
-    tell(f"{len(state.blocks.list())} blocks")
+    tell(f"{len(state.own_blocks.list())} blocks")
 
 
 def run(
@@ -173,7 +173,7 @@ def run(
     settings = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "seed": seed}
 
     async def work() -> None:
-        conversation = await state.blocks.open(reference, base=on, unsafe=unsafe)
+        conversation = await state.own_blocks.open(reference, base=on, unsafe=unsafe)
         try:
             await _answer(conversation, messages, settings, bare=False, title=beside_base, as_json=as_json)
             if beside_base:
@@ -204,7 +204,7 @@ def chat(
     settings = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "seed": seed}
 
     async def work() -> None:
-        conversation = await state.blocks.open(reference, base=on, unsafe=unsafe)
+        conversation = await state.own_blocks.open(reference, base=on, unsafe=unsafe)
         messages: list[Message] = []
         tell(f"{_served(conversation.served())}\nan empty line ends")
         try:

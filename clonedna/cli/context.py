@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from clonedna.app.parts import Parts
     from clonedna.app.settings import Settings
     from clonedna.app.versions import Versions
+    from clonedna.client import Client
+    from clonedna.client.blocks import RemoteBlocks
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -27,24 +29,55 @@ class State:
 
     home: Path | None
     config: Path | None
+    server: str | None = None
 
     @cached_property
     def settings(self) -> Settings:
         from clonedna.app.settings import load_settings
 
-        return load_settings({"home": self.home}, config=self.config)
+        return load_settings({"home": self.home, "server": self.server}, config=self.config)
+
+    @cached_property
+    def client(self) -> Client | None:
+        """The server that commands are for; ``None``: they are for this machine."""
+        from clonedna.client import Client
+
+        settings = self.settings
+        if settings.server is None:
+            return None
+        return Client(settings.server, settings.token.get_secret_value() if settings.token else "")
+
+    def close(self) -> None:
+        """Close what the command opened."""
+        if (client := vars(self).get("client")) is not None:
+            client.close()
 
     @cached_property
     def parts(self) -> Parts:
+        """This machine's parts. Raises ``InputError`` when the command is for a server: it is one that works here alone."""
         from clonedna.app.parts import Parts
+        from clonedna.core.errors import InputError
 
+        if self.settings.server is not None:
+            raise InputError(
+                "this command works on this machine alone",
+                f"leave out --server (and DNA_SERVER): {self.settings.server}",
+            )
         parts = Parts(self.settings)
         if sys.stdin.isatty() and sys.stderr.isatty():
             parts.ask_passphrase = ask_passphrase
         return parts
 
     @cached_property
-    def blocks(self) -> Blocks:
+    def blocks(self) -> Blocks | RemoteBlocks:
+        """The blocks of this machine, or of the server that was named."""
+        from clonedna.app.blocks import Blocks
+
+        return Blocks(self.parts) if self.client is None else self.client.blocks
+
+    @cached_property
+    def own_blocks(self) -> Blocks:
+        """The blocks of this machine. Raises as ``parts``."""
         from clonedna.app.blocks import Blocks
 
         return Blocks(self.parts)

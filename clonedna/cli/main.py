@@ -52,11 +52,15 @@ def common(
     config: Annotated[
         Path | None, typer.Option(help="A settings file to use instead of ./dna.toml and the user's.")
     ] = None,
+    server: Annotated[
+        str | None, typer.Option(help="A server to work on instead of this machine: its URL (DNA_SERVER, DNA_TOKEN).")
+    ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    context.obj = State(home=home, config=config)
+    context.obj = state = State(home=home, config=config, server=server)
+    context.call_on_close(state.close)
 
 
 minting.add_to(app)

@@ -199,7 +199,7 @@ def show_result(state: State, reference: BlockRef) -> None:
     """What was minted, and whether it is worth something."""
     from clonedna.cli.blocks import measure_rows
 
-    detail = state.blocks.show(reference.id)
+    detail = state.own_blocks.show(reference.id)
     tell("")
     table(
         f"{reference} · {reference.id[:12]} · {reference.status}",

@@ -58,16 +58,17 @@ def serve(
 async def _serve(settings: Settings, preload: list[str], as_json: bool) -> None:
     import anyio
 
-    from clonedna.app.finetuning import FineTuning
     from clonedna.app.parts import Parts
-    from clonedna.app.serving import Serving
-    from clonedna.server import fine_tuning, main
+    from clonedna.app.service import Service
+    from clonedna.server import main
+    from clonedna.server.api import application
 
     with main.listen(settings) as made:
         tell(f"loading {settings.base} ...")
         parts = Parts(settings)
         try:
-            serving = Serving(parts, settings.base)
+            service = Service(parts, settings.base)
+            serving = service.serving
             for name in preload:
                 await serving.prepare(name)
             models = [model.id for model in await serving.models()]
@@ -79,11 +80,7 @@ async def _serve(settings: Settings, preload: list[str], as_json: bool) -> None:
                 more = f" and {len(models) - SHOWN} more" if len(models) > SHOWN else ""
                 tell(f"listening on {url} (OpenAI's base_url: {url}/v1)\nmodels: {', '.join(models[:SHOWN])}{more}")
 
-            tuning = FineTuning(parts, settings.base)
-            app = main.create_app(
-                serving, settings, background=tuning.lifespan, routers=[fine_tuning.router(tuning)],
-                larger=fine_tuning.larger(settings),
-            )  # fmt: skip
+            app = application(service)
             await main.Server(app, settings, ready=ready).run_on(made)
         finally:
             with anyio.move_on_after(CLOSE_SECONDS, shield=True):

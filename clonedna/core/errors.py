@@ -28,6 +28,8 @@ the next step. Faces map the class to an exit status (``exit_code``) or an HTTP 
 
 from __future__ import annotations
 
+import json
+
 
 class DnaError(Exception):
     """Root of the tree.
@@ -308,3 +310,36 @@ class Internal(DnaError):
     """A fault of ours that somebody should report."""
 
     code = "internal"
+
+
+def not_a_block(reference: str) -> BadReference:
+    """What cannot be the name of a block."""
+    return BadReference(
+        f"{reference[:80]!r} is not a block", "write name, name@version, or at least 8 digits of its id"
+    )
+
+
+def error_of(data: bytes) -> DnaError | None:
+    """The error that ``as_json`` wrote, of the same class; ``None`` for anything else. A code that is not known here is ``Unavailable``,
+    with the code in its message."""
+    try:
+        told = json.loads(data)["error"]
+        code, message, hint = told["code"], told["message"], told["hint"]
+        facts = {key: value for key, value in told.items() if key not in ("code", "message", "hint")}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    if not all(isinstance(text, str) for text in (code, message, hint)):
+        return None
+    kind = _by_code().get(code)
+    return Unavailable(f"{message} ({code})", hint, **facts) if kind is None else kind(message, hint, **facts)
+
+
+def _by_code() -> dict[str, type[DnaError]]:
+    """Each class of the tree by its code."""
+    found: dict[str, type[DnaError]] = {}
+    waiting: list[type[DnaError]] = [DnaError]
+    while waiting:
+        kind = waiting.pop()
+        found[kind.code] = kind
+        waiting += kind.__subclasses__()
+    return found

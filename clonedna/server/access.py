@@ -1,8 +1,10 @@
-"""Who may speak to the server, and how many at a time; before any route or body is looked at.
+"""Who may speak to the server, for what, and how many at a time; before any route or body is looked at.
 
-With a key set, every request but health checks carries ``Authorization: Bearer KEY``; keys are compared in constant time and never
-logged. Without one the server listens on loopback only, and a request must name a loopback host, and come from no other web origin:
-so a page in a browser on this machine cannot reach it by rebinding a name (DNS rebinding) or by posting a form. There is no CORS.
+A route names the scope that it needs: ``read`` what is here, ``chat``, ``mint`` (jobs and what is one's own), ``admin`` (everything). The
+key of the settings has ``read`` and ``chat``, the admin key all. With a key set, every request but health checks carries
+``Authorization: Bearer KEY``; keys are compared in constant time and never logged. Without one the server listens on loopback only, and a
+request must name a loopback host, and come from no other web origin: so a page in a browser on this machine cannot reach it by
+rebinding a name (DNS rebinding) or by posting a form. There is no CORS.
 """
 
 from __future__ import annotations
@@ -10,18 +12,23 @@ from __future__ import annotations
 import ipaddress
 import secrets
 from collections.abc import Mapping
+from typing import Literal, get_args
 from urllib.parse import urlsplit
 
 import anyio
-from fastapi import Request
+from fastapi import Depends, Request
 from pydantic import SecretStr
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Send
+from starlette.types import Scope as Call
 
 from clonedna.core.errors import DnaError, Overloaded, Refused, Unauthorised, Unavailable
 from clonedna.server.errors import response, too_large
 
+Scope = Literal["read", "chat", "mint", "admin"]
+ALL: frozenset[Scope] = frozenset(get_args(Scope))
+CLIENT: frozenset[Scope] = frozenset({"read", "chat"})
 OPEN = frozenset({"/healthz", "/readyz"})
 COUNTED = ("/v1/", "/api/")
 BODY_SECONDS = 30.0
@@ -55,7 +62,7 @@ class Traffic:
 
 
 class Access:
-    """ASGI middleware: key or loopback, then traffic. Puts ``admin`` (bool) into the request's state."""
+    """ASGI middleware: key or loopback, then traffic. Puts ``scopes`` into the request's state."""
 
     def __init__(
         self, app: ASGIApp, *, traffic: Traffic, max_body: int, larger: Mapping[str, int], key: SecretStr | None = None,
@@ -66,13 +73,13 @@ class Access:
         self._key = key.get_secret_value().encode() if key else None
         self._admin = admin_key.get_secret_value().encode() if admin_key else self._key
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Call, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in OPEN:
             return await self.app(scope, receive, send)
         counted = scope["path"].startswith(COUNTED)
         try:
             headers = Headers(scope=scope)
-            scope.setdefault("state", {})["admin"] = self._admitted(headers)
+            scope.setdefault("state", {})["scopes"] = self._admitted(headers)
             self._check_length(scope["path"], headers)
             if counted:
                 self.traffic.check()
@@ -93,11 +100,11 @@ class Access:
         if length.isascii() and length.isdigit() and int(length[:20]) > self._larger.get(path, self._max_body):
             raise too_large()
 
-    def _admitted(self, headers: Headers) -> bool:
-        """Whether the request may also change what is served. Raises ``Unauthorised``, ``Refused``."""
+    def _admitted(self, headers: Headers) -> frozenset[Scope]:
+        """What the request may do. Raises ``Unauthorised``, ``Refused``."""
         if self._key is None and self._admin is None:
             _from_here(headers)
-            return True
+            return ALL
         scheme, _, given = headers.get("authorization", "").partition(" ")
         offered = given.strip().encode("latin-1", "replace") if scheme.casefold() == "bearer" else b""
         # Both are compared each time: the time taken does not tell which one was close.
@@ -105,7 +112,7 @@ class Access:
         user = self._key is not None and secrets.compare_digest(offered, self._key)
         if not (admin or user):
             raise Unauthorised("a key is needed, and this is none of this server's", "send Authorization: Bearer KEY")
-        return admin
+        return ALL if admin else CLIENT
 
 
 def _timely(receive: Receive) -> Receive:
@@ -125,10 +132,18 @@ def _timely(receive: Receive) -> Receive:
     return next_message
 
 
-def admin(request: Request) -> None:
-    """A dependency of routes that change what is served. Raises ``Refused``."""
-    if not request.state.admin:
-        raise Refused("this key may not change what is served", "use the admin key")
+class Needs:
+    """A dependency of a route: the request's key must have this scope, or ``admin``. Raises ``Refused``."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+
+    def __call__(self, request: Request) -> None:
+        if not {self.scope, "admin"} & request.state.scopes:
+            raise Refused(f"this key has no scope {self.scope}", f"use a key that has {self.scope}, or admin")
+
+
+READ, CHAT, MINT, ADMIN = (Depends(Needs(scope)) for scope in get_args(Scope))
 
 
 def _from_here(headers: Headers) -> None:

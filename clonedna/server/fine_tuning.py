@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import anyio
 import anyio.to_thread
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import FormData, UploadFile
@@ -32,7 +32,7 @@ from clonedna.app.finetuning import (
 from clonedna.app.settings import Settings
 from clonedna.app.uploads import Upload
 from clonedna.core.errors import InputError, NotFound
-from clonedna.server.access import admin
+from clonedna.server.access import MINT, READ
 from clonedna.server.errors import V1
 
 T = TypeVar("T", Upload, TuningJob, TuningEvent)
@@ -224,7 +224,7 @@ def _add_files(made: APIRouter, tuning: FineTuning) -> None:
     @made.post(
         FILES,
         max_body_size=upload_bytes(tuning.parts.settings),
-        dependencies=[Depends(admin)],
+        dependencies=[MINT],
         openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form}}}},
     )
     async def create_file(request: Request) -> FileReply:
@@ -241,7 +241,7 @@ def _add_files(made: APIRouter, tuning: FineTuning) -> None:
             await sent.close()
         return _file(kept)
 
-    @made.get("/files")
+    @made.get("/files", dependencies=[READ])
     def list_files(
         after: str | None = None,
         limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
@@ -256,11 +256,11 @@ def _add_files(made: APIRouter, tuning: FineTuning) -> None:
             data=data, has_more=more, first_id=data[0].id if data else None, last_id=data[-1].id if data else None
         )
 
-    @made.get("/files/{file_id}")
+    @made.get("/files/{file_id}", dependencies=[READ])
     def retrieve_file(file_id: str) -> FileReply:
         return _file(files.get(file_id))
 
-    @made.get("/files/{file_id}/content", response_class=Response)
+    @made.get("/files/{file_id}/content", dependencies=[READ], response_class=Response)
     def file_content(file_id: str) -> Response:
         """The file's bytes."""
         upload = files.get(file_id)
@@ -268,21 +268,21 @@ def _add_files(made: APIRouter, tuning: FineTuning) -> None:
         headers = {"X-Content-Type-Options": "nosniff"}
         return FileResponse(files.content(upload), media_type=kind, filename=upload.filename, headers=headers)
 
-    @made.delete("/files/{file_id}", dependencies=[Depends(admin)])
+    @made.delete("/files/{file_id}", dependencies=[MINT])
     def delete_file(file_id: str) -> FileGone:
         """Forget a file. Jobs made from it keep their copies until they end."""
         return FileGone(id=files.delete(file_id).id)
 
 
 def _add_jobs(made: APIRouter, tuning: FineTuning) -> None:
-    privileged = [Depends(admin)]
+    privileged = [MINT]
 
     @made.post("/fine_tuning/jobs", dependencies=privileged)
     def create_job(ask: JobAsk) -> JobReply:
         """Train a block on a file of examples, in the background."""
         return _job(tuning.create(ask.tuning()))
 
-    @made.get("/fine_tuning/jobs")
+    @made.get("/fine_tuning/jobs", dependencies=[READ])
     def list_jobs(request: Request, after: str | None = None, limit: Limit = 20) -> JobList:
         """Newest first; ``metadata[key]=value`` lists only those that have it."""
         wanted = {k[9:-1]: v for k, v in request.query_params.items() if k.startswith("metadata[") and k.endswith("]")}
@@ -290,7 +290,7 @@ def _add_jobs(made: APIRouter, tuning: FineTuning) -> None:
         page, more = _page(found, after, limit)
         return JobList(data=[_job(one) for one in page], has_more=more)
 
-    @made.get("/fine_tuning/jobs/{job_id}")
+    @made.get("/fine_tuning/jobs/{job_id}", dependencies=[READ])
     def retrieve_job(job_id: str) -> JobReply:
         return _job(tuning.get(job_id))
 
@@ -309,7 +309,7 @@ def _add_log(made: APIRouter, tuning: FineTuning) -> None:
     event: dict[str, Any] = {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}}
     described: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": event}}}}
 
-    @made.get("/fine_tuning/jobs/{job_id}/events", response_model=EventList, responses=described)
+    @made.get("/fine_tuning/jobs/{job_id}/events", dependencies=[READ], response_model=EventList, responses=described)
     def list_events(job_id: str, after: str | None = None, limit: Limit = 20, stream: bool = False) -> Any:
         """Newest first; with ``stream``, server-sent events from the first on until the job ends."""
         found = tuning.events(job_id)
@@ -320,7 +320,7 @@ def _add_log(made: APIRouter, tuning: FineTuning) -> None:
         page, more = _page(found[::-1], after, limit)
         return EventList(data=[_event(one) for one in page], has_more=more)
 
-    @made.get("/fine_tuning/jobs/{job_id}/checkpoints")
+    @made.get("/fine_tuning/jobs/{job_id}/checkpoints", dependencies=[READ])
     def list_checkpoints(job_id: str) -> CheckpointList:
         tuning.get(job_id)
         return CheckpointList()

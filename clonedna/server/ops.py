@@ -13,7 +13,7 @@ from clonedna import __version__
 from clonedna.app.serving import Serving
 from clonedna.core.errors import Unavailable
 from clonedna.core.model import EngineStatus
-from clonedna.server.access import Traffic
+from clonedna.server.access import READ, Traffic
 from clonedna.server.errors import OURS, Error, documented
 from clonedna.server.metrics import Metrics
 
@@ -50,6 +50,7 @@ def router(serving: Serving, traffic: Traffic, metrics: Metrics) -> APIRouter:
 
     @made.get(
         "/metrics",
+        dependencies=[READ],
         response_class=Response,
         responses=OURS | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
     )
@@ -57,11 +58,11 @@ def router(serving: Serving, traffic: Traffic, metrics: Metrics) -> APIRouter:
         """Figures in Prometheus' text format."""
         return Response(metrics.text(), media_type=None, headers={"content-type": CONTENT_TYPE_LATEST})
 
-    @made.get("/version", responses=OURS)
+    @made.get("/version", dependencies=[READ], responses=OURS)
     async def version() -> Version:
         return Version()
 
-    @made.get("/api/v1/engine", responses=OURS)
+    @made.get("/api/v1/engine", dependencies=[READ], responses=OURS)
     async def engine() -> Status:
         """What is resident, running, cached, and how fast."""
         status = serving.engine.status

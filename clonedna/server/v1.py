@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from starlette.responses import Response
 
 from clonedna.app.serving import Model, Serving
 from clonedna.app.settings import Settings
-from clonedna.server.access import admin
+from clonedna.server.access import ADMIN, CHAT, READ
 from clonedna.server.answer import Answer
 from clonedna.server.asks import ChatAsk, CompletionAsk, LoadAdapter, UnloadAdapter
 from clonedna.server.errors import V1
@@ -35,19 +35,19 @@ def _add_models(made: APIRouter, serving: Serving) -> None:
             max_model_len=serving.engine.base.context,
         )  # fmt: skip
 
-    @made.get("/models")
+    @made.get("/models", dependencies=[READ])
     async def list_models() -> ModelList:
         """The base, and every accepted block of it under each of its names."""
         return ModelList(data=[card(model) for model in await serving.models()])
 
-    @made.get("/models/{model:path}")
+    @made.get("/models/{model:path}", dependencies=[READ])
     async def retrieve_model(model: str) -> ModelCard:
         """One model by any of its names."""
         return card(await serving.model(model))
 
 
 def _add_sampling(made: APIRouter, serving: Serving, settings: Settings, metrics: Metrics) -> None:
-    @made.post("/chat/completions", responses=_streamed(ChatCompletion, ChatChunk))
+    @made.post("/chat/completions", dependencies=[CHAT], responses=_streamed(ChatCompletion, ChatChunk))
     async def chat(ask: ChatAsk) -> Response:
         """An answer to a conversation, whole or as server-sent events; may call tools, or fit a schema."""
         base = serving.engine.base
@@ -63,7 +63,7 @@ def _add_sampling(made: APIRouter, serving: Serving, settings: Settings, metrics
             timeout=settings.request_timeout, watch=metrics.watch(found.label),
         )  # fmt: skip
 
-    @made.post("/completions", responses=_streamed(Completion, Completion))
+    @made.post("/completions", dependencies=[CHAT], responses=_streamed(Completion, Completion))
     async def complete(ask: CompletionAsk) -> Response:
         """What follows a text, or each of several texts."""
         completion_requests(ask, (), most=settings.max_choices)
@@ -85,7 +85,7 @@ def _add_sampling(made: APIRouter, serving: Serving, settings: Settings, metrics
 
 
 def _add_adapters(made: APIRouter, serving: Serving) -> None:
-    privileged = [Depends(admin)]
+    privileged = [ADMIN]
 
     @made.post("/load_lora_adapter", dependencies=privileged)
     async def load_lora_adapter(ask: LoadAdapter) -> Done:

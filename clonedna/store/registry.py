@@ -7,37 +7,30 @@ from __future__ import annotations
 
 import difflib
 import re
-import sqlite3
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
-from functools import cached_property
-from typing import Any, Protocol
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
 
-from sqlalchemy import ColumnElement, Engine, Index, create_engine, delete, event, select, text, update
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
-from sqlalchemy.pool import NullPool
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy import ColumnElement, Index, delete, select, text, update
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from clonedna.core.block import NAME_PATTERN, BlockRef, Manifest
 from clonedna.core.canonical import canonical
 from clonedna.core.errors import (
-    BadConfig,
     BadReference,
     BlockNotFound,
     BlockRejected,
     BlockRevoked,
     Corrupt,
     DnaError,
-    NoSpace,
     TimedOut,
-    Unavailable,
+    not_a_block,
 )
 from clonedna.core.work import Refusal
+from clonedna.store.database import Base, Conflict, Database
 from clonedna.store.rollbacks import Rollback
 from clonedna.store.rollbacks import number as _number
 
-BUSY_SECONDS = 30
 MIN_DIGITS = 8
 _REFERENCE = re.compile(rf"(?P<name>{NAME_PATTERN[1:-1]})(?:@(?P<version>\d{{1,9}}\.\d{{1,9}}\.\d{{1,9}}))?")
 _DIGITS = re.compile(rf"[0-9a-f]{{{MIN_DIGITS},64}}")
@@ -53,10 +46,6 @@ class Shelf(Protocol):
     def is_revoked(self, block_id: str) -> bool: ...
     def revoked(self) -> frozenset[str]: ...
     def rollback(self, name: str) -> Rollback | None: ...
-
-
-class Base(DeclarativeBase):
-    """The catalogue's tables."""
 
 
 _TAKES_ITS_NAME = text("status != 'rejected'")
@@ -90,31 +79,13 @@ class Row(Base):
 
 
 class SqlRegistry:
-    """Fulfils ``core.seams.Registry`` on any SQLAlchemy URL; SQLite in WAL mode by default. The database is made when first asked.
+    """Fulfils ``core.seams.Registry``. Processes and threads may share one."""
 
-    A connection lives for one call, so processes and threads may share a registry.
-    """
+    def __init__(self, database: Database, store: Shelf) -> None:
+        self._database, self._store = database, store
 
-    def __init__(self, url: str, store: Shelf) -> None:
-        self._url, self._store = url, store
-
-    @cached_property
-    def _engine(self) -> Engine:
-        with _database_errors():
-            engine = create_engine(self._url, poolclass=NullPool)
-            if engine.dialect.name == "sqlite":
-                event.listen(engine, "connect", _prepare_sqlite)
-            with engine.begin() as connection:
-                # Not create_all: two processes may start at once, and its look and its making are two steps.
-                connection.execute(CreateTable(Row.__table__, if_not_exists=True))  # type: ignore[arg-type]
-                for index in Row.__table__.indexes:  # type: ignore[attr-defined]
-                    connection.execute(CreateIndex(index, if_not_exists=True))
-        return engine
-
-    @contextmanager
-    def _session(self) -> Generator[Session]:
-        with _database_errors(), Session(self._engine, expire_on_commit=False) as session, session.begin():
-            yield session
+    def _session(self) -> AbstractContextManager[Session]:
+        return self._database.session()
 
     def publish(self, manifest: Manifest) -> BlockRef:
         """Catalogue the stored block ``manifest.id`` under the name and version of its *stored* manifest, which the result names.
@@ -134,7 +105,7 @@ class SqlRegistry:
         try:
             with self._session() as session:
                 session.add(row)
-        except _Conflict:
+        except Conflict:
             with self._session() as session:
                 known = session.get(Row, stored.id)
             if known is None:
@@ -154,9 +125,7 @@ class SqlRegistry:
         """
         parts = _REFERENCE.fullmatch(reference)
         if parts is None:
-            raise BadReference(
-                f"{reference[:80]!r} is not a block", "write name, name@version, or at least 8 digits of its id"
-            )
+            raise not_a_block(reference)
         digits = _DIGITS.fullmatch(reference) is not None
         # All 64 digits are an id, even if somebody named a block like that.
         named = [] if len(reference) == 64 and digits else self._meant(parts["name"], parts["version"])
@@ -225,7 +194,7 @@ class SqlRegistry:
                 for known in gone:
                     session.execute(delete(Row).where(Row.id == known))
                 session.add_all(rows)
-        except _Conflict:
+        except Conflict:
             raise TimedOut("a block was published while the catalogue was rebuilt", "dna reindex again") from None
         return refused
 
@@ -320,40 +289,3 @@ def _manifest(row: Row) -> Manifest:
 
 def _ref(row: Row) -> BlockRef:
     return BlockRef.model_validate({"name": row.name, "version": row.version, "id": row.id, "status": row.status})
-
-
-class _Conflict(Exception):
-    """The id, or the name and version, is in the table already."""
-
-
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    cursor = connection.cursor()
-    for pragma in (f"busy_timeout={BUSY_SECONDS * 1000}", "journal_mode=WAL", "foreign_keys=ON"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
-@contextmanager
-def _database_errors() -> Generator[None]:
-    """SQLAlchemy's errors as ours, by the database's own codes, never by message text."""
-    try:
-        yield
-    except IntegrityError as error:
-        raise _Conflict from error
-    except DBAPIError as error:
-        code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
-        if code == sqlite3.SQLITE_FULL:
-            raise NoSpace("no space left for the catalogue", "free some space and try again") from error
-        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise TimedOut(f"another process held the catalogue for {BUSY_SECONDS} s", "try again") from error
-        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
-            raise Corrupt(
-                f"the catalogue is damaged: {error.orig}", "move the database away, then: dna reindex"
-            ) from error
-        raise Unavailable(
-            f"the catalogue cannot be used: {error.orig}", "check the database's address and permissions"
-        ) from error
-    except (SQLAlchemyError, ImportError) as error:  # ImportError: the driver that the URL names
-        raise BadConfig(
-            f"the catalogue cannot be opened: {error}", "check the database's address and driver"
-        ) from error

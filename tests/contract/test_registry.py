@@ -11,12 +11,13 @@ from clonedna.core.block import Manifest
 from clonedna.core.errors import BadReference, BlockNotFound, BlockRejected, BlockRevoked
 from clonedna.core.fakes import FakeRegistry, FakeSigner
 from clonedna.core.seams import Registry, Store
+from clonedna.store.database import Database
 from clonedna.store.registry import SqlRegistry
 from clonedna.store.store import DirectoryStore
 from tests.unit.store.making import rejected, write_block
 
 PARTS: dict[str, Callable[[Path, DirectoryStore], Registry]] = {
-    "sqlite": lambda home, store: SqlRegistry(f"sqlite:///{home / 'registry.sqlite'}", store),
+    "sqlite": lambda home, store: SqlRegistry(Database(f"sqlite:///{home / 'registry.sqlite'}"), store),
     "fake": lambda home, store: FakeRegistry(),
 }
 GAPS: dict[str, dict[str, str]] = {

@@ -21,7 +21,8 @@ from clonedna.core.errors import (
     TimedOut,
     Unavailable,
 )
-from clonedna.store import registry as module
+from clonedna.store import database as module
+from clonedna.store.database import Database
 from clonedna.store.registry import SqlRegistry
 from clonedna.store.store import DirectoryStore
 from clonedna.trust.keys import KeyRing
@@ -37,7 +38,7 @@ class Bench:
         self.registry = self.open()
 
     def open(self) -> SqlRegistry:
-        return SqlRegistry(f"sqlite:///{self.home / 'registry.sqlite'}", self.store)
+        return SqlRegistry(Database(f"sqlite:///{self.home / 'registry.sqlite'}"), self.store)
 
     def put(self, **changes: object) -> Manifest:
         self.made += 1
@@ -321,12 +322,13 @@ def test_sqlite_is_set_up_for_several_processes(bench: Bench) -> None:
 PUBLISH = """
 import sys
 from pathlib import Path
+from clonedna.store.database import Database
 from clonedna.store.registry import SqlRegistry
 from clonedna.store.store import DirectoryStore
 from clonedna.trust.keys import KeyRing
 home, keys = map(Path, sys.argv[1:3])
 store = DirectoryStore(home / "store", KeyRing(keys))
-registry = SqlRegistry(f"sqlite:///{home / 'registry.sqlite'}", store)
+registry = SqlRegistry(Database(f"sqlite:///{home / 'registry.sqlite'}"), store)
 for block_id in sys.argv[3:]:
     registry.publish(store.verify(block_id))
 """
@@ -376,10 +378,10 @@ def test_a_damaged_entry_says_how_to_rebuild_it(bench: Bench) -> None:
 
 def test_an_address_that_leads_nowhere_has_a_code(bench: Bench) -> None:
     with pytest.raises(Unavailable):
-        SqlRegistry("sqlite:////nowhere/at/all.sqlite", bench.store).manifests()
+        SqlRegistry(Database("sqlite:////nowhere/at/all.sqlite"), bench.store).manifests()
     for url in ("no address", "nosuch://host/db", "sqlite+nosuch:///x"):
         with pytest.raises(BadConfig):
-            SqlRegistry(url, bench.store).manifests()
+            SqlRegistry(Database(url), bench.store).manifests()
 
 
 def test_the_gate_decides_the_status(bench: Bench) -> None:

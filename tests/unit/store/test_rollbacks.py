@@ -9,6 +9,7 @@ import pytest
 from clonedna.core.block import Manifest
 from clonedna.core.errors import BadReference, BlockNotFound, BlockRevoked, Corrupt
 from clonedna.core.fakes import FakeSigner
+from clonedna.store.database import Database
 from clonedna.store.registry import SqlRegistry
 from clonedna.store.rollbacks import Rollback, Rollbacks, number
 from clonedna.store.store import DirectoryStore
@@ -23,7 +24,7 @@ class Home:
 
     @property
     def registry(self) -> SqlRegistry:
-        return SqlRegistry(f"sqlite:///{self.folder / 'registry.sqlite'}", self.store)
+        return SqlRegistry(Database(f"sqlite:///{self.folder / 'registry.sqlite'}"), self.store)
 
     def publish(self, version: str, **changes: object) -> Manifest:
         self.count += 1

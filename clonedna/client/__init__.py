@@ -1,0 +1,30 @@
+"""A server's use cases from another program or machine, as typed functions: ``Client(url, token).blocks.list()``.
+
+What a server answers is checked against the values of ``app`` and ``core``; an error comes out as the ``DnaError`` that it was there.
+"""
+
+from __future__ import annotations
+
+from clonedna.client.blocks import RemoteBlocks
+from clonedna.client.wire import Wire
+
+
+class Client:
+    """One server. ``token``: a key that it knows; none for a server on this machine that wants none. Close it, or use it in ``with``."""
+
+    def __init__(self, url: str, token: str = "", *, timeout: float = 60.0) -> None:
+        """Raises ``InputError`` for what is no http(s) URL; nothing is sent yet."""
+        self.wire = Wire(url, token, timeout=timeout)
+        self.blocks = RemoteBlocks(self.wire)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.wire.close()
+
+
+__all__ = ["Client"]

@@ -1,0 +1,17 @@
+"""The whole application of one service: OpenAI's routes, and our own under ``/api/v1``; each router names the scope of each route."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from clonedna.app.service import Service
+from clonedna.server import fine_tuning, registry
+from clonedna.server.main import create_app
+
+
+def application(service: Service) -> FastAPI:
+    """Every route over ``service``; its jobs run while the application does."""
+    return create_app(
+        service.serving, service.settings, background=service.lifespan, larger=fine_tuning.larger(service.settings),
+        routers=[fine_tuning.router(service.tuning), registry.router(service)],
+    )  # fmt: skip

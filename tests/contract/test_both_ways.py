@@ -1,0 +1,70 @@
+"""Every command that can be given to a server does there what it does here: the same words, the same JSON, the same errors.
+
+A command is one line of ``COMMANDS``. It is run twice on one home: on this machine, and through a server that holds it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from clonedna.cli.main import app
+from clonedna.core.errors import DnaError
+from tests.serving import ServerParts, add_block, running
+
+NOT_THERE = {"path"}  # where the files are, on the server's machine alone
+COMMANDS = [
+    ["ls"],
+    ["show", "ada"],
+    ["show", "ada@1.0.0"],
+    ["show", "nobody"],
+    ["show", "../../etc/passwd"],
+]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("home")
+    parts = ServerParts(home)
+    add_block(parts, "ada")
+    add_block(parts, "bob", says="xyz")
+    return home
+
+
+@pytest.fixture(scope="module")
+def server(home: Path) -> Generator[str]:
+    with running(ServerParts(home), whole=True) as url:
+        yield url
+
+
+@pytest.fixture
+def ask(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
+    monkeypatch.chdir(tmp_path)  # no settings file of anybody's
+
+    def run(*arguments: str) -> Any:
+        result = CliRunner().invoke(app, [*arguments, "--json"], standalone_mode=False)
+        if isinstance(result.exception, DnaError):
+            return result.exception.as_json(), result.exception.exit_code
+        assert result.exception is None, result.exception
+        return _without(json.loads(result.stdout.splitlines()[-1])), result.return_value or 0
+
+    return run
+
+
+def _without(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without(one) for key, one in value.items() if key not in NOT_THERE}
+    return [_without(one) for one in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_a_command_says_the_same_here_and_there(
+    command: list[str], home: Path, server: str, ask: Callable[..., Any]
+) -> None:
+    here = ask("--home", str(home), *command)
+    assert ask("--home", str(home / "nothing"), "--server", server, *command) == here
