@@ -83,9 +83,9 @@ def test_what_reads_is_asked_again_after_the_time_that_the_server_names() -> Non
 
 
 def test_it_is_asked_a_bounded_number_of_times_with_bounded_pauses() -> None:
-    with scripted(*[answer(503, BUSY, "retry-after: 999999999999")] * (AGAIN + 1)) as (wire, told):
-        with pytest.raises(Unavailable, match="much"):
-            wire.get("/x", Thing)
+    busy = [answer(503, BUSY, "retry-after: 999999999999")] * (AGAIN + 1)
+    with scripted(*busy) as (wire, told), pytest.raises(Unavailable, match="much"):
+        wire.get("/x", Thing)
     assert told.paused == [LONGEST_PAUSE] * AGAIN
     assert len(told.asked) == AGAIN + 1
 
@@ -118,9 +118,7 @@ def test_another_major_version_is_refused_and_another_minor_one_is_not() -> None
 
 
 def test_nobody_there_is_said_with_the_next_step() -> None:
-    with scripted() as (wire, _):
-        pass
-    with pytest.raises(Unavailable, match="no server answers") as caught:
+    with scripted() as (wire, _), pytest.raises(Unavailable, match="no server answers") as caught:
         wire.get("/x", Thing)
     assert "dna serve" in caught.value.hint
     assert "a-token" not in str(caught.value)
@@ -166,9 +164,9 @@ def test_what_is_no_stream_is_said() -> None:
 
 
 def test_a_body_is_sent_and_read_piece_by_piece() -> None:
-    with scripted(answer(200, "abcdef", kind="application/octet-stream")) as (wire, told):
-        with wire.stream("PUT", "/x", content=b"12345", headers={"X-A": "b"}) as reply:
-            assert b"".join(reply.iter_bytes(2)) == b"abcdef"
+    reply = answer(200, "abcdef", kind="application/octet-stream")
+    with scripted(reply) as (wire, told), wire.stream("PUT", "/x", content=b"12345", headers={"X-A": "b"}) as got:
+        assert b"".join(got.iter_bytes(2)) == b"abcdef"
     assert "x-a: b" in told.asked[0].casefold()
 
 
