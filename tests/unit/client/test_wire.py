@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections.abc import Callable, Generator, Sequence
@@ -53,12 +54,12 @@ def scripted(*answers: bytes) -> Generator[tuple[Wire, Told]]:
     port = listener.getsockname()[1]
 
     def serve() -> None:
-        for one in answers:
-            connection, _ = listener.accept()
-            with connection:
-                told.asked.append(connection.recv(65536).decode("latin-1"))
-                connection.sendall(one)
-        listener.close()
+        with listener, contextlib.suppress(OSError):  # closed at the end of the test
+            for one in answers:
+                connection, _ = listener.accept()
+                with connection:
+                    told.asked.append(connection.recv(65536).decode("latin-1"))
+                    connection.sendall(one)
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
