@@ -1,9 +1,12 @@
-"""The database's form: made, brought up from before migrations, taken down again, refused when it is newer, changed by one process at a time."""
+"""The database's form: made, brought up from before migrations, taken down again, refused when it is newer, changed by one process
+at a time."""
 
 from __future__ import annotations
 
+import pkgutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -13,10 +16,14 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 
+from clonedna import store
 from clonedna.core.errors import BadConfig
 from clonedna.store import database as module
-from clonedna.store import registry as _registry  # its tables  # noqa: F401
 from clonedna.store.database import HEADS, MIGRATIONS, Base, Database
+
+for _one in pkgutil.iter_modules(store.__path__, "clonedna.store."):
+    if not _one.ispkg:
+        import_module(_one.name)  # all tables
 
 
 @pytest.fixture
@@ -57,7 +64,9 @@ def test_a_home_from_before_migrations_keeps_its_rows(database: Database) -> Non
                 " consent VARCHAR NOT NULL, handle VARCHAR NOT NULL, manifest VARCHAR NOT NULL)"
             )
         )
-        connection.execute(text("INSERT INTO blocks VALUES ('1','a','1.0.0','registered','t','b','MIT','self','a','{}')"))
+        connection.execute(
+            text("INSERT INTO blocks VALUES ('1','a','1.0.0','registered','t','b','MIT','self','a','{}')")
+        )
     with database.session() as session:
         assert session.execute(text("SELECT name FROM blocks")).scalars().all() == ["a"]
         assert session.execute(text("SELECT count(*) FROM alembic_version")).scalar() == len(HEADS)
@@ -65,13 +74,13 @@ def test_a_home_from_before_migrations_keeps_its_rows(database: Database) -> Non
 
 def test_a_newer_programs_database_is_refused_and_left_alone(database: Database) -> None:
     with database.session() as session:
-        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        session.execute(text("DELETE FROM alembic_version"))
+        session.execute(text("INSERT INTO alembic_version VALUES ('9999')"))
     again = Database(database.url)
-    with pytest.raises(BadConfig, match="newer"):
-        with again.session():
-            pass
+    with pytest.raises(BadConfig, match="newer"), again.session():
+        pass
     with again.open().connect() as connection:
-        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar() == "9999"
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == ["9999"]
 
 
 OPEN = "import sys; from clonedna.store.database import Database; Database(sys.argv[1]).engine"
