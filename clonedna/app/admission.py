@@ -28,6 +28,12 @@ def admit(
             hint or "give the base it was trained on",
             field="base_fingerprint",
         )
+    admit_papers(parts, manifest, consent, use)
+    parts.store.path(manifest.id)
+
+
+def admit_papers(parts: Parts, manifest: Manifest, consent: ConsentRecord, use: Use) -> None:
+    """The part of ``admit`` that looks at licence and consent alone, for a block that may not be stored yet."""
     try:
         _known_licence(manifest.license)
     except DnaError as error:
@@ -46,4 +52,3 @@ def admit(
     except ConsentMissing as error:
         error.facts.setdefault("file", "consent.json")
         raise
-    parts.store.path(manifest.id)

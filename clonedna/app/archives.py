@@ -6,15 +6,16 @@ and only a block that passed every check gets into it and gets its name.
 
 from __future__ import annotations
 
-import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from clonedna.app.blocks import Blocks
 from clonedna.app.orders import spdx
 from clonedna.app.parts import Parts, factory
+from clonedna.app.staging import staging
 from clonedna.core.block import BlockRef, ConsentRecord, Manifest
 from clonedna.core.canonical import strict_json
-from clonedna.core.errors import BadReference, ConsentMissing
+from clonedna.core.errors import BadReference, BlockNotFound, ConsentMissing
 from clonedna.core.value import Value
 
 
@@ -37,7 +38,7 @@ class Archives:
         Raises what ``Blocks.verified`` raises, ``ConsentMissing`` (``local-only``), ``BlockRevoked``, ``BadReference``, ``NoSpace``.
         """
         manifest, path = Blocks(self.parts).verified(reference, any_status=True)
-        _refuse_local_only(manifest, path)
+        refuse_local_only(manifest, path)
         if out.exists() or out.is_symlink():
             raise BadReference(f"{out} exists already", "choose another place, or move it away")
         factory("archive", "zip")(path, out)
@@ -45,31 +46,43 @@ class Archives:
             block=f"{manifest.name}@{manifest.version}", id=manifest.id, path=str(out), bytes=out.stat().st_size
         )
 
-    def load(self, archive: Path) -> BlockRef:
+    def load(
+        self, archive: Path, *, check: Callable[[Manifest, Path], None] = lambda manifest, block: None
+    ) -> BlockRef:
         """Take the block in ``archive`` into the store and give it its name. It is visible after every check, or not at all.
 
-        Raises what ``verify_block`` raises, ``LicenceUnknown``, ``ConsentMissing``, ``BlockRevoked``, ``BadReference`` (the name is
-        another block's), ``NoSpace``.
+        ``check`` gets the verified manifest and its folder before anything is stored, and raises what speaks against it. Raises what
+        ``verify_block`` raises, ``LicenceUnknown``, ``ConsentMissing``, ``BlockRevoked``, ``BadReference`` (the name is another
+        block's), ``NoSpace``.
         """
-        home = self.parts.settings.home
-        home.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="import-", dir=home) as folder:
-            block = Path(folder) / "block"
+        with staging(self.parts.settings.home) as folder:
+            block = folder / "block"
             manifest: Manifest = factory("archive", "unzip")(archive, block, self.parts.signer)
             spdx(manifest.license)
-            _refuse_local_only(manifest, block)
-            self.parts.store.put(block)
+            refuse_local_only(manifest, block)
+            check(manifest, block)
+            return self._publish(manifest, block)
+
+    def _publish(self, manifest: Manifest, block: Path) -> BlockRef:
+        self.parts.store.put(block)
+        try:
+            return self.parts.registry.publish(manifest)
+        except BadReference:
             try:
-                return self.parts.registry.publish(manifest)
-            except BadReference:
-                if manifest.id not in {known.id for known in self.parts.registry.manifests()}:
-                    self.parts.store.delete(manifest.id)
-                raise
+                self.parts.registry.resolve(manifest.id, unsafe=True)
+            except BlockNotFound:
+                self.parts.store.delete(manifest.id)
+            raise
 
 
-def _refuse_local_only(manifest: Manifest, block: Path) -> None:
-    consent = ConsentRecord.model_validate(strict_json((block / "consent.json").read_bytes()))
-    if "local-only" in (manifest.consent_mode, consent.mode):
+def consent_of(block: Path) -> ConsentRecord:
+    """The consent that a verified block carries."""
+    return ConsentRecord.model_validate(strict_json((block / "consent.json").read_bytes()))
+
+
+def refuse_local_only(manifest: Manifest, block: Path) -> None:
+    """Raises ``ConsentMissing`` for a block that stays where it was minted."""
+    if "local-only" in (manifest.consent_mode, consent_of(block).mode):
         raise ConsentMissing(
             f"{manifest.name}@{manifest.version} is local-only: it stays on the machine that minted it",
             "ask the person, then mint it with their consent", file="consent.json",

@@ -72,8 +72,15 @@ FACTORIES: dict[str, dict[str, str]] = {
         "pack": "clonedna.store.blocks:pack",
         "sign": "clonedna.store.blocks:sign_block",
         "verify": "clonedna.store.blocks:verify_block",
+        "authenticate": "clonedna.store.blocks:authenticate",
     },
-    "archive": {"zip": "clonedna.store.archive:zip_block", "unzip": "clonedna.store.archive:unzip_block"},
+    "archive": {
+        "zip": "clonedna.store.archive:zip_block",
+        "unzip": "clonedna.store.archive:unzip_block",
+        "plan": "clonedna.store.archive_stream:plan",
+        "open": "clonedna.store.archive_stream:Opened",
+        "most": "clonedna.store.archive:most_bytes",
+    },
     "memory": {"local": "clonedna.engine.needs:memory_need"},
     "profile": {
         "website": "clonedna.sources.website:read_website",
@@ -89,7 +96,7 @@ FACTORIES: dict[str, dict[str, str]] = {
     "merge": {"peft": "clonedna.engine.merging:merge_adapters"},
     "compare": {"factors": "clonedna.engine.comparing:compare_adapters"},
     "database": {"sql": "clonedna.store.database:Database"},
-    "registry": {"sql": "clonedna.store.registry:SqlRegistry"},
+    "registry": {"sql": "clonedna.store.registry:SqlRegistry", "kin": "clonedna.store.kin:Kin"},
 }
 
 

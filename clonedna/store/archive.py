@@ -40,6 +40,11 @@ _END = struct.Struct("<4s4H2LH")
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, struct.error)
 
 
+def most_bytes() -> int:
+    """No archive of a block is longer."""
+    return MAX_ARCHIVE
+
+
 def zip_block(directory: Path, out: Path) -> None:
     """Write the block in ``directory`` to ``out``, replacing it atomically. Equal blocks give equal bytes.
 

@@ -472,6 +472,9 @@ def test_another_machine_has_not_verified_it(world: World, tmp_path: Path) -> No
     elsewhere.grant(statement.data(), signature=record.signature.encode())
     moved = elsewhere.granted("ada-example", [REPOSITORY], "serve")
     elsewhere.check(moved, "serve")
+    elsewhere.check(record, "serve")  # as it came with a block: checked there at another time, and here too
+    with pytest.raises(ConsentInvalid):
+        elsewhere.check(record.model_copy(update={"uses": ("mint", "serve", "share")}), "serve")
 
 
 # Taking it back.
