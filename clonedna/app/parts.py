@@ -96,6 +96,7 @@ FACTORIES: dict[str, dict[str, str]] = {
     "merge": {"peft": "clonedna.engine.merging:merge_adapters"},
     "compare": {"factors": "clonedna.engine.comparing:compare_adapters"},
     "database": {"sql": "clonedna.store.database:Database"},
+    "tokens": {"sql": "clonedna.store.tokens:SqlTokens"},
     "registry": {"sql": "clonedna.store.registry:SqlRegistry", "kin": "clonedna.store.kin:Kin"},
 }
 

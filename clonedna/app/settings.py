@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from platformdirs import user_config_path, user_data_path
 from pydantic import Field, SecretStr, ValidationError
@@ -18,6 +18,7 @@ from clonedna.core.errors import BadConfig
 
 PREFIX = "DNA_"
 XAI_URL = "https://api.x.ai/v1"
+ORIGIN = r"^https?://[a-z0-9.-]+(:\d{1,5})?$|^https?://\[[0-9a-f:]+\](:\d{1,5})?$"
 ENVIRONMENT_ONLY = {"teacher_key", "key_passphrase", "github_token", "token"}
 
 
@@ -35,6 +36,10 @@ class Settings(BaseSettings):
     The server's: ``api_key`` lets a client use it, ``admin_key`` (where set, and then only this one) also change what it serves;
     ``max_body_bytes`` of one request, ``max_requests`` at one time, ``max_choices`` = prompts x n of one request,
     ``request_timeout`` and ``drain_seconds`` in seconds.
+    ``rate_limit`` requests a second of one token, or of one address without one, ``rate_burst`` of them at once, 0 = no limit;
+    ``cors_origins``: pages of other origins that may ask; ``hsts_seconds``: only behind a proxy with https (docs/access.md).
+    ``log_format`` (``json`` for programs that read it) and ``log_level`` of what a server or worker writes to standard error
+    (docs/operations.md).
     The ``openai`` teacher's (docs/teachers.md): ``teacher_url`` of any OpenAI-compatible server and ``teacher_model`` there;
     ``teacher_key``, from the environment alone; ``teacher_schema``: how the answer's form is asked for; ``teacher_timeout`` of one call in
     seconds, ``teacher_retries`` of it, ``teacher_at_once`` calls; prices in US dollars for a million tokens.
@@ -109,6 +114,12 @@ class Settings(BaseSettings):
     max_choices: int = Field(default=64, ge=1)
     request_timeout: float = Field(default=600.0, gt=0)
     drain_seconds: float = Field(default=30.0, ge=0)
+    rate_limit: float = Field(default=500.0, ge=0)
+    rate_burst: int = Field(default=1000, ge=1)
+    cors_origins: tuple[Annotated[str, Field(pattern=ORIGIN, max_length=300)], ...] = ()
+    hsts_seconds: int = Field(default=0, ge=0)
+    log_format: Literal["text", "json"] = "text"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @classmethod
     def settings_customise_sources(

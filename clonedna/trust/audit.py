@@ -1,4 +1,4 @@
-"""What was done with consent and with blocks, line by line: append-only, hash-chained, each line and the newest place signed.
+"""What was done with consent, blocks and all that a home keeps: append-only, hash-chained, each line and the newest place signed.
 
     audit/log.jsonl   one signed entry a line (a DSSE envelope as canonical JSON); each names the SHA-256 of the line before it
          /head.json   signed: how many lines there are, and the SHA-256 of the last
@@ -27,6 +27,7 @@ from clonedna.trust.statements import stamp
 
 ENTRY_TYPE = "application/vnd.clonedna.audit+json"
 HEAD_TYPE = "application/vnd.clonedna.audit-head+json"
+TRIAL_TYPE = "application/vnd.clonedna.audit-trial+json"  # to see whether the key can sign; kept nowhere
 START = "0" * 64
 Kind = Literal[
     "requested",
@@ -38,6 +39,7 @@ Kind = Literal[
     "refused",
     "tombstone_received",
     "rolled_back",
+    "changed",
 ]
 
 
@@ -78,14 +80,7 @@ class AuditLog:
         """Add an entry; it is on the disk when this returns. Raises ``Corrupt`` when the log's end is damaged, ``NoSpace``."""
         private_directory(self._directory)
         with locked(self._directory), disk_errors(self._log):
-            lines = self._whole_lines()
-            report = self._checked(lines[-1:], first=len(lines) - 1) if lines else AuditReport(ok=True, entries=0)
-            head = self._read_head()
-            behind = head.seq > len(lines) or sha256(lines[head.seq - 1]) != head.last if head else len(lines) > 1
-            if not report.ok or behind:
-                raise Corrupt(
-                    "the audit log is damaged, so nothing is added to it", "look at: dna consent log --verify"
-                )
+            lines = self._sound_lines()
             entry = Entry(
                 seq=len(lines) + 1, at=stamp(self._now()), kind=kind, about=about, facts=dict(sorted(facts.items())),
                 previous=sha256(lines[-1]) if lines else START,
@@ -100,6 +95,26 @@ class AuditLog:
             head = Head(seq=entry.seq, last=sha256(line))
             write_private(self._head, canonical(self._signer.sign(canonical(head), HEAD_TYPE)))
         return entry
+
+    def ready(self) -> None:
+        """Nothing, when an entry could be added now: the log's end is sound, and this machine's key can sign. Raises as ``append``, and
+        ``KeyLocked``."""
+        private_directory(self._directory)
+        with locked(self._directory), disk_errors(self._log):
+            self._sound_lines()
+            self._signer.sign(b"{}", TRIAL_TYPE)
+
+    def page(self, *, before: int | None, limit: int) -> tuple[Entry, ...]:
+        """At most ``limit`` entries, newest first, those older than entry ``before``. Raises ``Corrupt`` when one of them cannot be
+        believed; that none is missing only ``verify`` tells."""
+        with disk_errors(self._log):
+            lines = self._lines()
+        end = len(lines) if before is None else max(0, min(before - 1, len(lines)))
+        first = max(0, end - limit)
+        report = self._checked(lines[first:end], first=first)
+        if not report.ok:
+            raise Corrupt(f"the audit log is damaged: {report.fault}", "look at: dna audit --verify", line=report.line)
+        return tuple(self._entry(line) for line in reversed(lines[first:end]))
 
     def entries(self) -> tuple[Entry, ...]:
         """All, oldest first. Raises ``Corrupt`` when one cannot be believed."""
@@ -138,6 +153,16 @@ class AuditLog:
             return []
         data = self._log.read_bytes()
         return data.removesuffix(b"\n").split(b"\n") if data else []
+
+    def _sound_lines(self) -> list[bytes]:
+        """All lines, when their end can be believed. Raises ``Corrupt``."""
+        lines = self._whole_lines()
+        report = self._checked(lines[-1:], first=len(lines) - 1) if lines else AuditReport(ok=True, entries=0)
+        head = self._read_head()
+        behind = head.seq > len(lines) or sha256(lines[head.seq - 1]) != head.last if head else len(lines) > 1
+        if not report.ok or behind:
+            raise Corrupt("the audit log is damaged, so nothing is added to it", "look at: dna consent log --verify")
+        return lines
 
     def _whole_lines(self) -> list[bytes]:
         """All lines, after what a killed writer left of a last one was taken away: nobody was ever told that it was written."""
