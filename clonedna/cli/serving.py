@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -43,15 +42,15 @@ def serve(
 
     The first TERM or Ctrl-C lets running answers end, the second stops at once.
     """
-    import logging
-
     import anyio
+
+    from clonedna.app import logs
 
     state: State = context.obj
     settings = _settings(
         state, base=base, host=host, port=port, drain_seconds=drain_seconds, api_key=_key(api_key_file)
     )
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.configure(form=settings.log_format, level=settings.log_level)
     anyio.run(_serve, settings, preload or [], as_json)
 
 

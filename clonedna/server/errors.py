@@ -1,7 +1,7 @@
 """An error as a response: OpenAI's shape under ``/v1``, ``{"error": {"code", "message", "hint"}}`` elsewhere.
 
 The status is the error's own (``http_status``); what a client sends wrong is 400, never FastAPI's 422. An error of ours that nobody
-foresaw is logged, and answered with 500 and no details.
+foresaw is answered with 500 and no details. The request's id stands in the bodies of our own shape.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
+from clonedna.app.logs import REQUEST
 from clonedna.core.errors import (
     DnaError,
     InputError,
     Internal,
     MethodNotAllowed,
     NotFound,
-    Overloaded,
     TooLarge,
     TooSlow,
 )
@@ -46,9 +46,12 @@ class OpenAIError(BaseModel):
 
 
 class ErrorDetail(BaseModel):
+    """``request_id`` is the answer's ``X-Request-ID``; the server's log has it. Facts that belong to the error stand beside these."""
+
     code: str
     message: str
     hint: str
+    request_id: str | None = None
 
 
 class Error(BaseModel):
@@ -71,9 +74,15 @@ OURS = documented(Error, 400, 401, 403, 404, 405, 408, 413, 429, 500, 503)
 
 
 def body(path: str, error: DnaError) -> dict[str, Any]:
-    """The error's JSON for a route."""
+    """The error's JSON for a route. Notes its code for the log and the figures."""
+    asked = REQUEST.get()
+    if asked is not None:
+        asked.code = error.code
     if not (path == "/v1" or path.startswith("/v1/")):
-        return error.as_json()
+        told: dict[str, Any] = error.as_json()
+        if asked is not None:
+            told["error"]["request_id"] = asked.id
+        return told
     hint = f" ({error.hint})" if error.hint else ""
     param = error.facts.get("param")
     return {
@@ -111,8 +120,8 @@ def install(app: FastAPI) -> None:
 
     async def ours(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, DnaError)
-        if error.http_status >= 500 and not isinstance(error, Overloaded):
-            log.warning("%s %s: %s: %s", request.method, request.url.path, error.code, error.message)
+        if error.http_status >= 500:  # its class and where it was raised; its words may quote what was asked
+            log.warning("failed", exc_info=error, extra={"event": "failed", "fields": {"code": error.code}})
         return response(request.url.path, error)
 
     async def invalid(request: Request, error: Exception) -> JSONResponse:
@@ -126,8 +135,7 @@ def install(app: FastAPI) -> None:
         return made
 
     async def unforeseen(request: Request, error: Exception) -> JSONResponse:
-        # The server that runs the application logs the trace: starlette raises the error again.
-        log.error("%s %s failed: %r", request.method, request.url.path, error)
+        # starlette raises the error again: the outermost layer writes down where it happened (telling.py).
         return response(
             request.url.path, Internal("the server failed at this request", "its log says why; please report it")
         )

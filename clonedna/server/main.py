@@ -18,6 +18,7 @@ from types import FrameType, MappingProxyType
 
 import uvicorn
 from fastapi import APIRouter, FastAPI
+from starlette.types import ASGIApp
 
 from clonedna import __version__
 from clonedna.app.serving import Serving
@@ -26,8 +27,18 @@ from clonedna.core.errors import BadConfig, InputError, Refused, Unavailable
 from clonedna.server import errors, ops, v1
 from clonedna.server.access import Access, Traffic, is_loopback
 from clonedna.server.metrics import Metrics
+from clonedna.server.telling import Telling
 
 Background = Callable[[], AbstractAsyncContextManager[None]]
+
+
+class Application(FastAPI):
+    """With ``Telling`` around everything, also around what answers errors that nobody foresaw."""
+
+    metrics: Metrics
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return Telling(super().build_middleware_stack(), self.metrics)
 
 
 def create_app(
@@ -51,9 +62,10 @@ def create_app(
 
     traffic = Traffic(settings.max_requests)
     metrics = Metrics(serving, traffic)
-    app = FastAPI(
+    app = Application(
         title="Clone.dna", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False,
     )  # fmt: skip
+    app.metrics = metrics
     app.state.traffic = traffic
     errors.install(app)
     for router in (v1.router(serving, settings, metrics), ops.router(serving, traffic, metrics), *routers):

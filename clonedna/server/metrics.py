@@ -2,7 +2,8 @@
 
 Names that vLLM has are vLLM's (``vllm:...``), so that dashboards made for it work; ours begin with ``dna_``. Requests and tokens are
 counted here, as answers are sent; what is resident, running, cached and how fast adapters are swapped is read from the engine's status
-at each scrape. Times in seconds.
+at each scrape. Times in seconds. A label's values are a bounded set: templates of routes, methods, statuses, codes of errors, names of
+blocks; never a path, a header or a word of a client's.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from clonedna.server.access import Traffic
 
 FIRST = (0.001, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
 GAP = (0.002, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0)
+HTTP = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0, 600.0)
+REFUSED = frozenset({401, 403, 408, 413, 429})
 WHOLE = (0.05, 0.1, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 240.0, 480.0, 960.0)
 
 
@@ -51,7 +54,30 @@ class Metrics:
         self.whole = Histogram(
             "vllm:e2e_request_latency_seconds", "Of a whole request.", model, buckets=WHOLE, registry=self.registry
         )
+        self.answers = Counter(
+            "dna_http_answers", "HTTP requests that were answered, by the route's template; 499: the client left.",
+            ("method", "route", "status"), registry=self.registry,
+        )  # fmt: skip
+        self.seconds = Histogram(
+            "dna_http_seconds", "Until the whole answer was sent.", ("method", "route"), buckets=HTTP, registry=self.registry
+        )  # fmt: skip
+        self.refused = Counter(
+            "dna_http_refused", "HTTP requests that were not let in or not taken, by the error's code.", ("reason",),
+            registry=self.registry,
+        )  # fmt: skip
+        self.errors = Counter(
+            "dna_errors", "Requests that ended in an error of ours, by its code.", ("code",), registry=self.registry
+        )
         self.registry.register(_Engine(serving, traffic))
+
+    def answered(self, method: str, route: str, status: int, seconds: float, code: str | None) -> None:
+        """One request has ended. ``code``: of the error that it ended in."""
+        self.answers.labels(method, route, str(status)).inc()
+        self.seconds.labels(method, route).observe(seconds)
+        if code is not None:
+            self.errors.labels(code).inc()
+            if status in REFUSED:
+                self.refused.labels(code).inc()
 
     def watch(self, label: str) -> RequestWatch:
         """What measures one request; ``label`` is a block's name and version, ``blend`` or the base: a bounded set."""
@@ -105,7 +131,6 @@ class _Engine(Collector):
         ):
             yield _quantiles(name, what, spread)
         yield GaugeMetricFamily("dna_http_requests", "HTTP requests in flight.", value=self._traffic.now)
-        yield CounterMetricFamily("dna_http_refused", "HTTP requests refused as too many.", value=self._traffic.refused)
 
     def _adapters(self, status: EngineStatus) -> Metric:
         busy = sorted({self._serving.name_of(one.id) for one in status.adapters if one.uses})

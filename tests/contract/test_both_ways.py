@@ -17,13 +17,26 @@ from clonedna.cli.main import app
 from clonedna.core.errors import DnaError
 from tests.serving import ServerParts, add_block, running
 
-NOT_THERE = {"path"}  # where the files are, on the server's machine alone
+NOT_THERE = {"path", "request_id"}  # where the files are, on the server's machine alone; an id of what was asked over HTTP
 COMMANDS = [
     ["ls"],
     ["show", "ada"],
     ["show", "ada@1.0.0"],
     ["show", "nobody"],
     ["show", "../../etc/passwd"],
+    ["verify", "ada"],
+    ["verify", "nobody"],
+    ["versions", "ada"],
+    ["versions", "nobody"],
+    ["files", "ada"],
+    ["files", "not-a-block/"],
+    ["lineage", "ada"],
+    ["lineage", "nobody@1.0.0"],
+    ["diff", "ada", "bob"],
+    ["diff", "ada", "nobody"],
+    ["compare", "ada", "bob", "--weights-only"],
+    ["compare", "ada", "nobody", "--weights-only"],
+    ["rollback", "ada"],
 ]
 
 
@@ -49,7 +62,7 @@ def ask(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
     def run(*arguments: str) -> Any:
         result = CliRunner().invoke(app, [*arguments, "--json"], standalone_mode=False)
         if isinstance(result.exception, DnaError):
-            return result.exception.as_json(), result.exception.exit_code
+            return _without(result.exception.as_json()), result.exception.exit_code
         assert result.exception is None, result.exception
         return _without(json.loads(result.stdout.splitlines()[-1])), result.return_value or 0
 

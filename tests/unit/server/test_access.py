@@ -164,7 +164,7 @@ def test_too_many_at_a_time_are_told_when_to_ask_again(tmp_path: Path) -> None:
         assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
         assert answer.json()["error"]["type"] == "rate_limit_error"
         assert (await client.get("/healthz")).status_code == 200
-        assert "dna_http_refused_total 1.0" in (await client.get("/metrics")).text
+        assert 'dna_http_refused_total{reason="overloaded"} 1.0' in (await client.get("/metrics")).text
         app.state.traffic.now = 0
         for _ in range(3):
             assert (await client.post("/v1/chat/completions", json=CHAT)).status_code == 200
@@ -208,7 +208,7 @@ def test_errors_have_their_route_s_shape_and_no_secrets(tmp_path: Path) -> None:
             assert set(answer.json()["error"]) == {"message", "type", "param", "code", "hint"}
         for path in ("/api/v1/nowhere", "/nowhere", "/api/"):
             answer = await client.get(path)
-            assert (answer.status_code, set(answer.json()["error"])) == (404, {"code", "message", "hint"})
+            assert (answer.status_code, set(answer.json()["error"])) == (404, {"code", "message", "hint", "request_id"})
         assert (await client.put("/v1/models")).status_code == 405
         for content in (b"", b"{", b"[]", b'"x"', b"\xff", b'{"model": NaN}', b"[" * 100_000):
             answer = await client.post("/v1/completions", content=content, headers={"content-type": "application/json"})

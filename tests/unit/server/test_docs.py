@@ -1,4 +1,4 @@
-"""docs/serving.md keeps up with the server: routes, figures, settings and refused fields."""
+"""docs/serving.md and operations.md keep up with the server: routes, figures, settings and refused fields."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from clonedna.server.main import create_app
 from clonedna.server.metrics import Metrics
 from tests.serving import ServerParts
 
-PAGE = (Path(__file__).resolve().parents[3] / "docs/serving.md").read_text("utf-8")
+DOCS = Path(__file__).resolve().parents[3] / "docs"
+PAGE = (DOCS / "serving.md").read_text("utf-8")
+OPERATIONS = (DOCS / "operations.md").read_text("utf-8")
 SETTINGS = {
     "host",
     "port",
@@ -37,9 +39,9 @@ def parts(tmp_path: Path) -> ServerParts:
     return ServerParts(tmp_path)
 
 
-def rows(heading: str) -> list[str]:
+def rows(heading: str, page: str = PAGE) -> list[str]:
     """The first cells of the table under a heading."""
-    section = PAGE.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    section = page.partition(f"## {heading}\n")[2].partition("\n## ")[0]
     return [line.split("|")[1] for line in section.splitlines() if line.startswith("|")][2:]
 
 
@@ -56,7 +58,7 @@ def test_every_figure_is_there(parts: ServerParts) -> None:
     serving = Serving(parts, "fake")
     families = Metrics(serving, Traffic(1)).registry.collect()
     names = {f"{family.name}_total" if family.type == "counter" else family.name for family in families}
-    assert {name for row in rows("Metrics") for name in re.findall(r"`([^`]+)`", row)} == names
+    assert {name for row in rows("Metrics", OPERATIONS) for name in re.findall(r"`([^`]+)`", row)} == names
 
 
 def test_every_setting_is_there_with_its_default() -> None:
