@@ -5,16 +5,15 @@ A block is verified each time before anything of it is loaded, and every answer 
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from clonedna.app.admission import admit
 from clonedna.app.evaluations import Evaluated, Evaluations
 from clonedna.app.identity_kept import forget
+from clonedna.app.papers import consent_of, evaluation_of, pairs_of
 from clonedna.app.parts import Parts, factory
 from clonedna.core.block import BlockRef, ConsentRecord, Evaluation, Manifest, Maturity
-from clonedna.core.canonical import strict_json
 from clonedna.core.model import BaseInfo, Layer, Message, SampleChunk, SampleRequest
 from clonedna.core.value import Value
 from clonedna.core.work import Pair
@@ -67,12 +66,6 @@ class BlockDetail(Value):
     again: tuple[Evaluated, ...] = ()
 
 
-def pairs_at(path: Path) -> tuple[Pair, ...]:
-    """The pairs of a verified block. Only a newline ends one: what else ends a line elsewhere may stand in code."""
-    lines = (path / "pairs.jsonl").read_bytes().split(b"\n")
-    return tuple(Pair.model_validate(json.loads(line)) for line in lines if line)
-
-
 class Blocks:
     """Use cases over the store and the registry."""
 
@@ -86,17 +79,17 @@ class Blocks:
     def show(self, reference: str) -> BlockDetail:
         """A verified block's papers. One that the gate rejected is shown by its id."""
         manifest, path = self.verified(reference, any_status=True)
-        evaluation = Evaluation.model_validate(strict_json((path / "eval.json").read_bytes()))
+        evaluation = evaluation_of(path)
         return BlockDetail(
             manifest=manifest, path=str(path),
-            consent=ConsentRecord.model_validate(strict_json((path / "consent.json").read_bytes())),
+            consent=consent_of(path),
             evaluation=evaluation, maturity=maturity_of(manifest, evaluation),
             again=Evaluations(self.parts.settings.home).of(manifest.id),
         )  # fmt: skip
 
     def pairs(self, reference: str) -> tuple[Pair, ...]:
         _, path = self.verified(reference, any_status=True)
-        return pairs_at(path)
+        return pairs_of(path)
 
     def verified(self, reference: str, *, any_status: bool = False) -> tuple[Manifest, Path]:
         """Resolve, then check size, signature, digests. Raises what is wrong, naming the file."""
@@ -123,7 +116,7 @@ class Blocks:
     async def open(self, reference: str, *, base: str | None = None, unsafe: bool = False) -> Conversation:
         """A conversation with a block: verified, consented, on the base it was trained on. Raises ``WrongBase`` and all of ``verified``."""
         manifest, path = self.verified(reference, any_status=unsafe)
-        consent = ConsentRecord.model_validate(strict_json((path / "consent.json").read_bytes()))
+        consent = consent_of(path)
         engine = self.parts.engine(base or manifest.base_model)
         admit(
             self.parts, manifest, consent, "serve", base=engine.base, hint="give the base it was trained on with --on"

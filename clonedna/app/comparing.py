@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import anyio.to_thread
 from pydantic import Field
 
 from clonedna.app.admission import admit
 from clonedna.app.blocks import Blocks
+from clonedna.app.papers import consent_of
 from clonedna.app.parts import Parts, factory
 from clonedna.app.stages import told
 from clonedna.app.votes import Ballot, Tally, Votes, tally
-from clonedna.core.block import ConsentRecord, Manifest
-from clonedna.core.canonical import strict_json
+from clonedna.core.block import Manifest
 from clonedna.core.comparison import Compared, Comparison, WeightSimilarity
-from clonedna.core.errors import DnaError, InputError, WrongBase
+from clonedna.core.errors import DnaError, InputError, Overloaded, TooLarge, WrongBase
 from clonedna.core.events import Emit, StageProgress, silent
 from clonedna.core.model import Message
 from clonedna.core.value import Value
@@ -39,6 +40,8 @@ from clonedna.evals.comparison_style import style_measures
 from clonedna.mint.overlap import overlaps
 
 PROMPTS = 16
+AT_ONCE = 2  # quick comparisons that run at one time
+MOST_QUICK_BYTES = 512 * 1024 * 1024  # of both adapters together
 MOST_PROMPT_LENGTH = 8000
 MOST_ANCESTORS = 64
 
@@ -47,6 +50,7 @@ class CompareOrder(Value):
     """What to compare. ``prompts`` of held-out work are asked besides those ``given``; ``on``: where a base is, if not under the name
     that a block gives; ``unsafe``: also blocks that the gate rejected, by id; ``weights_only``: nothing is loaded or asked."""
 
+    kind: Literal["compare"] = "compare"
     a: str
     b: str
     prompts: int = Field(default=PROMPTS, ge=0, le=MOST_PROMPTS)
@@ -77,6 +81,26 @@ class Comparing:
     def __init__(self, parts: Parts, emit: Emit = silent) -> None:
         self.parts, self.emit = parts, emit
         self.votes = Votes(parts.settings.home)
+        self._quick = 0
+
+    async def weights(self, a: str, b: str, *, unsafe: bool = False) -> Comparison:
+        """The weights alone, for an answer that somebody waits for. Raises as ``compare``, and ``TooLarge``, ``Overloaded``."""
+        if self._quick >= AT_ONCE:
+            raise Overloaded(
+                f"{self._quick} comparisons are under way", "ask again in a moment, or start a job: kind compare", retry_after=2
+            )  # fmt: skip
+        self._quick += 1
+        try:
+            two = await anyio.to_thread.run_sync(self._named, a, b, unsafe)
+            size = sum(one.files["adapter_model.safetensors"].size for one in two)
+            if size > MOST_QUICK_BYTES:
+                raise TooLarge(f"the two adapters have {size} bytes", "start a job instead: kind compare")
+            return await self.compare(CompareOrder(a=a, b=b, unsafe=unsafe, weights_only=True))
+        finally:
+            self._quick -= 1
+
+    def _named(self, a: str, b: str, unsafe: bool) -> tuple[Manifest, Manifest]:
+        return self.parts.registry.resolve(a, unsafe=unsafe), self.parts.registry.resolve(b, unsafe=unsafe)
 
     async def compare(self, order: CompareOrder) -> Comparison:
         """Everything that can be compared of the two. What cannot is ``not_available`` with the reason.
@@ -147,7 +171,7 @@ class Comparing:
     def _opened(self, reference: str, unsafe: bool) -> Opened:
         blocks = Blocks(self.parts)
         manifest, path = blocks.verified(reference, any_status=unsafe)
-        consent = ConsentRecord.model_validate(strict_json((path / "consent.json").read_bytes()))
+        consent = consent_of(path)
         admit(self.parts, manifest, consent, "serve", base=None)
         pairs, missing = list(blocks.pairs(manifest.id)), 0
         merged = manifest.lineage.relation == "merged"
@@ -184,7 +208,7 @@ class Comparing:
             for one, fit in zip((a, b), fits, strict=True):
                 name = order.on if fit and order.on else (a if one_base else one).manifest.base_model
                 engine = self.parts.engine(name)
-                consent = ConsentRecord.model_validate(strict_json((one.path / "consent.json").read_bytes()))
+                consent = consent_of(one.path)
                 admit(
                     self.parts, one.manifest, consent, "serve", base=engine.base,
                     hint="give the base it was trained on with --on",

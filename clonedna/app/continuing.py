@@ -11,7 +11,7 @@ from typing import Any
 
 from license_expression import get_spdx_licensing
 
-from clonedna.app.blocks import pairs_at
+from clonedna.app.papers import pairs_of
 from clonedna.app.parts import Parts, factory
 from clonedna.core.block import ConsentRecord, Evaluation, Manifest, SourceRecord
 from clonedna.core.canonical import strict_json
@@ -74,7 +74,7 @@ def heritage_of(parts: Parts, block_id: str) -> Heritage:
 
 
 def _earlier(manifest: Manifest, path: Path) -> Earlier:
-    return Earlier(id=manifest.id, reference=f"{manifest.name}@{manifest.version}", pairs=pairs_at(path))
+    return Earlier(id=manifest.id, reference=f"{manifest.name}@{manifest.version}", pairs=pairs_of(path))
 
 
 def refuse_other_person(parts: Parts, heritage: Heritage, consent: ConsentRecord) -> None:

@@ -9,12 +9,21 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import cached_property
 
+from clonedna.app.audit import Audit
 from clonedna.app.blocks import Blocks
+from clonedna.app.comparing import Comparing
+from clonedna.app.details import Details
 from clonedna.app.finetuning import FineTuning
+from clonedna.app.gate import Gate
 from clonedna.app.jobs import Jobs
+from clonedna.app.keys import Keys
+from clonedna.app.lineage import Lineages
 from clonedna.app.parts import Parts
+from clonedna.app.receiving import Arrivals
 from clonedna.app.serving import Serving
 from clonedna.app.settings import Settings
+from clonedna.app.sharing import Sharing
+from clonedna.app.tokens import Tokens
 from clonedna.app.versions import Versions
 
 
@@ -41,6 +50,42 @@ class Service:
     @cached_property
     def versions(self) -> Versions:
         return Versions(self.parts, self.jobs)
+
+    @cached_property
+    def details(self) -> Details:
+        return Details(self.parts)
+
+    @cached_property
+    def lineages(self) -> Lineages:
+        return Lineages(self.parts)
+
+    @cached_property
+    def comparing(self) -> Comparing:
+        return Comparing(self.parts)
+
+    @cached_property
+    def tokens(self) -> Tokens:
+        return Tokens(self.parts)
+
+    @cached_property
+    def audit(self) -> Audit:
+        return Audit(self.parts)
+
+    @cached_property
+    def gate(self) -> Gate:
+        return Gate(self.parts)
+
+    @cached_property
+    def sharing(self) -> Sharing:
+        return Sharing(self.parts)
+
+    @cached_property
+    def arrivals(self) -> Arrivals:
+        return Arrivals(self.sharing)
+
+    @cached_property
+    def keys(self) -> Keys:
+        return Keys(self.parts)
 
     @cached_property
     def tuning(self) -> FineTuning:

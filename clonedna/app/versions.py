@@ -177,19 +177,6 @@ class Versions:
             raise BlockRejected(f"{name}@{version} was rejected by the gate", f"see: dna versions {name}")
         return verified(self.parts, manifest.id)[0]
 
-    # Lineage in words.
-
-    def lineage(self, manifest: Manifest) -> str:
-        """Where a block comes from, and what was made from it: ``continued from a@1.0.0 (1234abcd5678); continued by a@1.2.0 (...)``."""
-        parents = " and ".join(self.called(one) for one in manifest.lineage.parents)
-        told = [f"{manifest.lineage.relation} from {parents}" if parents else manifest.lineage.relation]
-        for child in self.parts.registry.manifests():
-            if manifest.id in child.lineage.parents:
-                word = {"continued": "continued by", "merged": "merged into"}.get(child.lineage.relation, "parent of")
-                status = ", rejected" if child.gate.status == "rejected" else ""
-                told.append(f"{word} {self.called(child.id)}{status}")
-        return "; ".join(told)
-
     def called(self, block_id: str) -> str:
         """``name@version (digits)``, or the digits alone of a block that is not here."""
         for one in self.parts.registry.manifests():

@@ -63,6 +63,8 @@ def list_blocks(context: typer.Context, as_json: Json = False) -> None:
 
 def show(context: typer.Context, reference: Reference, as_json: Json = False) -> None:
     """Show one block: where it comes from, under what consent, what it measured."""
+    from clonedna.app.lineage import in_words
+
     state: State = context.obj
     detail = state.blocks.show(reference)
     if as_json:
@@ -74,11 +76,11 @@ def show(context: typer.Context, reference: Reference, as_json: Json = False) ->
         ["specialization", m.specialization], ["licence", m.license],
         ["consent", f"{detail.consent.mode}: {detail.consent.how}"], ["gate", m.gate.status],
         ["adapter", f"rank {m.rank}, alpha {m.alpha:g}, {', '.join(m.target_modules)}"],
-        ["lineage", state.versions.lineage(m)], *merge_facts(m.lineage.merge),
+        ["lineage", in_words(state.lineages.of(m.id))], *merge_facts(m.lineage.merge),
         ["pairs", f"{m.training_pairs} trained = {m.candidate_pairs} own + {m.base_instruct_pairs} general + {m.tool_use_pairs} tool use"],
         ["loads in PEFT", f"{m.peft_compatible.value} ({m.peft_compatible.how})"],
         ["loads in vLLM", f"{m.vllm_compatible.value} ({m.vllm_compatible.how})"],
-        ["signed by", m.created_by], ["minted", m.created_at], ["files", detail.path],
+        ["signed by", m.created_by], ["minted", m.created_at], *([["files", detail.path]] if detail.path else []),
     ]  # fmt: skip
     table(f"{m.name}@{m.version}", ["", ""], facts)
     print()
@@ -98,27 +100,20 @@ def verify(
     ],
     as_json: Json = False,
 ) -> None:
-    """Check signature, digests and files of a block."""
+    """Check signature, digests and files of a block, and say what it may be used for."""
     state: State = context.obj
     folder = Path(reference)
-    if folder.is_dir():
-        manifest = state.own_blocks.verify_directory(folder)
+    if state.client is None and folder.is_dir():
+        found = state.own_details.verify_directory(folder)
     else:
-        manifest, _ = state.own_blocks.verified(reference, any_status=True)
+        found = state.details.verify(reference)
     if as_json:
-        print_json(
-            {
-                "verified": True,
-                "id": manifest.id,
-                "name": manifest.name,
-                "version": manifest.version,
-                "files": len(manifest.files),
-            }
-        )
-    else:
-        tell(
-            f"verified: {manifest.name}@{manifest.version} {manifest.id}: {len(manifest.files)} files, signed by {manifest.created_by[:12]}"
-        )
+        print_json(found)
+        return
+    table(
+        "", ["check", "holds", ""], [[one.name, "yes" if one.holds else "no", one.how] for one in found.checks], whole=2
+    )
+    tell(f"verified: {found.name}@{found.version} {found.id}: {found.files} files, signed by {found.signed_by[:12]}")
 
 
 def rm(

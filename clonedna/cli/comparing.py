@@ -97,19 +97,7 @@ def _refuse(
 
 
 def _compare(state: State, order: CompareOrder, html: Path | None, as_json: bool) -> None:
-    import anyio
-
-    from clonedna.app.comparing import Comparing
-    from clonedna.cli.progress import listener
-
-    async def work() -> Comparison:
-        with listener(as_json) as listen:
-            try:
-                return await Comparing(state.parts, listen).compare(order)
-            finally:
-                await state.parts.close()
-
-    found = anyio.run(work)
+    found = _compared(state, order, as_json)
     if as_json:
         print_json(found)
     else:
@@ -119,6 +107,25 @@ def _compare(state: State, order: CompareOrder, html: Path | None, as_json: bool
 
         write_page(html, found)
         tell(f"\nwritten: {html}")
+
+
+def _compared(state: State, order: CompareOrder, as_json: bool) -> Comparison:
+    import anyio
+
+    from clonedna.app.comparing import Comparing
+    from clonedna.cli.progress import listener
+
+    if state.client is not None and order.weights_only:
+        return state.client.comparing.weights(order.a, order.b, unsafe=order.unsafe)
+
+    async def work() -> Comparison:
+        with listener(as_json) as listen:
+            try:
+                return await Comparing(state.parts, listen).compare(order)
+            finally:
+                await state.parts.close()
+
+    return anyio.run(work)
 
 
 # Tables.

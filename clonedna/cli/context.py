@@ -13,12 +13,16 @@ import typer
 
 if TYPE_CHECKING:
     from clonedna.app.blocks import Blocks
+    from clonedna.app.details import Details
     from clonedna.app.jobs import Jobs
+    from clonedna.app.lineage import Lineages
     from clonedna.app.parts import Parts
     from clonedna.app.settings import Settings
     from clonedna.app.versions import Versions
     from clonedna.client import Client
     from clonedna.client.blocks import RemoteBlocks
+    from clonedna.client.details import RemoteDetails, RemoteLineages
+    from clonedna.client.versions import RemoteVersions
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -89,7 +93,30 @@ class State:
         return Jobs(self.settings, self.parts)
 
     @cached_property
-    def versions(self) -> Versions:
+    def details(self) -> Details | RemoteDetails:
+        return self.own_details if self.client is None else self.client.details
+
+    @cached_property
+    def own_details(self) -> Details:
+        """Those of this machine's blocks. Raises as ``parts``."""
+        from clonedna.app.details import Details
+
+        return Details(self.parts)
+
+    @cached_property
+    def lineages(self) -> Lineages | RemoteLineages:
+        from clonedna.app.lineage import Lineages
+
+        return Lineages(self.parts) if self.client is None else self.client.lineages
+
+    @cached_property
+    def versions(self) -> Versions | RemoteVersions:
+        """The versions of names here, or on the server that was named."""
+        return self.own_versions if self.client is None else self.client.versions
+
+    @cached_property
+    def own_versions(self) -> Versions:
+        """Those of this machine. Raises as ``parts``."""
         from clonedna.app.versions import Versions
 
         return Versions(self.parts, self.jobs)

@@ -18,6 +18,7 @@ from clonedna.cli import (
     blocks,
     comparing,
     consent,
+    details,
     evals,
     jobs,
     keys,
@@ -65,6 +66,7 @@ def common(
 
 minting.add_to(app)
 blocks.add_to(app)
+details.add_to(app)
 versions.add_to(app)
 evals.add_to(app)
 comparing.add_to(app)

@@ -110,7 +110,7 @@ def mint(
                 "a version that continues a block has that block's name, and is made from its repository",
                 "leave out --pairs, --licence and --name", param="continue",
             )  # fmt: skip
-        order = state.versions.order(
+        order = state.own_versions.order(
             continues, target=target, authors=_people(state, "", author) if author else (), base=base, consent=consent,
             allow_licence=allow_licence or [], recipe={**recipe, "seed": seed or None, "replay_ratio": replay}, teacher=teacher,
         )  # fmt: skip

@@ -62,10 +62,8 @@ def rollback(
 
 def diff(context: typer.Context, a: Reference, b: Reference, as_json: Json = False) -> None:
     """Show what changed from one version to another: pairs, recipe, measures, lineage, licence, consent."""
-    from clonedna.app.versions_diff import diff as difference
-
     state: State = context.obj
-    found = difference(state.parts, a, b)
+    found = state.details.diff(a, b) if state.client else state.own_details.diff(a, b, everything=True)
     if as_json:
         print_json(found)
     else:

@@ -6,6 +6,8 @@ What a server answers is checked against the values of ``app`` and ``core``; an 
 from __future__ import annotations
 
 from clonedna.client.blocks import RemoteBlocks
+from clonedna.client.details import RemoteComparing, RemoteDetails, RemoteLineages
+from clonedna.client.versions import RemoteVersions
 from clonedna.client.wire import Wire
 
 
@@ -16,6 +18,10 @@ class Client:
         """Raises ``InputError`` for what is no http(s) URL; nothing is sent yet."""
         self.wire = Wire(url, token, timeout=timeout)
         self.blocks = RemoteBlocks(self.wire)
+        self.details = RemoteDetails(self.wire)
+        self.lineages = RemoteLineages(self.wire)
+        self.comparing = RemoteComparing(self.wire)
+        self.versions = RemoteVersions(self.wire)
 
     def __enter__(self) -> Client:
         return self

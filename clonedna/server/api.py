@@ -5,13 +5,14 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from clonedna.app.service import Service
-from clonedna.server import fine_tuning, registry
+from clonedna.server import blocks, fine_tuning, registry, transfer
 from clonedna.server.main import create_app
 
 
 def application(service: Service) -> FastAPI:
     """Every route over ``service``; its jobs run while the application does."""
     return create_app(
-        service.serving, service.settings, background=service.lifespan, larger=fine_tuning.larger(service.settings),
-        routers=[fine_tuning.router(service.tuning), registry.router(service)],
+        service.serving, service.settings, background=service.lifespan,
+        larger=fine_tuning.larger(service.settings) | transfer.larger(service.settings),
+        routers=[fine_tuning.router(service.tuning), registry.router(service), blocks.router(service), transfer.router(service)],
     )  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from clonedna.app.blocks import BlockDetail
 from clonedna.app.service import Service
 from clonedna.core.block import Manifest
 from clonedna.core.value import Value
@@ -26,10 +25,5 @@ def router(service: Service) -> APIRouter:
     def list_blocks() -> BlockPage:
         """All blocks, newest first, rejected ones among them."""
         return BlockPage(blocks=service.blocks.list())
-
-    @made.get("/{reference}", dependencies=[READ])
-    def show_block(reference: str) -> BlockDetail:
-        """One verified block's papers, by name, name@version or the beginning of its id."""
-        return service.blocks.show(reference)
 
     return made

@@ -14,7 +14,9 @@ import pytest
 from typer.testing import CliRunner
 
 from clonedna.cli.main import app
+from clonedna.core.canonical import sha256
 from clonedna.core.errors import DnaError
+from tests.merges import add_block as add_adapter
 from tests.serving import ServerParts, add_block, running
 
 NOT_THERE = {"path", "request_id"}  # where the files are, on the server's machine alone; an id of what was asked over HTTP
@@ -32,10 +34,11 @@ COMMANDS = [
     ["files", "not-a-block/"],
     ["lineage", "ada"],
     ["lineage", "nobody@1.0.0"],
-    ["diff", "ada", "bob"],
-    ["diff", "ada", "nobody"],
-    ["compare", "ada", "bob", "--weights-only"],
-    ["compare", "ada", "nobody", "--weights-only"],
+    ["diff", "cora", "dora"],
+    ["diff", "ada", "cora"],
+    ["diff", "cora", "nobody"],
+    ["compare", "cora", "dora", "--weights-only"],
+    ["compare", "cora", "nobody", "--weights-only"],
     ["rollback", "ada"],
 ]
 
@@ -46,6 +49,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     parts = ServerParts(home)
     add_block(parts, "ada")
     add_block(parts, "bob", says="xyz")
+    for seed, name in enumerate(("cora", "dora")):
+        add_adapter(parts, name, seed, fingerprint=sha256("fake"))
     return home
 
 

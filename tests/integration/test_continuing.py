@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from clonedna.app.blocks import Blocks, pairs_at
+from clonedna.app.blocks import Blocks
 from clonedna.app.jobs import Jobs
 from clonedna.app.minting import STAGES, Minting, Ordered
+from clonedna.app.papers import pairs_of
 from clonedna.app.preflight import preflight
 from clonedna.app.revoking import Revoking
 from clonedna.app.serving import Serving
@@ -392,4 +393,4 @@ def test_only_a_newline_ends_a_pair(tmp_path: Path) -> None:
     pair = first([span(i) for i in range(30)])[0]
     odd = pair.model_copy(update={"completion": "x = 'a\u2028b\x85c\x0c'\n"})
     (tmp_path / "pairs.jsonl").write_bytes(canonical(odd) + b"\n" + canonical(pair) + b"\n")
-    assert pairs_at(tmp_path) == (odd, pair)
+    assert pairs_of(tmp_path) == (odd, pair)

@@ -1,0 +1,64 @@
+"""`dna files, lineage`: a block's table of files, and who was made from whom."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from clonedna.cli.context import Json, State, print_json, printable, table, tell
+
+Reference = Annotated[str, typer.Argument(help="name, name@version, or the beginning of an id.", show_default=False)]
+
+
+def add_to(app: typer.Typer) -> None:
+    for command in (files, lineage):
+        app.command()(command)
+
+
+def files(context: typer.Context, reference: Reference, as_json: Json = False) -> None:
+    """List the files of a block: size, SHA-256, and which are open to all who may read."""
+    state: State = context.obj
+    found = state.details.files(reference)
+    if as_json:
+        print_json(found)
+        return
+    rows = [[one.path, str(one.size), one.sha256, "yes" if one.open else "no"] for one in found.files]
+    table(f"{found.block} ({found.block.id[:12]})", ["file", "bytes", "sha256", "open"], rows, whole=4)
+    if found.closed:
+        tell(f"not open: {printable(found.closed)}")
+
+
+def lineage(
+    context: typer.Context,
+    reference: Reference,
+    mermaid: Annotated[bool, typer.Option("--mermaid", help="As the text of a Mermaid flowchart.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show where a block comes from and what was made from it."""
+    from clonedna.app.lineage import called
+    from clonedna.app.lineage import mermaid as drawn
+    from clonedna.core.errors import InputError
+
+    if mermaid and as_json:
+        raise InputError("--mermaid and --json exclude each other", "give one of them")
+    state: State = context.obj
+    graph = state.lineages.of(reference)
+    if as_json:
+        print_json(graph)
+        return
+    if mermaid:
+        sys.stdout.write(drawn(graph))
+        return
+    names = {one.id: one for one in graph.blocks}
+    made_of = {
+        one.id: [called(names[edge.parent]) for edge in graph.edges if edge.child == one.id] for one in graph.blocks
+    }
+    rows = [
+        [f"{one.step:+d}" if one.step else "0", called(one), one.relation or "", one.status, ", ".join(made_of[one.id])]
+        for one in graph.blocks
+    ]
+    table(str(graph.block), ["step", "block", "relation", "status", "from"], rows, whole=4)
+    if graph.left_out:
+        tell(f"and at least {graph.left_out} more, which were not looked at")
