@@ -27,11 +27,13 @@ from clonedna.core.errors import (
     not_a_block,
 )
 from clonedna.core.work import Refusal
+from clonedna.store import lines
 from clonedna.store.database import Base, Conflict, Database
 from clonedna.store.rollbacks import Rollback
 from clonedna.store.rollbacks import number as _number
 
 MIN_DIGITS = 8
+MOST_NAMES = 500  # that a mistyped one is compared with
 _REFERENCE = re.compile(rf"(?P<name>{NAME_PATTERN[1:-1]})(?:@(?P<version>\d{{1,9}}\.\d{{1,9}}\.\d{{1,9}}))?")
 _DIGITS = re.compile(rf"[0-9a-f]{{{MIN_DIGITS},64}}")
 
@@ -41,6 +43,7 @@ class Shelf(Protocol):
 
     def verify(self, block_id: str) -> Manifest: ...
     def has(self, block_id: str) -> bool: ...
+    def profile(self, block_id: str) -> str: ...
     def ids(self) -> tuple[str, ...]: ...
     def revoke(self, block_id: str) -> None: ...
     def is_revoked(self, block_id: str) -> bool: ...
@@ -104,7 +107,7 @@ class SqlRegistry:
         row = _row(stored)
         try:
             with self._session() as session:
-                session.add(row)
+                self._enter(session, row, stored)
         except Conflict:
             with self._session() as session:
                 known = session.get(Row, stored.id)
@@ -171,34 +174,56 @@ class SqlRegistry:
         self._store.revoke(block_id)
         with self._session() as session:
             session.execute(update(Row).where(Row.id == block_id).values(status="revoked"))
+            lines.leave(session, (block_id,))
 
     def forget(self, block_id: str) -> None:
         """Take a block out of the catalogue; its tombstone, if it has one, stays. Unknown ids are ignored."""
         with self._session() as session:
             session.execute(delete(Row).where(Row.id == block_id))
+            lines.leave(session, (block_id,))
 
     def reindex(self) -> tuple[Refusal, ...]:
         """Rebuild the catalogue from the store's files alone; gives the blocks that were left out, and why.
 
         A block that cannot be verified is left out; of two that claim the same name and version the older stays.
         """
-        rows, refused = self._read_store()
-        seen = {row.id for row in rows} | {refusal.path for refusal in refused}
+        found, refused = self._read_store()
+        seen = {row.id for row, _ in found} | {refusal.path for refusal in refused}
         try:
             with self._session() as session:
-                session.execute(text("DELETE FROM blocks WHERE 0 = 1"))  # takes the write lock before anything is read
-                # What was published while we read the files stays.
+                self._alone(session)
+                # What was published while we read the files stays, and what was removed then does not come back.
                 gone = [
                     known for known in session.scalars(select(Row.id)) if known in seen or not self._store.has(known)
                 ]
                 for known in gone:
                     session.execute(delete(Row).where(Row.id == known))
-                session.add_all(rows)
+                lines.leave_all(session, but=select(Row.id))
+                for row, manifest in found:
+                    if self._store.has(row.id):
+                        self._enter(session, row, manifest)
         except Conflict:
             raise TimedOut("a block was published while the catalogue was rebuilt", "dna reindex again") from None
         return refused
 
-    def _read_store(self) -> tuple[list[Row], tuple[Refusal, ...]]:
+    def _alone(self, session: Session) -> None:
+        """Let nobody else write to the catalogue until the transaction ends."""
+        if self._database.is_postgres:
+            session.execute(text("LOCK TABLE blocks IN SHARE ROW EXCLUSIVE MODE"))
+        else:
+            session.execute(text("DELETE FROM blocks WHERE 0 = 1"))  # takes the write lock
+
+    def _enter(self, session: Session, row: Row, manifest: Manifest) -> None:
+        """The row of a block, and what it is listed and found by, unless a tombstone came meanwhile."""
+        if self._store.is_revoked(row.id):
+            row.status = "revoked"
+        session.add(row)
+        session.flush()
+        if row.status != "revoked":
+            lines.enter(session, manifest, self._store.profile(row.id))
+
+    def _read_store(self) -> tuple[list[tuple[Row, Manifest]], tuple[Refusal, ...]]:
+        """A row for each block of the store that verifies, and those that were left out."""
         manifests: list[Manifest] = []
         refused: list[Refusal] = []
         for block_id in self._store.ids():
@@ -206,7 +231,7 @@ class SqlRegistry:
                 manifests.append(self._store.verify(block_id))
             except DnaError as error:
                 refused.append(Refusal(path=block_id, reason=error.code, detail=error.message))
-        revoked, taken, rows = self._store.revoked(), set[tuple[str, str]](), list[Row]()
+        revoked, taken, rows = self._store.revoked(), set[tuple[str, str]](), list[tuple[Row, Manifest]]()
         for manifest in sorted(manifests, key=lambda one: (one.created_at, one.id)):
             row = _row(manifest, revoked=manifest.id in revoked)
             if row.status != "rejected":
@@ -218,16 +243,15 @@ class SqlRegistry:
                     )
                     continue
                 taken.add((row.name, row.version))
-            rows.append(row)
+            rows.append((row, manifest))
         return rows, tuple(refused)
 
     def _rows(self, *where: ColumnElement[bool]) -> Sequence[Row]:
         """Rows as they stand now: a tombstone in the store counts even where the row does not know of it yet."""
         with self._session() as session:
             rows = session.scalars(select(Row).where(*where)).all()
-        revoked = self._store.revoked()
         for row in rows:
-            if row.id in revoked:
+            if self._store.is_revoked(row.id):
                 row.status = "revoked"
         return rows
 
@@ -250,16 +274,19 @@ class SqlRegistry:
     def _unknown(self, reference: str, name: str, digits: bool) -> DnaError:
         if digits and any(block_id.startswith(reference) for block_id in self._store.revoked()):
             return _revoked(reference)
+        versions = [row.version for row in self._named(name, None) if row.status == "registered"]
         with self._session() as session:
-            names = set(session.scalars(select(Row.name).distinct()))
-        if name in names:
-            versions = [row.version for row in self._named(name, None) if row.status == "registered"]
+            known = session.scalar(select(Row.id).where(Row.name == name).limit(1)) is not None
+            # Close names begin alike: a bound, so that a mistyped name costs the same among ten thousand.
+            alike = select(Row.name).where(Row.name.startswith(name[:1], autoescape=True)).distinct().limit(MOST_NAMES)
+            names = () if known else session.scalars(alike.order_by(Row.name)).all()
+        if known:
             return BlockNotFound(
                 f"no block {reference}",
                 f"versions of {name}: {', '.join(versions[:8]) or 'none'}",
                 closest=versions[:8],
             )
-        closest = difflib.get_close_matches(name, sorted(names), n=3, cutoff=0.5)
+        closest = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
         return BlockNotFound(
             f"no block {reference}",
             f"did you mean: {', '.join(closest)}?" if closest else "see: dna ls",

@@ -38,10 +38,11 @@ from clonedna.store.blocks import (
     pictures_in,
     verify_block,
 )
-from clonedna.store.files import disk_errors, fsync_directory, measure, new_file, write_atomic
+from clonedna.store.files import disk_errors, fsync_directory, measure, new_file, open_regular, write_atomic
 from clonedna.store.rollbacks import Rollback, Rollbacks
 
 _ID = re.compile(DIGEST_PATTERN)
+MOST_PROFILE = 32_768  # bytes of a profile that are searched
 
 
 class DirectoryStore:
@@ -101,6 +102,14 @@ class DirectoryStore:
         if not self.has(block_id):
             raise BlockNotFound(f"no block {block_id[:64]} in the store", "see: dna ls")
         return verify_block(self._blocks / block_id, self._signer, expect_id=block_id)
+
+    def profile(self, block_id: str) -> str:
+        """The beginning of a stored block's ``profile.md``, to search by; third-party text. Raises ``BlockNotFound``, ``BlockCorrupt``."""
+        if not self.has(block_id):
+            raise BlockNotFound(f"no block {block_id[:64]} in the store", "see: dna ls")
+        path = self._blocks / block_id / "profile.md"
+        with open_regular(path, LIMITS["profile.md"]) as file, disk_errors(path):
+            return file.read(MOST_PROFILE).decode("utf-8", "replace")
 
     def ids(self) -> tuple[str, ...]:
         """Ids of all stored blocks, revoked ones among them, sorted."""

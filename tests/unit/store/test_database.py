@@ -43,7 +43,13 @@ def test_the_migrations_end_where_the_program_says() -> None:
 
 def test_the_migrations_make_what_the_program_uses(database: Database) -> None:
     with database.engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+        context = MigrationContext.configure(connection, opts={"include_name": _ours})
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def _ours(name: str | None, kind: str, _parents: object) -> bool:
+    """Not the words of blocks: they are in a table of the database's own kind, which SQLAlchemy does not describe."""
+    return kind != "table" or name is None or not name.startswith("texts")
 
 
 def test_up_and_down_and_up(database: Database) -> None:

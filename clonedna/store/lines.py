@@ -1,0 +1,293 @@
+"""The catalogue's lines: what a list or a search reads instead of manifests. One for each block that may be shown; none for a revoked one.
+
+Lines, facets and words are written in the transaction that writes a block's row, and follow from the block's files alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Collection, Sequence
+from typing import Any, Protocol
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Index,
+    Integer,
+    Select,
+    String,
+    and_,
+    delete,
+    exists,
+    func,
+    or_,
+    select,
+    text,
+)
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from clonedna.core.block import Manifest
+from clonedna.core.canonical import canonical
+from clonedna.core.catalogue import (
+    LANGUAGES,
+    BlockLine,
+    BlockPage,
+    Filters,
+    ListQuery,
+    Sort,
+    domains_of,
+    line_of,
+    meaning_of,
+)
+from clonedna.core.errors import Corrupt, InputError
+from clonedna.core.words import asked_words
+from clonedna.store import texts
+from clonedna.store.database import Base, Database
+
+_EXACT = String().with_variant(String(collation="C"), "postgresql")  # the same order everywhere: by code points
+_NUMBER = BigInteger().with_variant(Integer, "sqlite")
+
+
+class Line(Base):
+    """One block that may be listed. ``version_key`` orders as versions do; ``meaning``: what is encoded; ``line``: a ``BlockLine``."""
+
+    __tablename__ = "lines"
+    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012 - SQLAlchemy's own way; numbers are never given twice
+
+    number: Mapped[int] = mapped_column(_NUMBER, primary_key=True, autoincrement=True)
+    id: Mapped[str] = mapped_column(_EXACT, unique=True)
+    name: Mapped[str] = mapped_column(_EXACT, index=True)
+    version_key: Mapped[str] = mapped_column(_EXACT)
+    status: Mapped[str] = mapped_column(_EXACT)
+    created_at: Mapped[str] = mapped_column(_EXACT, index=True)
+    base: Mapped[str] = mapped_column(_EXACT)
+    licence: Mapped[str] = mapped_column(_EXACT)
+    consent: Mapped[str] = mapped_column(_EXACT)
+    handle: Mapped[str] = mapped_column(_EXACT)
+    meaning: Mapped[str] = mapped_column(_EXACT)
+    line: Mapped[str] = mapped_column(_EXACT)
+    maturity: Mapped[float | None] = mapped_column(index=True)
+    gain: Mapped[float | None] = mapped_column(index=True)
+
+
+class Facet(Base):
+    """One thing that a block is about. ``kind``: ``domain``, or ``language`` for those that are one, too."""
+
+    __tablename__ = "facets"
+    __table_args__ = (Index("ix_facets_term", "kind", "term"),)
+
+    id: Mapped[str] = mapped_column(_EXACT, primary_key=True)
+    kind: Mapped[str] = mapped_column(_EXACT, primary_key=True)
+    term: Mapped[str] = mapped_column(_EXACT, primary_key=True)
+
+
+class Tombstones(Protocol):
+    def is_revoked(self, block_id: str) -> bool: ...
+
+
+# What is written.
+
+
+def enter(session: Session, manifest: Manifest, profile: str = "") -> None:
+    """Give a block its line, in place of one that it has. ``profile``: the text of its ``profile.md``."""
+    leave(session, (manifest.id,))
+    shown, domains = line_of(manifest), domains_of(manifest)
+    line = Line(
+        id=shown.id, name=shown.name, version_key=version_key(shown.version), status=shown.status, created_at=shown.created_at,
+        base=shown.base, licence=shown.licence, consent=shown.consent, handle=shown.handle, maturity=shown.maturity, gain=shown.gain,
+        meaning=meaning_of(manifest), line=canonical(shown).decode(),
+    )  # fmt: skip
+    session.add(line)
+    session.add_all(Facet(id=shown.id, kind="domain", term=term) for term in domains)
+    session.add_all(Facet(id=shown.id, kind="language", term=term) for term in domains if term in LANGUAGES)
+    session.flush()
+    found = texts.Words(
+        title=f"{shown.name} {shown.handle} {shown.person}", subject=f"{shown.specialization} {' '.join(domains)}",
+        told=manifest.capability.text[:20_000], profile=profile,
+    )  # fmt: skip
+    texts.add(session, line.number, found)
+
+
+def enter_known(session: Session) -> None:
+    """Lines for all rows of ``blocks`` that are there: for a database from before lines. A damaged row gets none until `dna reindex`."""
+    rows = session.execute(text("SELECT manifest FROM blocks WHERE status != 'revoked' ORDER BY created_at")).scalars()
+    for data in rows.all():
+        try:
+            manifest = Manifest.model_validate_json(data)
+        except ValueError:
+            continue
+        enter(session, manifest)
+    session.flush()
+
+
+def leave(session: Session, ids: Collection[str]) -> None:
+    """Take blocks out of lists and searches; unknown ids are ignored."""
+    for block_id in ids:
+        numbers = session.scalars(select(Line.number).where(Line.id == block_id)).all()
+        if numbers:
+            texts.drop(session, numbers)
+            session.execute(delete(Line).where(Line.id == block_id))
+            session.execute(delete(Facet).where(Facet.id == block_id))
+
+
+def leave_all(session: Session, *, but: Select[str]) -> None:
+    """Only the blocks of ``but`` keep their lines."""
+    numbers = session.scalars(select(Line.number).where(Line.id.not_in(but))).all()
+    texts.drop(session, numbers)
+    session.execute(delete(Line).where(Line.id.not_in(but)))
+    session.execute(delete(Facet).where(Facet.id.not_in(but)))
+
+
+def version_key(version: str) -> str:
+    """Text that orders as versions do: each number with the count of its digits before it."""
+    return "".join(f"{len(part):03d}{part}" for part in version.split("."))[:120]
+
+
+# What is read.
+
+
+class SqlLines:
+    """Lists and searches lines. A tombstone in the store counts even where the database does not know of it yet."""
+
+    def __init__(self, database: Database, store: Tombstones) -> None:
+        self._database, self._store = database, store
+
+    def page(self, query: ListQuery) -> BlockPage:
+        """Lines in the order asked for. A page never repeats or leaves out a block because others came or went between two pages.
+
+        Raises ``InputError`` for a cursor of another sort, or none of ours.
+        """
+        after = None if query.cursor is None else _read_cursor(query.cursor, query.sort)
+        passing, shown, more = _conditions(query), list[Line](), True
+        with self._database.session() as session:
+            total = session.scalar(select(func.count()).select_from(Line).where(*passing)) or 0
+            while more and len(shown) < query.limit:
+                wanted = _sorted(select(Line).where(*passing), query.sort, after).limit(query.limit - len(shown) + 1)
+                found = session.scalars(wanted).all()
+                more = len(found) > query.limit - len(shown)
+                found = found[: query.limit - len(shown)]
+                if found:
+                    after = _place(found[-1], query.sort)
+                shown += (line for line in found if not self._store.is_revoked(line.id))
+        following = _write_cursor(query.sort, after) if more and after is not None else None
+        return BlockPage(blocks=tuple(map(_shown, shown)), next=following, total=total)
+
+    def match(
+        self, question: str, skills: Sequence[str], filters: Filters, most: int
+    ) -> tuple[tuple[BlockLine, float], ...]:
+        """Lines by their words, the best first, with the database's rank (higher is better)."""
+        any_of = asked_words(question)
+        all_of = list(dict.fromkeys(word for skill in skills for word in asked_words(skill, wholes=False)))
+        if not (any_of or all_of):
+            return ()
+        with self._database.session() as session:
+            ranked = texts.matching(session, any_of, all_of).subquery("ranked")
+            wanted = (
+                select(Line, ranked.c.rank).join(ranked, ranked.c.number == Line.number).where(*_conditions(filters))
+                .order_by(ranked.c.rank, Line.created_at.desc(), Line.id).limit(most)
+            )  # fmt: skip
+            found = session.execute(wanted).all()
+        return tuple((_shown(line), -rank) for line, rank in found if not self._store.is_revoked(line.id))
+
+    def chosen(self, ids: Sequence[str], filters: Filters) -> dict[str, BlockLine]:
+        """Those of ``ids`` that have a line and pass."""
+        with self._database.session() as session:
+            found = session.scalars(select(Line).where(Line.id.in_(ids), *_conditions(filters))).all()
+        return {line.id: _shown(line) for line in found if not self._store.is_revoked(line.id)}
+
+    def state(self) -> tuple[int, int]:
+        """How many lines there are and the highest number given: equal twice, nothing came or went between."""
+        with self._database.session() as session:
+            count, last = session.execute(select(func.count(), func.max(Line.number)).select_from(Line)).one()
+        return count, last or 0
+
+    def meanings(self, most: int | None = None, after: int = 0) -> tuple[tuple[int, str, str], ...]:
+        """Number, block and the text an encoder reads, of lines with a number above ``after``, in their order."""
+        wanted = select(Line.number, Line.id, Line.meaning).where(Line.number > after).order_by(Line.number).limit(most)
+        with self._database.session() as session:
+            return tuple((number, block_id, meaning) for number, block_id, meaning in session.execute(wanted))
+
+
+def _conditions(filters: Filters) -> list[ColumnElement[bool]]:
+    exact = {
+        Line.base: filters.base, Line.licence: filters.licence, Line.consent: filters.consent, Line.status: filters.status,
+        Line.name: filters.name, Line.handle: filters.handle,
+    }  # fmt: skip
+    made: list[ColumnElement[bool]] = [column == value for column, value in exact.items() if value is not None]
+    for column, least in ((Line.maturity, filters.maturity), (Line.gain, filters.score)):
+        if least is not None:
+            made.append(column >= least)
+    for kind, term in (("domain", filters.domain), ("language", filters.language)):
+        if term is not None:
+            has = and_(Facet.id == Line.id, Facet.kind == kind, Facet.term == term.strip().casefold())
+            made.append(exists().where(has))
+    return made
+
+
+Place = list[Any]
+_ORDERS: dict[Sort, tuple[tuple[str, bool], ...]] = {  # columns, and whether the greatest comes first
+    "newest": (("created_at", True), ("version_key", True), ("id", True)),
+    "name": (("name", False), ("version_key", True), ("id", True)),
+    "maturity": (("maturity", True), ("id", True)),
+    "gain": (("gain", True), ("id", True)),
+}
+
+
+def _sorted(wanted: Select[Line], sort: Sort, after: Place | None) -> Select[Line]:
+    """Ordered, nothing last; from the line behind ``after`` on."""
+    columns = [(getattr(Line, name), down) for name, down in _ORDERS[sort]]
+    first = columns[0][0]
+    nothing_last = [first.is_(None)] if sort in ("maturity", "gain") else []
+    ordered = wanted.order_by(*nothing_last, *(column.desc() if down else column.asc() for column, down in columns))
+    if after is None:
+        return ordered
+    behind: list[ColumnElement[bool]] = []
+    for at, (column, down) in enumerate(columns):
+        same = [earlier == value for (earlier, _), value in zip(columns[:at], after, strict=False)]
+        if after[at] is None:  # the first column alone may hold nothing: behind that comes nothing else
+            continue
+        further = column < after[at] if down else column > after[at]
+        behind.append(and_(*same, or_(further, column.is_(None)) if nothing_last and at == 0 else further))
+    if after[0] is None:
+        return ordered.where(first.is_(None), columns[1][0] < after[1])
+    return ordered.where(or_(*behind))
+
+
+def _place(line: Line, sort: Sort) -> Place:
+    return [getattr(line, name) for name, _ in _ORDERS[sort]]
+
+
+def _write_cursor(sort: Sort, place: Place) -> str:
+    return base64.urlsafe_b64encode(json.dumps([sort, *place], separators=(",", ":")).encode()).decode().rstrip("=")
+
+
+def _read_cursor(cursor: str, sort: Sort) -> Place:
+    wrong = InputError("this cursor is of no page of this list", "give the one that the page before named as next")
+    try:
+        found = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
+    except (ValueError, binascii.Error, RecursionError):
+        raise wrong from None
+    kinds: list[tuple[type, ...]] = [
+        (float, type(None)) if name in ("maturity", "gain") else (str,) for name, _ in _ORDERS[sort]
+    ]
+    if not (isinstance(found, list) and len(found) == len(kinds) + 1 and found[0] == sort):
+        raise wrong
+    for value, kind in zip(found[1:], kinds, strict=True):
+        if not isinstance(value, kind) or (isinstance(value, str) and not _sound(value)):
+            raise wrong
+        if isinstance(value, float) and value - value != 0:  # no number a database orders
+            raise wrong
+    return found[1:]
+
+
+def _sound(value: str) -> bool:
+    return "\0" not in value and not any("\ud800" <= c <= "\udfff" for c in value)
+
+
+def _shown(line: Line) -> BlockLine:
+    try:
+        return BlockLine.model_validate_json(line.line)
+    except ValueError as error:
+        raise Corrupt(f"the catalogue's line for {line.id[:12]} is damaged", "rebuild it: dna reindex") from error
