@@ -56,14 +56,18 @@ class Gate:
         now = self._now()
         return any(one.digest is not None and not expired(one, now) for one in self._kept.all())
 
+    def due(self, token_id: str) -> bool:
+        """Whether ``note`` would write now; it does not block."""
+        last = self._noted.get(token_id)
+        return last is None or abs(self._now() - last) >= timedelta(seconds=USED_SECONDS)
+
     def note(self, token_id: str) -> None:
-        """Remember that a token was used. It writes seldom, and a database that is full or busy is no error: nobody is kept out by that."""
-        now, last = self._now(), self._noted.get(token_id)
-        if last is not None and abs(now - last) < timedelta(seconds=USED_SECONDS):
+        """Remember that a token was used. A database that is full or busy is no error: nobody is kept out by that."""
+        if not self.due(token_id):
             return
         if len(self._noted) > MOST_NOTED:
             self._noted.clear()
-        self._noted[token_id] = now
+        now = self._noted[token_id] = self._now()
         try:
             self._kept.used(token_id, stamp(now))
         except DnaError as error:

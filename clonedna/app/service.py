@@ -10,10 +10,11 @@ from contextlib import asynccontextmanager
 from functools import cached_property
 
 from clonedna.app.audit import Audit
+from clonedna.app.background import Background
 from clonedna.app.blocks import Blocks
 from clonedna.app.comparing import Comparing
 from clonedna.app.details import Details
-from clonedna.app.finetuning import FineTuning
+from clonedna.app.finetuning import FineTuning, background_of
 from clonedna.app.gate import Gate
 from clonedna.app.jobs import Jobs
 from clonedna.app.keys import Keys
@@ -89,10 +90,14 @@ class Service:
 
     @cached_property
     def tuning(self) -> FineTuning:
-        return FineTuning(self.parts, self.base)
+        return FineTuning(self.parts, self.base, self.jobs, self.background)
+
+    @cached_property
+    def background(self) -> Background:
+        return background_of(self.parts, self.base)
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncGenerator[None]:
         """What runs beside requests: jobs. Raises ``JobBusy`` beside another server of this home."""
-        async with self.tuning.lifespan():
+        async with self.background.lifespan():
             yield

@@ -142,7 +142,7 @@ def expired(kept: KeptToken, now: datetime) -> bool:
 
 
 def _ordered(order: TokenOrder, token_id: str, now: datetime) -> KeptToken:
-    scopes = tuple(scope for scope in SCOPES if scope in order.scopes)
+    scopes: tuple[Scope, ...] = tuple(scope for scope in SCOPES if scope in order.scopes)
     return KeptToken(
         id=token_id, name=order.name, scopes=scopes, lifetime=order.days, created_at=stamp(now), expires_at=_end(now, order.days)
     )  # fmt: skip

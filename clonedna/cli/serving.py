@@ -57,14 +57,15 @@ def serve(
 async def _serve(settings: Settings, preload: list[str], as_json: bool) -> None:
     import anyio
 
+    from clonedna.app.gate import Gate
     from clonedna.app.parts import Parts
     from clonedna.app.service import Service
     from clonedna.server import main
     from clonedna.server.api import application
 
-    with main.listen(settings) as made:
+    parts = Parts(settings)
+    with main.listen(settings, has_token=lambda: Gate(parts).live()) as made:
         tell(f"loading {settings.base} ...")
-        parts = Parts(settings)
         try:
             service = Service(parts, settings.base)
             serving = service.serving

@@ -1,18 +1,18 @@
-"""Who may speak to the server, for what, and how many at a time; before any route or body is looked at.
+"""Who may speak to the server, for what, how often and how many at a time; before any route or body is looked at.
 
-A route names the scope that it needs: ``read`` what is here, ``chat``, ``mint`` (jobs and what is one's own), ``admin`` (everything). The
-key of the settings has ``read`` and ``chat``, the admin key all. With a key set, every request but health checks carries
-``Authorization: Bearer KEY``; keys are compared in constant time and never logged. Without one the server listens on loopback only, and a
-request must name a loopback host, and come from no other web origin: so a page in a browser on this machine cannot reach it by
-rebinding a name (DNS rebinding) or by posting a form. There is no CORS.
+A route names the scope that it needs: ``read`` what is here, ``chat``, ``mint`` (jobs and what is one's own), ``admin`` (everything). A
+token has the scopes that it was made with; the key of the settings has ``read`` and ``chat``, the admin key all. With a key or a token in
+the home every request but health checks carries ``Authorization: Bearer ...``; both are compared in constant time and never logged.
+Without any, the server listens on loopback only, and a request must name a loopback host, and come from no other web origin: so a page in
+a browser on this machine cannot reach it by rebinding a name (DNS rebinding) or by posting a form.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import secrets
-from collections.abc import Mapping
-from typing import Literal, get_args
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, get_args
 from urllib.parse import urlsplit
 
 import anyio
@@ -23,15 +23,23 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as Call
 
+from clonedna.core.access import ALL, Scope, Who
 from clonedna.core.errors import DnaError, Overloaded, Refused, Unauthorised, Unavailable
+from clonedna.server.changes import is_change, may_change
 from clonedna.server.errors import response, too_large
+from clonedna.server.rates import Rates, address_of
 
-Scope = Literal["read", "chat", "mint", "admin"]
-ALL: frozenset[Scope] = frozenset(get_args(Scope))
+if TYPE_CHECKING:
+    from clonedna.app.gate import Gate
+    from clonedna.app.settings import Settings
+
 CLIENT: frozenset[Scope] = frozenset({"read", "chat"})
 OPEN = frozenset({"/healthz", "/readyz"})
+CLAIM = "/api/v1/pairings/claim"  # what it takes is its own proof
+CLAIMS_A_SECOND, CLAIMS_AT_ONCE = 1 / 12, 5
 COUNTED = ("/v1/", "/api/")
 BODY_SECONDS = 30.0
+LOOKUPS = 8  # threads that look tokens up: never all of those that routes run in
 
 
 def is_loopback(host: str) -> bool:
@@ -62,16 +70,19 @@ class Traffic:
 
 
 class Access:
-    """ASGI middleware: key or loopback, then traffic. Puts ``scopes`` into the request's state."""
+    """ASGI middleware: token, key or loopback, then rates and traffic. Puts ``who`` and their ``scopes`` into the request's state."""
 
     def __init__(
-        self, app: ASGIApp, *, traffic: Traffic, max_body: int, larger: Mapping[str, int], key: SecretStr | None = None,
-        admin_key: SecretStr | None = None,
-    ) -> None:  # fmt: skip
-        """``max_body``: bytes of a request's body; ``larger``: of those to paths that take more."""
-        self.app, self.traffic, self._max_body, self._larger = app, traffic, max_body, larger
-        self._key = key.get_secret_value().encode() if key else None
-        self._admin = admin_key.get_secret_value().encode() if admin_key else self._key
+        self, app: ASGIApp, *, settings: Settings, traffic: Traffic, larger: Mapping[str, int], gate: Gate | None = None
+    ) -> None:
+        """Bodies have at most the settings' bytes; ``larger``: of those to paths that take more. ``gate`` knows the home's tokens."""
+        self.app, self.traffic, self._max_body, self._larger = app, traffic, settings.max_body_bytes, larger
+        self._keys = _Keys(settings.api_key, settings.admin_key)
+        self._gate, self._origins = gate, settings.cors_origins
+        self._closed = self._keys.any or not is_loopback(settings.host)
+        self._rates = Rates(settings.rate_limit, settings.rate_burst)
+        self._claims = Rates(CLAIMS_A_SECOND, CLAIMS_AT_ONCE)
+        self._lookups = anyio.CapacityLimiter(LOOKUPS)
 
     async def __call__(self, scope: Call, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in OPEN:
@@ -79,7 +90,9 @@ class Access:
         counted = scope["path"].startswith(COUNTED)
         try:
             headers = Headers(scope=scope)
-            scope.setdefault("state", {})["scopes"] = self._admitted(headers)
+            who = await self._admitted(scope, headers)
+            state = scope.setdefault("state", {})
+            state["who"], state["scopes"] = who, who.scopes
             self._check_length(scope["path"], headers)
             if counted:
                 self.traffic.check()
@@ -93,6 +106,7 @@ class Access:
             await self.app(scope, _timely(receive), send)
         finally:
             self.traffic.now -= counted
+            await self._note(who)
 
     def _check_length(self, path: str, headers: Headers) -> None:
         """A body that says it is too large is not read; one that does not say so is cut off by its route's own limit."""
@@ -100,19 +114,62 @@ class Access:
         if length.isascii() and length.isdigit() and int(length[:20]) > self._larger.get(path, self._max_body):
             raise too_large()
 
-    def _admitted(self, headers: Headers) -> frozenset[Scope]:
-        """What the request may do. Raises ``Unauthorised``, ``Refused``."""
-        if self._key is None and self._admin is None:
-            _from_here(headers)
-            return ALL
+    async def _admitted(self, scope: Call, headers: Headers) -> Who:
+        """Who asks. Raises ``Unauthorised``, ``Refused``, ``Overloaded``, and what the database of tokens raises."""
+        address = address_of(scope)
+        if scope["path"] == CLAIM:
+            self._claims.take(address)
+            if not await self._wants_tokens():
+                _from_here(headers, self._origins)
+            return Who(kind="nobody", id="nobody")
         scheme, _, given = headers.get("authorization", "").partition(" ")
-        offered = given.strip().encode("latin-1", "replace") if scheme.casefold() == "bearer" else b""
+        offered = given.strip() if scheme.casefold() == "bearer" else ""
+        who = self._keys.who(offered) or await self._by_token(offered)
+        if who is not None:
+            self._rates.take(who.id)
+            return who
+        self._rates.take(address)
+        if await self._wants_tokens():
+            raise Unauthorised(
+                "a token or key is needed, and this is none of this server's", "send Authorization: Bearer TOKEN"
+            )
+        _from_here(headers, self._origins)
+        return Who(kind="local", id="local", scopes=ALL)
+
+    async def _by_token(self, offered: str) -> Who | None:
+        if self._gate is None or not offered:
+            return None
+        return await anyio.to_thread.run_sync(self._gate.who, offered, limiter=self._lookups)
+
+    async def _wants_tokens(self) -> bool:
+        """Whether a request must say who it is."""
+        if self._closed or self._gate is None:
+            return self._closed
+        return await anyio.to_thread.run_sync(self._gate.wanted, limiter=self._lookups)
+
+    async def _note(self, who: Who) -> None:
+        if self._gate is not None and who.kind == "token" and self._gate.due(who.id):
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self._gate.note, who.id, limiter=self._lookups)
+
+
+class _Keys:
+    """The settings' keys. Without an admin key the key may do all."""
+
+    def __init__(self, key: SecretStr | None, admin_key: SecretStr | None) -> None:
+        self._key = key.get_secret_value().encode() if key else None
+        self._admin = admin_key.get_secret_value().encode() if admin_key else self._key
+        self.any = self._key is not None or self._admin is not None
+
+    def who(self, offered: str) -> Who | None:
+        """Whose key this is, if it is one."""
+        given = offered.encode("latin-1", "replace")
         # Both are compared each time: the time taken does not tell which one was close.
-        admin = self._admin is not None and secrets.compare_digest(offered, self._admin)
-        user = self._key is not None and secrets.compare_digest(offered, self._key)
-        if not (admin or user):
-            raise Unauthorised("a key is needed, and this is none of this server's", "send Authorization: Bearer KEY")
-        return ALL if admin else CLIENT
+        admin = self._admin is not None and secrets.compare_digest(given, self._admin)
+        user = self._key is not None and secrets.compare_digest(given, self._key)
+        if user:
+            return Who(kind="key", id="key", scopes=ALL if admin else CLIENT)
+        return Who(kind="admin_key", id="admin-key", scopes=ALL) if admin else None
 
 
 def _timely(receive: Receive) -> Receive:
@@ -133,26 +190,34 @@ def _timely(receive: Receive) -> Receive:
 
 
 class Needs:
-    """A dependency of a route: the request's key must have this scope, or ``admin``. Raises ``Refused``."""
+    """A dependency of a route: who asks must have this scope, or ``admin``. Raises ``Refused``.
+
+    Where the route changes something, also what ``changes.may_change`` raises.
+    """
 
     def __init__(self, scope: Scope) -> None:
-        self.scope = scope
+        self.scope: Scope = scope
 
-    def __call__(self, request: Request) -> None:
+    async def __call__(self, request: Request) -> None:
         if not {self.scope, "admin"} & request.state.scopes:
-            raise Refused(f"this key has no scope {self.scope}", f"use a key that has {self.scope}, or admin")
+            raise Refused(f"this token or key has no scope {self.scope}", f"use one that has {self.scope}, or admin")
+        if is_change(request.method, self.scope):
+            await may_change(request)
 
 
 READ, CHAT, MINT, ADMIN = (Depends(Needs(scope)) for scope in get_args(Scope))
 
 
-def _from_here(headers: Headers) -> None:
+def _from_here(headers: Headers, origins: Sequence[str]) -> None:
     host = _name(f"//{headers.get('host', '')}")
     if host is None or not is_loopback(host):
-        raise Refused("the Host header names another machine", "use http://127.0.0.1 or localhost, or set a key")
+        raise Refused(
+            "the Host header names another machine",
+            "use http://127.0.0.1 or localhost, or make a token: dna tokens new",
+        )
     origin = headers.get("origin")
-    if origin is not None and (_netloc(origin) != headers.get("host", "").casefold()):
-        raise Refused("a page of another origin may not use this server", "set a key, and send it")
+    if origin is not None and origin not in origins and _netloc(origin) != headers.get("host", "").casefold():
+        raise Refused("a page of another origin may not use this server", "make a token, and send it")
 
 
 def _name(url: str) -> str | None:

@@ -12,7 +12,7 @@ from clonedna.server.main import create_app
 def application(service: Service) -> FastAPI:
     """Every route over ``service``; its jobs run while the application does."""
     return create_app(
-        service.serving, service.settings, background=service.lifespan,
+        service.serving, service.settings, background=service.lifespan, gate=service.gate, audit=service.audit,
         larger=fine_tuning.larger(service.settings) | transfer.larger(service.settings),
         routers=[fine_tuning.router(service.tuning), registry.router(service), blocks.router(service), transfer.router(service)],
     )  # fmt: skip

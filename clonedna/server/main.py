@@ -15,39 +15,53 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from types import FrameType, MappingProxyType
+from typing import Any
 
 import uvicorn
 from fastapi import APIRouter, FastAPI
 from starlette.types import ASGIApp
 
 from clonedna import __version__
+from clonedna.app.audit import Audit
+from clonedna.app.gate import Gate
 from clonedna.app.serving import Serving
 from clonedna.app.settings import Settings
 from clonedna.core.errors import BadConfig, InputError, Refused, Unavailable
 from clonedna.server import errors, ops, v1
 from clonedna.server.access import Access, Traffic, is_loopback
+from clonedna.server.changes import Recording
+from clonedna.server.description import describe
 from clonedna.server.metrics import Metrics
+from clonedna.server.shield import Origins, Shield
 from clonedna.server.telling import Telling
 
 Background = Callable[[], AbstractAsyncContextManager[None]]
 
 
 class Application(FastAPI):
-    """With ``Telling`` around everything, also around what answers errors that nobody foresaw."""
+    """With ``Shield`` and ``Telling`` around everything, also around what answers unforeseen errors, and a description of our own."""
 
     metrics: Metrics
+    settings: Settings
 
     def build_middleware_stack(self) -> ASGIApp:
-        return Telling(super().build_middleware_stack(), self.metrics)
+        told = Telling(super().build_middleware_stack(), self.metrics)
+        return Shield(told, hsts=self.settings.hsts_seconds, origins=self.settings.cors_origins)
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            self.openapi_schema = describe(self)
+        return self.openapi_schema
 
 
 def create_app(
     serving: Serving, settings: Settings, *, background: Background | None = None, routers: Sequence[APIRouter] = (),
-    larger: Mapping[str, int] = MappingProxyType({}),
+    larger: Mapping[str, int] = MappingProxyType({}), gate: Gate | None = None, audit: Audit | None = None,
 ) -> FastAPI:  # fmt: skip
     """The ASGI application. ``background`` is entered when it starts and left when it stops; ``routers`` are further routes.
 
     Bodies have at most ``max_body_bytes``; a route that takes more has its own ``max_body_size``, and its path is in ``larger``.
+    ``gate`` knows the tokens of the home, ``audit`` records what is changed; without them there are neither.
 
     ``app.state.traffic`` counts requests and says whether the server is stopping.
     """
@@ -65,29 +79,30 @@ def create_app(
     app = Application(
         title="Clone.dna", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False,
     )  # fmt: skip
-    app.metrics = metrics
+    app.metrics, app.settings, app.state.audit = metrics, settings, audit
     app.state.traffic = traffic
     errors.install(app)
     for router in (v1.router(serving, settings, metrics), ops.router(serving, traffic, metrics), *routers):
         # Here, inside our own middleware: the application's own limit would answer in a shape of its own.
         app.include_router(router, max_body_size=settings.max_body_bytes)
-    app.add_middleware(
-        Access, traffic=traffic, max_body=settings.max_body_bytes, larger=larger, key=settings.api_key,
-        admin_key=settings.admin_key,
-    )  # fmt: skip
+    if audit is not None:
+        app.add_middleware(Recording, audit=audit)
+    app.add_middleware(Access, settings=settings, traffic=traffic, larger=larger, gate=gate)
+    if settings.cors_origins:
+        app.add_middleware(Origins, origins=settings.cors_origins)
     return app
 
 
-def listen(settings: Settings) -> socket.socket:
-    """A socket at the settings' host and port (0: a free one), not yet taking connections.
+def listen(settings: Settings, *, has_token: Callable[[], bool] = bool) -> socket.socket:
+    """A socket at the settings' host and port (0: a free one), not yet taking connections. ``has_token``: whether a token opens something.
 
-    Raises ``Refused`` for a host beyond this machine without a key, ``Unavailable`` when the port is taken, ``InputError``.
+    Raises ``Refused`` for a host beyond this machine without key and token, ``Unavailable`` when the port is taken, ``InputError``.
     """
     host, port = settings.host, settings.port
-    if not is_loopback(host) and settings.api_key is None:
+    if not is_loopback(host) and settings.api_key is None and not has_token():
         raise Refused(
-            f"{host} can be reached from other machines, and no key is set",
-            "set DNA_API_KEY or give --api-key-file, or listen on 127.0.0.1",
+            f"{host} can be reached from other machines, and there is no token and no key",
+            "make one: dna tokens new NAME --scope ..., or set DNA_API_KEY, or listen on 127.0.0.1",
         )
     if settings.admin_key is not None and settings.api_key is None:
         raise BadConfig("an admin key without a key for clients", "set DNA_API_KEY too")
