@@ -16,7 +16,7 @@ from clonedna.app.given import read_given
 from clonedna.app.parts import Parts
 from clonedna.core.block import ConsentRecord, Envelope, SignatureEntry
 from clonedna.core.canonical import sha256, strict_json
-from clonedna.core.errors import BadReference, DnaError, InputError
+from clonedna.core.errors import BadReference, DnaError, InputError, NotFound
 from clonedna.core.value import Value
 
 if TYPE_CHECKING:
@@ -38,6 +38,31 @@ class OwnKey(Value):
     seq: int
     next: str
     trusted: tuple[str, ...]
+
+
+class OfferedKey(Value):
+    """An identity that is believed where this was asked; ``has_log``: whether its key log is there to be fetched."""
+
+    identity: str
+    key_ids: tuple[str, ...]
+    own: bool
+    has_log: bool
+
+
+class OfferedKeys(Value):
+    """``own``: the identity of the machine that answers."""
+
+    own: str
+    identities: tuple[OfferedKey, ...]
+
+
+class OfferedLog(Value):
+    """``log``: the key log's exact text; whoever takes it checks it, and compares ``identity`` with its owner."""
+
+    identity: str
+    key_id: str
+    seq: int
+    log: str
 
 
 class LogLine(Value):
@@ -115,6 +140,35 @@ class Keys:
         except OSError as error:
             raise BadReference(f"cannot write {out}: {error.strerror}", "choose another place") from error
         return log.identity
+
+    def offered(self) -> OfferedKeys:
+        """The identities believed here, this machine's own first."""
+        own = self.ring.log.identity
+        found: dict[str, list[KeyInfo]] = {}
+        for one in self.ring.known():
+            if one.trusted:
+                found.setdefault(one.identity, []).append(one)
+        return OfferedKeys(
+            own=own,
+            identities=tuple(
+                OfferedKey(
+                    identity=identity, key_ids=tuple(one.key_id for one in held), own=identity == own, has_log=held[0].seq is not None
+                )
+                for identity, held in sorted(found.items(), key=lambda item: item[0] != own)
+            ),
+        )  # fmt: skip
+
+    def offered_log(self, key_id: str) -> OfferedLog:
+        """The log of the believed identity that has this key. Raises ``NotFound``, also where only a bare key is known."""
+        whose = next(
+            (one.identity for one in self.ring.known() if one.trusted and key_id in (one.identity, one.key_id)), None
+        )
+        if whose is None:
+            raise NotFound(f"key {key_id[:64]!r} is not among those believed here", "see: GET /api/v1/keys")
+        log = self.ring.log_of(whose)
+        return OfferedLog(
+            identity=log.identity, key_id=log.current.key_id, seq=log.current.seq, log=log.to_bytes().decode()
+        )
 
     def _log(self, identity: str | None) -> KeyLog:
         return self.ring.log if identity is None else self.ring.log_of(identity)

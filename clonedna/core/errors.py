@@ -6,7 +6,7 @@ the next step. Faces map the class to an exit status (``exit_code``) or an HTTP 
     DnaError
     ├── InputError            2 / 400   the request itself cannot be carried out as given
     │   ├── NotARepository, NoSuchAuthor, AuthorNeeded, UnknownBase, BadConfig, BadReference
-    │   ├── MethodNotAllowed (405), TooSlow (408), TooLarge (413), DocumentEncrypted
+    │   ├── MethodNotAllowed (405), TooSlow (408), TooLarge (413), BadRange (416), DocumentEncrypted
     ├── NotFound              3 / 404   it does not exist here
     │   └── BlockNotFound, JobNotFound
     ├── Refused               4 / 403   it could be done, but may not
@@ -98,6 +98,12 @@ class TooLarge(InputError):
     """A request or a file larger than the settings allow."""
 
     code, http_status = "too_large", 413
+
+
+class BadRange(InputError):
+    """Bytes of a file were asked for that it does not have."""
+
+    code, http_status = "bad_range", 416
 
 
 class DocumentEncrypted(InputError):
