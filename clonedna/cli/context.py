@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from clonedna.app.audit import Audit
     from clonedna.app.blocks import Blocks
     from clonedna.app.details import Details
     from clonedna.app.jobs import Jobs
     from clonedna.app.lineage import Lineages
     from clonedna.app.parts import Parts
     from clonedna.app.settings import Settings
+    from clonedna.app.tokens import NewToken, Tokens
     from clonedna.app.versions import Versions
     from clonedna.client import Client
     from clonedna.client.blocks import RemoteBlocks
     from clonedna.client.details import RemoteDetails, RemoteLineages
+    from clonedna.client.tokens import RemoteAudit, RemoteTokens
     from clonedna.client.versions import RemoteVersions
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -44,12 +47,22 @@ class State:
     @cached_property
     def client(self) -> Client | None:
         """The server that commands are for; ``None``: they are for this machine."""
+        from clonedna.app.paired import Paired
         from clonedna.client import Client
 
         settings = self.settings
         if settings.server is None:
             return None
-        return Client(settings.server, settings.token.get_secret_value() if settings.token else "")
+        given = settings.token.get_secret_value() if settings.token else None
+        return Client(settings.server, given or Paired(settings.home).token(settings.server) or "")
+
+    def claim(self, code: str) -> NewToken:
+        """What the server gives for a pairing code: asked without a token, since the one that is kept may be worth nothing any more."""
+        from clonedna.client import Client
+
+        assert self.settings.server is not None
+        with Client(self.settings.server) as client:
+            return client.tokens.claim(code)
 
     def close(self) -> None:
         """Close what the command opened."""
@@ -78,6 +91,20 @@ class State:
         from clonedna.app.blocks import Blocks
 
         return Blocks(self.parts) if self.client is None else self.client.blocks
+
+    @cached_property
+    def tokens(self) -> Tokens | RemoteTokens:
+        """The tokens of this home's server, or of the server that was named."""
+        from clonedna.app.tokens import Tokens
+
+        return Tokens(self.parts) if self.client is None else self.client.tokens
+
+    @cached_property
+    def audit(self) -> Audit | RemoteAudit:
+        """What was changed in this home, or through the server that was named."""
+        from clonedna.app.audit import Audit
+
+        return Audit(self.parts) if self.client is None else self.client.audit
 
     @cached_property
     def own_blocks(self) -> Blocks:

@@ -27,6 +27,7 @@ from clonedna.cli import (
     people,
     profiles,
     serving,
+    tokens,
     versions,
 )
 from clonedna.cli.context import State
@@ -76,6 +77,7 @@ serving.add_to(app)
 profiles.add_to(app)
 people.add_to(app)
 consent.add_to(app)
+tokens.add_to(app)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(keys.app, name="keys")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from clonedna.app.service import Service
-from clonedna.server import blocks, fine_tuning, registry, transfer
+from clonedna.server import blocks, fine_tuning, registry, tokens, transfer
 from clonedna.server.main import create_app
 
 
@@ -14,5 +14,11 @@ def application(service: Service) -> FastAPI:
     return create_app(
         service.serving, service.settings, background=service.lifespan, gate=service.gate, audit=service.audit,
         larger=fine_tuning.larger(service.settings) | transfer.larger(service.settings),
-        routers=[fine_tuning.router(service.tuning), registry.router(service), blocks.router(service), transfer.router(service)],
+        routers=[
+            fine_tuning.router(service.tuning),
+            registry.router(service),
+            blocks.router(service),
+            transfer.router(service),
+            tokens.router(service),
+        ],
     )  # fmt: skip
