@@ -12,17 +12,15 @@ import json
 import re
 import secrets
 import time
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from datetime import datetime
+from functools import partial
 from typing import Any, Literal
 
-import anyio
-import anyio.to_thread
 from pydantic import Field, ValidationError
 
-from clonedna.app.jobs import Background, Jobs, JobView
-from clonedna.app.minting import Ordered
+from clonedna.app.background import Background
+from clonedna.app.job_values import JobView, Queued
+from clonedna.app.jobs import Jobs
 from clonedna.app.orders import given_order
 from clonedna.app.parts import Parts
 from clonedna.app.uploads import Upload, Uploads
@@ -38,7 +36,6 @@ from clonedna.mint.values import Trained
 
 NOTES = "tuning.json"
 LEARNING_RATE = 1e-3
-MOST_WAITING = 200
 _JOB = re.compile(r"^mint-[0-9a-f-]{10,60}$")
 Auto = Literal["auto"]
 JobStatus = Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
@@ -114,41 +111,23 @@ class _Results(Value):
 class FineTuning:
     """Jobs and files of one server, on the base that it serves. Its methods block: call them from worker threads."""
 
-    def __init__(self, parts: Parts, base: str) -> None:
-        self.parts, self.base = parts, base
-        self.jobs = Jobs(parts.settings, parts)
+    def __init__(self, parts: Parts, base: str, jobs: Jobs, background: Background) -> None:
+        self.parts, self.base, self.jobs, self._background = parts, base, jobs, background
         self.files = Uploads(parts.settings)
-        self._background = Background(self.jobs, parallel=parts.settings.parallel_training, ended=self._keep_results)
-
-    @asynccontextmanager
-    async def lifespan(self) -> AsyncGenerator[None]:
-        """From here on jobs run; unfinished ones go on. At the end they stop at a checkpoint. Raises ``JobBusy`` beside another server."""
-        await anyio.to_thread.run_sync(self.open)
-        try:
-            yield
-        finally:
-            self._background.stop()  # at once, should the waiting below be cut short
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(self.close)
-
-    def open(self) -> None:
-        """Make what all jobs share, once, then take up what is unfinished."""
-        _ = self.parts.signer.key_id, self.parts.store, self.parts.registry, self.parts.consents
-        self.parts.engine(self.base)
-        self._background.open(lambda w: w.exists(NOTES) and w.read("order.json", Ordered).order.base == self.base)
-
-    def close(self) -> None:
-        self._background.close(self.parts.settings.drain_seconds)
 
     def create(self, ask: TuningAsk) -> TuningJob:
-        """A job for ``ask``, in the queue. Raises ``InputError`` (``param`` names the field), ``NotFound``, ``LicenceUnknown``."""
+        """A job for ``ask``, in the queue.
+
+        Raises ``InputError`` (``param`` names the field), ``NotFound``, ``LicenceUnknown``, ``Overloaded``.
+        """
         person = ask.person or _person_of(ask.metadata)
         order, files = self._order(ask, person)
-        if sum(self._view(w).status in ("queued", "validating_files", "running") for w in self._mine()) >= MOST_WAITING:
-            raise InputError(f"{MOST_WAITING} jobs are waiting already", "wait for some of them, or cancel them")
         contents = {upload.sha256: self.files.content(upload) for upload in files}
-        workspace, _ = self.jobs.create(order, files=contents, notes={NOTES: ask.model_copy(update={"person": person})})
-        self._background.submit(workspace)
+        notes = {NOTES: ask.model_copy(update={"person": person})}
+        with self.jobs.creating():
+            self.jobs.refuse_full()
+            workspace = self.jobs.put(order, files=contents, notes=notes, queued=Queued(base=self.base))
+        self._background.look()
         return self._view(workspace)
 
     def list(self) -> list[TuningJob]:
@@ -174,8 +153,8 @@ class FineTuning:
         job, result = self._view(workspace), self.jobs.result(workspace)
         if job.status not in ("cancelled", "failed") or (result and result.block) or workspace.running():
             raise InputError(f"job {job.id} is {job.status}", "only a job that was cancelled, or failed, can go on")
-        self.jobs.revive(workspace)
-        self._background.submit(workspace)
+        self.jobs.again(workspace)
+        self._background.look()
         return self._view(workspace)
 
     def events(self, job_id: str) -> list[TuningEvent]:
@@ -283,18 +262,26 @@ class FineTuning:
             hint=f"give more examples or more epochs; its evaluation: dna show {block.id[:12]}",
         )  # fmt: skip
 
-    def _keep_results(self, workspace: Workspace) -> None:
-        """Before a job ends: its losses by epoch as a file that a client can fetch."""
-        if workspace.exists("results.json"):
-            return
-        trained = workspace.read("stages/train.json", Trained)
-        rows = ["epoch,train_loss,valid_loss"]
-        for i, loss in enumerate(trained.losses):
-            checked = trained.validation_losses[i] if i < len(trained.validation_losses) else ""
-            rows.append(f"{i + 1},{loss},{checked}")
-        data = io.BytesIO(("\n".join(rows) + "\n").encode())
-        kept = self.files.put(data, f"{workspace.id}-losses.csv", "fine-tune-results")
-        workspace.write("results.json", _Results(file=kept.id))
+
+def keep_results(parts: Parts, workspace: Workspace) -> None:
+    """Before a fine-tuning job ends: its losses by epoch as a file that a client can fetch. For any other job, nothing."""
+    if not workspace.exists(NOTES) or workspace.exists("results.json"):
+        return
+    trained = workspace.read("stages/train.json", Trained)
+    rows = ["epoch,train_loss,valid_loss"]
+    for i, loss in enumerate(trained.losses):
+        checked = trained.validation_losses[i] if i < len(trained.validation_losses) else ""
+        rows.append(f"{i + 1},{loss},{checked}")
+    data = io.BytesIO(("\n".join(rows) + "\n").encode())
+    kept = Uploads(parts.settings).put(data, f"{workspace.id}-losses.csv", "fine-tune-results")
+    workspace.write("results.json", _Results(file=kept.id))
+
+
+def background_of(parts: Parts, base: str, *, parallel: int | None = None, alone: bool = True) -> Background:
+    """What carries out the jobs of a home, those of fine-tuning among them: a server's, or a worker's (not ``alone``)."""
+    many = parts.settings.parallel_training if parallel is None else parallel
+    jobs = Jobs(parts.settings, parts)
+    return Background(jobs, base, parallel=many, alone=alone, ended=partial(keep_results, parts))
 
 
 def random_seed() -> int:
@@ -325,7 +312,7 @@ def _status(view: JobView) -> JobStatus:
             return "succeeded"
         case "failed" | "cancelled":
             return view.status
-        case "interrupted":
+        case "interrupted" | "queued":
             return "queued"
         case "running":
             return "validating_files" if not view.done else "running"

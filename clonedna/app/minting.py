@@ -23,6 +23,7 @@ from clonedna.app import continuing
 from clonedna.app.orders import refuse_consent
 from clonedna.app.parts import Parts, factory
 from clonedna.app.profiles_text import code_markdown
+from clonedna.app.stages import watched
 from clonedna.app.workspace import Workspace, naming, require_space, write_atomic
 from clonedna.core.block import (
     Candidate,
@@ -35,7 +36,7 @@ from clonedna.core.block import (
     MintOrder,
     Share,
 )
-from clonedna.core.errors import ConsentMissing, Internal, Interrupted
+from clonedna.core.errors import ConsentMissing, Internal
 from clonedna.core.events import Emit, Note, StageFinished, StageStarted
 from clonedna.core.people import Account
 from clonedna.core.profile import Counted
@@ -65,7 +66,6 @@ V = TypeVar("V", bound=Value)
 LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors")
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 MODELLED_BYTES = 200_000_000
-LOOK_SECONDS = 0.2  # between two looks at whether a waiting stage should stop
 
 
 def stages_of(order: MintOrder) -> tuple[str, ...]:
@@ -106,36 +106,11 @@ class Minting:
         began = time.monotonic()
         self.emit(StageStarted(stage=stage))
         work: Callable[[], Awaitable[Outcome]] = getattr(self, f"_{stage}")
-        value, counts = anyio.run(work) if stage == "train" else anyio.run(self._watched, work)
+        # Training is not watched: it stops by itself, between two steps.
+        value, counts = anyio.run(work) if stage == "train" else anyio.run(watched, work, self.stopped)
         kept = self.workspace.write(f"stages/{stage}.json", value)
         self.emit(StageFinished(stage=stage, seconds=round(time.monotonic() - began, 3), counts=counts))
         return kept
-
-    async def _watched(self, work: Callable[[], Awaitable[Outcome]]) -> Outcome:
-        """``work``, given up soon after the job should stop. Training is not run so: it stops by itself, between two steps."""
-        ended: list[Outcome | Exception] = []
-
-        async def watch() -> None:
-            while True:
-                await anyio.sleep(LOOK_SECONDS)
-                try:
-                    self.stopped()
-                except Interrupted as error:
-                    ended.append(error)
-                    group.cancel_scope.cancel()
-                    return
-
-        async with anyio.create_task_group() as group:
-            group.start_soon(watch)
-            try:
-                ended.append(await work())
-            except Exception as error:  # raised below, not as a group
-                ended.append(error)
-            group.cancel_scope.cancel()
-        outcome = ended[-1]
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
 
     # What earlier stages left.
 

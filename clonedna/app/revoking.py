@@ -13,21 +13,22 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
 
 from clonedna.app.evaluations import Evaluations
 from clonedna.app.identity_kept import forget
+from clonedna.app.job_values import Queued
 from clonedna.app.jobs import Jobs
-from clonedna.app.minting import Ordered
 from clonedna.app.parts import Parts, factory
+from clonedna.app.persons import Person
 from clonedna.app.uploads import Uploads
 from clonedna.app.workspace import Workspace
 from clonedna.core.block import ConsentRecord, GivenPairs, Manifest, MintOrder, SourceRecord
-from clonedna.core.canonical import sha256, strict_json
+from clonedna.core.canonical import strict_json
 from clonedna.core.errors import DnaError
 from clonedna.core.people import Account
 from clonedna.core.value import Value
-from clonedna.trust.consents_state import AccountState, Given
+from clonedna.trust.consents_state import Given
+from clonedna.trust.statements import parsed
 from clonedna.trust.tombstones import Reason, Tombstone
 
 WAIT_SECONDS = 10.0
@@ -46,35 +47,6 @@ class Effects(Value):
     jobs: int = 0
     files: int = 0
     still_running: tuple[str, ...] = ()
-
-
-class _Person:
-    """How the records of one person are recognised on this machine."""
-
-    def __init__(self, state: AccountState | None = None, digests: Iterable[str] = ()) -> None:
-        self.state, self.digests, self.logins, self.mails = state, set(digests), set[str](), set[str]()
-        if state is not None:
-            self.logins = {one.login.casefold() for one in state.logins}
-            host = f"users.noreply.{state.host.partition(':')[0]}"
-            self.numbered = (f"{state.account_id}+", f"@{host}")
-            self.mails = {f"{login}@{host}" for login in self.logins}
-            names = {*self.mails, *(f"{state.account_id}+{login}@{host}" for login in self.logins)}
-            self.digests |= {sha256(name) for name in names} | {sha256(f"{state.account_id}@{state.host}")}
-
-    def wrote(self, mail: str) -> bool:
-        mail = mail.casefold()
-        if self.state is not None and mail.startswith(self.numbered[0]) and mail.endswith(self.numbered[1]):
-            return True
-        return bool(mail) and (mail in self.mails or sha256(mail) in self.digests)
-
-    def is_at(self, url: str) -> bool:
-        """Whether ``url`` is the account's own page, under any login that was seen."""
-        parts, path = urlsplit(url), urlsplit(url).path.strip("/").casefold()
-        return self.state is not None and parts.netloc.casefold() == self.state.host and path in self.logins
-
-    def is_in(self, consent: ConsentRecord, source: SourceRecord | None) -> bool:
-        at = source is not None and source.repository is not None and self.is_at(source.repository.url)
-        return at or consent.identity_digest in self.digests
 
 
 class Revoking:
@@ -98,8 +70,9 @@ class Revoking:
 
     def person(self, given: Given) -> Effects:
         """Everything of the account whose consent was taken back."""
-        state = self.parts.granted_consents.state(given.statement.host, given.statement.account_id)
-        return self._everything(_Person(state))
+        consents = self.parts.granted_consents
+        state = consents.state(given.statement.host, given.statement.account_id)
+        return self._everything(Person(state, rivals=consents.states()))
 
     def identity(self, reference: str) -> Effects:
         """Everything of the person behind a block that was minted ``self`` or ``local-only``; they are never minted again here.
@@ -109,12 +82,12 @@ class Revoking:
         manifest = self.parts.registry.resolve(reference, unsafe=True)
         digest = self._consent(manifest).identity_digest
         self.parts.granted_consents.revoke_identities([digest])
-        return self._everything(_Person(digests=[digest]))
+        return self._everything(Person(digests=[digest]))
 
-    def _everything(self, person: _Person) -> Effects:
+    def _everything(self, person: Person) -> Effects:
         theirs: dict[str, Reason] = {}
         for manifest in self.parts.registry.manifests():
-            if manifest.lineage.relation != "merged" and person.is_in(self._consent(manifest), self._source(manifest)):
+            if self.is_of(person, manifest):
                 theirs[manifest.id] = "consent-revoked"
         effects = self._carry_out(theirs, person)
         state = person.state  # what was cloned and answered goes after the jobs that read it have ended
@@ -124,17 +97,27 @@ class Revoking:
         )  # kept for a day only; whose one is, its name does not tell
         return effects
 
-    def _carry_out(self, reasons: dict[str, Reason], person: _Person | None) -> Effects:
+    def is_of(self, person: Person, manifest: Manifest) -> bool:
+        """Whether a stored block was made of this person's own work; a merge is its parents' matter."""
+        consent, source = self._consent(manifest), self._source(manifest)
+        return manifest.lineage.relation != "merged" and person.is_in(consent, source, manifest.created_at)
+
+    def _carry_out(self, reasons: dict[str, Reason], person: Person | None) -> Effects:
         because = self._descendants(reasons)
         pairs, files = set[str](), set[str]()
+        whose = {block_id: _whose(self._blocks / block_id) for block_id in reasons}
         for block_id in (*reasons, *because):
             pairs |= _pair_digests(self._blocks / block_id)
             files |= _given_files(self._blocks / block_id)
         for block_id in (*reasons, *because):
             reason = reasons.get(block_id, "derived")
             self.parts.tombstones.make(block_id, reason, because.get(block_id))
+            whose.setdefault(block_id, whose.get(because.get(block_id, ""), ""))
             self.parts.audit.append(
-                "block_revoked" if block_id in reasons else "derived_refused", block_id, reason=reason
+                "block_revoked" if block_id in reasons else "derived_refused",
+                block_id,
+                reason=reason,
+                of=whose[block_id],
             )
             self.parts.registry.revoke(block_id)
             self._put_away(block_id)
@@ -185,7 +168,7 @@ class Revoking:
             if self.parts.tombstones.get(folder.name) is not None:
                 self._put_away(folder.name)
 
-    def _purge_jobs(self, blocks: set[str], person: _Person | None) -> tuple[int, tuple[str, ...], set[str]]:
+    def _purge_jobs(self, blocks: set[str], person: Person | None) -> tuple[int, tuple[str, ...], set[str]]:
         """Jobs that made these blocks or read this person's code: stopped and removed. Also the digests of spans found in them."""
         jobs = Jobs(self.parts.settings, self.parts)
         gone, left, spans = 0, list[str](), set[str]()
@@ -204,14 +187,17 @@ class Revoking:
             gone += 1
         return gone, tuple(left), spans
 
-    def _concerned(self, jobs: Jobs, workspace: Workspace, blocks: set[str], person: _Person | None) -> bool:
+    def _concerned(self, jobs: Jobs, workspace: Workspace, blocks: set[str], person: Person | None) -> bool:
         result = jobs.result(workspace)
         if result is not None and result.block is not None and result.block.id in blocks:
             return True
         try:
-            order: MintOrder = workspace.read("order.json", Ordered).order
+            order = jobs.ordered(workspace).order
+            reads = workspace.read("queued.json", Queued).blocks if workspace.exists("queued.json") else ()
         except DnaError:  # it can never go on, and may be theirs
             return person is not None
+        if not isinstance(order, MintOrder):
+            return not blocks.isdisjoint(reads)
         if order.continues in blocks:
             return True
         if person is None:
@@ -233,6 +219,17 @@ class Revoking:
 
     def _source(self, manifest: Manifest) -> SourceRecord | None:
         return _source_of(self._blocks / manifest.id)
+
+
+def _whose(block: Path) -> str:
+    """The account (``12@host``) that consented to a block, else the digest of its person's address; empty where neither can be read."""
+    try:
+        consent = ConsentRecord.model_validate(strict_json((block / "consent.json").read_bytes()))
+        if consent.mode != "granted":
+            return consent.identity_digest
+        return parsed(consent.statement.encode("utf-8", "surrogatepass")).principal
+    except (OSError, ValueError, DnaError):
+        return ""
 
 
 def _source_of(block: Path) -> SourceRecord | None:

@@ -43,6 +43,7 @@ class Settings(BaseSettings):
     The ``openai`` teacher's (docs/teachers.md): ``teacher_url`` of any OpenAI-compatible server and ``teacher_model`` there;
     ``teacher_key``, from the environment alone; ``teacher_schema``: how the answer's form is asked for; ``teacher_timeout`` of one call in
     seconds, ``teacher_retries`` of it, ``teacher_at_once`` calls; prices in US dollars for a million tokens.
+    Chat's (docs/chat.md): ``retrieval``: whether a block's own pairs that fit a question are shown to it.
     GitHub's (docs/github.md): ``github_url`` of its API, an Enterprise server's too; ``github_token``, from the environment alone;
     ``github_max_wait`` seconds for a rate limit; ``max_repositories`` of an account.
     The web's (docs/profiles.md): ``web_ports`` that a person's page may be on, ``web_timeout`` in seconds, ``web_max_bytes`` of a page;
@@ -50,8 +51,8 @@ class Settings(BaseSettings):
     ``revoked_weights``: what becomes of a revoked block's files; sealed ones lie beside the store and nothing reads them (docs/consent.md).
     General pairs: ``general_dataset`` on the hub, ``general_file`` of pairs (JSONL).
     ``packages``: the folder that ``package:NAME`` reads installed distributions from, instead of this interpreter's environment.
-    Training: ``checkpoint_seconds`` between two checkpoints, ``parallel_training`` jobs of a server at once, ``max_upload_bytes`` of one
-    file of pairs.
+    Training: ``checkpoint_seconds`` between two checkpoints, ``parallel_training`` jobs of a server at once (0: workers do
+    them), ``max_waiting_jobs`` that may wait (docs/jobs.md), ``max_upload_bytes`` of one file of pairs.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
@@ -80,7 +81,8 @@ class Settings(BaseSettings):
     git_timeout: float = Field(default=600.0, gt=0)
     max_clone_bytes: int = Field(default=2_000_000_000, ge=1)
     checkpoint_seconds: float = Field(default=20.0, ge=0)
-    parallel_training: int = Field(default=2, ge=1, le=64)
+    parallel_training: int = Field(default=2, ge=0, le=64)
+    max_waiting_jobs: int = Field(default=200, ge=1, le=10_000)
     max_upload_bytes: int = Field(default=100_000_000, ge=1)
     github_url: str = "https://api.github.com"
     github_token: SecretStr | None = None
@@ -105,6 +107,7 @@ class Settings(BaseSettings):
     key_passphrase: SecretStr | None = Field(default=None, min_length=1, max_length=1024)
     server: str | None = None
     token: SecretStr | None = None
+    retrieval: bool = True
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     api_key: SecretStr | None = Field(default=None, min_length=16)

@@ -1,11 +1,13 @@
 """A job's directory: its order, the results of its finished stages, its event log, its lock and its wish to be cancelled.
 
     jobs/<id>/order.json       what was asked, and when
+             /queued.json      where it is not of the process that gave it: whose engine it needs
              /events.jsonl     one event a line, numbered: what every face reads
              /stages/<n>.json  result of a finished stage (canonical JSON, digest known to the durable workflow)
              /given/<sha256>   files of pairs that the order names by content
              /checkpoints      where the training stands
              /adapter, /block  work in progress
+             /value.json       what it found, where it made no block
              /result.json      how it ended
 
 Everything is written to a temporary name and renamed, so a killed process leaves whole files only.
@@ -19,7 +21,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -86,23 +88,10 @@ class Workspace:
 
         ``wait``: seconds to try; whoever only looks whether the job runs holds it for an instant, too.
         """
-        deadline = time.monotonic() + wait
-        with (self.directory / "lock").open("a") as handle:
-            while not self._take(handle):
-                if time.monotonic() >= deadline:
-                    raise JobBusy(f"job {self.id} is running already", f"watch it with: dna jobs logs -f {self.id}")
-                time.sleep(0.01)
+        with held(self.directory / "lock", wait=wait) as free:
+            if not free:
+                raise JobBusy(f"job {self.id} is running already", f"watch it with: dna jobs follow {self.id}")
             yield
-
-    @staticmethod
-    def _take(handle: IO[str]) -> bool:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise
-            return False
-        return True
 
     def running(self) -> bool:
         try:
@@ -153,19 +142,75 @@ class Workspace:
             lines = (self.directory / "events.jsonl").read_bytes().split(b"\n")[:-1]
         except FileNotFoundError:
             return
-        for line in lines:
-            try:
-                fields = json.loads(line)
-                offset, at, event = fields["offset"], fields["at"], event_adapter.validate_python(fields["event"])
-            except (ValueError, KeyError):  # a line cut by a kill, followed by later ones
-                continue
-            if offset >= start:
-                yield offset, at, event
+        yield from _read(lines, start)
+
+    def tail(self, after: int = -1) -> Tail:
+        """The log's lines behind ``after``, read piece by piece as they come."""
+        return Tail(self.directory / "events.jsonl", after)
 
     def clean(self) -> None:
         """Remove what only a running job needs (the person's code among it); order, events and result stay."""
         for name in ("stages", "given", "checkpoints", "adapter", "block"):
             shutil.rmtree(self.directory / name, ignore_errors=True)
+
+
+class Tail:
+    """Reads a job's log from where it was read to last; a half-written last line is not one yet."""
+
+    def __init__(self, log: Path, after: int) -> None:
+        self._log, self._next, self._position = log, after + 1, 0
+
+    def read(self) -> list[tuple[int, str, Any]]:
+        """``(offset, time, event)`` of the lines that have come since."""
+        try:
+            with self._log.open("rb") as log:
+                log.seek(self._position)
+                data = log.read()
+        except FileNotFoundError:
+            return []
+        whole = data[: data.rfind(b"\n") + 1]
+        self._position += len(whole)
+        found = list(_read(whole.split(b"\n")[:-1], self._next))
+        if found:
+            self._next = found[-1][0] + 1
+        return found
+
+
+def _read(lines: Iterable[bytes], start: int) -> Iterator[tuple[int, str, Any]]:
+    for line in lines:
+        try:
+            fields = json.loads(line)
+            offset, at, event = fields["offset"], fields["at"], event_adapter.validate_python(fields["event"])
+        except (ValueError, KeyError):  # a line cut by a kill, followed by later ones
+            continue
+        if offset >= start:
+            yield offset, at, event
+
+
+@contextmanager
+def held(path: Path, *, wait: float) -> Generator[bool]:
+    """Hold a lock file, one thread of one process at a time; gives whether it was had within ``wait`` seconds.
+
+    The kernel lets go of it when the process dies, on whichever machine: the file system must know ``flock`` (docs/jobs.md).
+    """
+    deadline = time.monotonic() + wait
+    with path.open("a") as handle:
+        while not _take(handle):
+            if time.monotonic() >= deadline:
+                yield False
+                return
+            time.sleep(0.01)
+        yield True
+
+
+def _take(handle: IO[str]) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            raise
+        return False
+    return True
 
 
 def now() -> str:

@@ -47,7 +47,7 @@ def sentence(event: Any) -> str | None:
         case Note():
             return printable(f"{'note' if event.level == 'info' else 'warning'}: {event.text}")
         case JobFinished():
-            return f"{event.status}: {event.block} in {event.seconds:.1f} s"
+            return f"{event.status}{f': {event.block}' if event.block else ''} in {event.seconds:.1f} s"
         case JobFailed():
             return printable(f"failed[{event.code}]: {event.message}")
         case _:

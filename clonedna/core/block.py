@@ -409,6 +409,7 @@ class MintOrder(Value):
     ``continues``: the id of the block whose next version this is, made of what the person wrote since.
     """
 
+    kind: Literal["mint"] = "mint"
     target: str
     authors: tuple[Identity, ...]
     name: str | None = None

@@ -44,9 +44,11 @@ class Note(Value):
 
 
 class JobFinished(Value):
+    """``block`` is what the job made, empty where it made none: ``status`` is then ``done``, and its result is a value."""
+
     kind: Literal["job_finished"] = "job_finished"
-    block: str
-    status: Literal["registered", "rejected"]
+    block: str = ""
+    status: Literal["registered", "rejected", "done"]
     seconds: float
 
 

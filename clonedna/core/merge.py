@@ -46,6 +46,7 @@ class Weighted(Value):
 class MergeOrder(Value):
     """A merge as it was asked for. ``on``: where the base is, if not under the name that the blocks give; ``check``: load the result."""
 
+    kind: Literal["merge"] = "merge"
     parts: tuple[Weighted, ...] = Field(min_length=1, max_length=MAX_PARENTS)
     name: str
     spec: MergeSpec

@@ -17,14 +17,15 @@ import pytest
 from openai.types.fine_tuning import FineTuningJob
 
 from clonedna.app.blocks import Blocks
-from clonedna.app.finetuning import FineTuning
 from clonedna.app.jobs import Jobs
-from clonedna.app.serving import Serving
+from clonedna.app.service import Service
+from clonedna.app.uploads import Uploads
 from clonedna.core.errors import JobBusy
 from clonedna.core.events import Note, StageStarted
 from clonedna.core.fakes import FakeEngine, FakeTrainer
 from clonedna.core.model import LoraSpec, StepLoss
-from clonedna.server import fine_tuning, main
+from clonedna.server import main
+from clonedna.server.api import application
 from tests.parts import FakeParts
 
 PERSON = {"name": "Ada Example", "handle": "ada-greets", "licence": "MIT", "consent": "local-only"}
@@ -90,11 +91,7 @@ def serving(parts: SlowParts) -> Generator[openai.OpenAI]:
     stop: list[Callable[[], None]] = []
 
     async def serve() -> None:
-        tuning = FineTuning(parts, "nano")
-        app = main.create_app(
-            Serving(parts, "nano"), parts.settings, background=tuning.lifespan, routers=[fine_tuning.router(tuning)],
-            larger=fine_tuning.larger(parts.settings),
-        )  # fmt: skip
+        app = application(Service(parts, "nano"))
         server = main.Server(app, parts.settings, ready=ready.set)
         stop.append(server.stop)
         await server.run_on(made)
@@ -178,7 +175,7 @@ def test_from_a_file_to_a_block_that_answers(tmp_path: Path) -> None:
     sources = json.loads((folder / "sources.json").read_text())
     assert sources["repository"] is None
     assert sources["given"]["licence"] == "MIT"
-    (upload_file,) = [one for one in FineTuning(parts, "nano").files.list() if one.purpose == "fine-tune"]
+    (upload_file,) = [one for one in Uploads(parts.settings).list() if one.purpose == "fine-tune"]
     assert sources["given"]["training"]["sha256"] == upload_file.sha256
     assert detail.consent.mode == "local-only"
     assert detail.manifest.gate.status == "accepted"
@@ -359,14 +356,14 @@ def test_a_server_s_job_can_be_finished_in_the_foreground_and_is_not_done_again(
     parts = SlowParts(tmp_path)
     jobs = Jobs(parts.settings, parts)
     workspace = jobs.find(job.id)
-    assert jobs.view(workspace).status == "interrupted"
+    assert jobs.view(workspace).status == "queued"
     heard: list[Any] = []
     reference = jobs.run(workspace, heard.append)
     assert next(event.stage for event in heard if isinstance(event, StageStarted)) == "train"
     assert any(isinstance(event, Note) and event.text.startswith("resumed at step") for event in heard)
     with serving(SlowParts(tmp_path)) as client:
         assert client.fine_tuning.jobs.retrieve(job.id).fine_tuned_model == str(reference)
-        time.sleep(2)  # DBOS has looked at its queue by now
+        time.sleep(2)  # the queue was looked at by now
         assert jobs.view(workspace).status == "finished"
         assert jobs.view(workspace).block == str(reference)
 
@@ -424,7 +421,7 @@ def test_events_can_be_streamed(tmp_path: Path) -> None:
 
 def test_a_second_server_on_the_same_home_is_refused(tmp_path: Path) -> None:
     with serving(SlowParts(tmp_path)), pytest.raises(JobBusy):
-        FineTuning(SlowParts(tmp_path), "nano").open()
+        Service(SlowParts(tmp_path), "nano").background.open()
 
 
 def _batches_of(size: int) -> Any:

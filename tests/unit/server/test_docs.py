@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI
 
-from clonedna.app.finetuning import FineTuning
+from clonedna.app.service import Service
 from clonedna.app.serving import Serving
 from clonedna.app.settings import Settings
 from clonedna.server import fine_tuning
@@ -46,7 +46,7 @@ def rows(heading: str, page: str = PAGE) -> list[str]:
 
 
 def test_every_route_is_there(parts: ServerParts) -> None:
-    tuning = fine_tuning.router(FineTuning(parts, "fake"))
+    tuning = fine_tuning.router(Service(parts, "fake").tuning)
     app: FastAPI = create_app(Serving(parts, "fake"), parts.settings, routers=[tuning])
     there = {
         f"{method.upper()} {path.replace(':path', '')}" for path, methods in app.openapi()["paths"].items() for method in methods

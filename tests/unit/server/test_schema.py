@@ -15,7 +15,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from clonedna.app.finetuning import FineTuning
+from clonedna.app.service import Service
 from clonedna.app.serving import Serving
 from clonedna.server import fine_tuning
 from clonedna.server.main import create_app
@@ -56,7 +56,7 @@ def operations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     parts = ServerParts(tmp_path_factory.mktemp("home"))
     add_block(parts, "ada")
     # Without the background: no file id that is made up here exists, so no job begins.
-    tuning = FineTuning(parts, "fake")
+    tuning = Service(parts, "fake").tuning
     app = create_app(
         Serving(parts, "fake"),
         parts.settings,
