@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,7 +17,7 @@ app = typer.Typer(
 )
 Name = Annotated[str, typer.Argument(help="The token's name.", show_default=False)]
 Scopes = Annotated[
-    list[Literal["read", "chat", "mint", "admin"]],
+    list[str],
     typer.Option("--scope", help="read, chat, mint or admin (everything); again for more.", show_default=False),
 ]
 Days = Annotated[int, typer.Option(min=1, max=3650, help="Until it expires.")]
@@ -167,8 +167,14 @@ def audit(
         tell(f"older ones: dna audit --before {page.before}")
 
 
-def _once(scopes: list[Scope]) -> tuple[Scope, ...]:
-    return tuple(dict.fromkeys(scopes))
+def _once(scopes: list[str]) -> tuple[Scope, ...]:
+    """The scopes that were named. Raises ``InputError``."""
+    from clonedna.core.access import SCOPES
+    from clonedna.core.errors import InputError
+
+    if unknown := sorted(set(scopes) - set(SCOPES)):
+        raise InputError(f"no scope is called {unknown[0][:80]!r}", f"there are: {', '.join(SCOPES)}", param="scope")
+    return tuple(scope for scope in SCOPES if scope in scopes)
 
 
 def _show(made: NewToken, as_json: bool) -> None:
