@@ -70,7 +70,7 @@ def documented(model: type[BaseModel], *statuses: int) -> dict[int | str, dict[s
 
 
 V1 = documented(OpenAIError, 400, 401, 403, 404, 405, 408, 413, 422, 429, 500, 503)
-OURS = documented(Error, 400, 401, 403, 404, 405, 408, 413, 429, 500, 503)
+OURS = documented(Error, 400, 401, 403, 404, 405, 408, 413, 422, 429, 500, 503)
 
 
 def body(path: str, error: DnaError) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from clonedna import __version__
+from clonedna import API_VERSION, __version__
 from clonedna.app.serving import Serving
 from clonedna.core.errors import Unavailable
 from clonedna.core.model import EngineStatus
@@ -23,7 +23,10 @@ class Health(BaseModel):
 
 
 class Version(BaseModel):
+    """``version`` of the program; ``api`` of the routes under ``/api/v1``, also in each answer's ``X-DNA-API``."""
+
     version: str = __version__
+    api: str = API_VERSION
 
 
 class Status(BaseModel):
@@ -60,6 +63,7 @@ def router(serving: Serving, traffic: Traffic, metrics: Metrics) -> APIRouter:
 
     @made.get("/version", dependencies=[READ], responses=OURS)
     async def version() -> Version:
+        """The versions of the program, and of its own routes."""
         return Version()
 
     @made.get("/api/v1/engine", dependencies=[READ], responses=OURS)
