@@ -134,11 +134,7 @@ class Keys:
     def write_log(self, out: Path, identity: str | None = None) -> str:
         """Write the log for others to trust; gives its identity. Raises ``BadReference`` when ``out`` exists."""
         log = self._log(identity)
-        try:
-            with out.open("xb") as file:
-                file.write(log.to_bytes())
-        except OSError as error:
-            raise BadReference(f"cannot write {out}: {error.strerror}", "choose another place") from error
+        _write_new(out, log.to_bytes())
         return log.identity
 
     def offered(self) -> OfferedKeys:
@@ -170,6 +166,18 @@ class Keys:
             identity=log.identity, key_id=log.current.key_id, seq=log.current.seq, log=log.to_bytes().decode()
         )
 
+    @staticmethod
+    def write_offered(offered: OfferedLog, out: Path) -> str:
+        """Check a log that a server offers, and write it for a person to compare and trust; gives its identity.
+
+        Raises ``KeyLogInvalid``, ``KeyWeak``, ``BadReference`` when ``out`` exists.
+        """
+        from clonedna.trust import keylog
+
+        log = keylog.read(offered.log.encode())
+        _write_new(out, log.to_bytes())
+        return log.identity
+
     def _log(self, identity: str | None) -> KeyLog:
         return self.ring.log if identity is None else self.ring.log_of(identity)
 
@@ -195,6 +203,15 @@ class Keys:
                 continue
         for path in sorted((self.parts.settings.home / "consents").glob("*.json")):
             yield from _consent(path)
+
+
+def _write_new(out: Path, data: bytes) -> None:
+    """Raises ``BadReference`` when ``out`` exists or cannot be written."""
+    try:
+        with out.open("xb") as file:
+            file.write(data)
+    except OSError as error:
+        raise BadReference(f"cannot write {out}: {error.strerror}", "choose another place") from error
 
 
 def _consent(path: Path) -> Iterator[Envelope]:

@@ -12,7 +12,7 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from clonedna.app.admission import admit, admit_papers
 from clonedna.app.archives import Archives, consent_of, refuse_local_only
@@ -23,6 +23,7 @@ from clonedna.core.value import Value
 
 if TYPE_CHECKING:
     from clonedna.store.archive_stream import Opened, Plan
+    from clonedna.trust.keys import KeyRing
 
 MOST_PLANS = 256
 _PLACE = re.compile(r"https?://\S{1,500}")
@@ -79,6 +80,11 @@ class Sharing:
         refuse_local_only(manifest, path)
         admit(self.parts, manifest, consent_of(path), "share", base=None)
         return Offer(manifest, self._planned(manifest.id, path))
+
+    def identity(self) -> str:
+        """This machine's identity, as others have to trust it."""
+        ring: KeyRing = cast("KeyRing", self.parts.signer)
+        return ring.log.identity
 
     def still(self, offer: Offer) -> None:
         """Raises ``BlockRevoked`` or ``BlockNotFound`` when the block may not be sent on: it was revoked or removed meanwhile."""

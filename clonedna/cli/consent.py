@@ -200,15 +200,15 @@ def revoke(
 
     if (block is None) == (tombstone is None):
         raise InputError("which block?", "give a block, or --tombstone FILE")
-    consent = _consent(context)
+    state: State = context.obj
     if tombstone is not None:
-        followed = consent.follow(tombstone)
+        followed = _consent(context).follow(tombstone)
         print_json(followed) if as_json else tell(f"revoked: {followed.id} ({followed.reason})")
         return
     assert block is not None
     if not yes and not as_json:
         typer.confirm(f"Revoke {block}? It cannot be undone.", abort=True, err=True)
-    effects = consent.revoke_block(block)
+    effects = _consent(context).revoke_block(block) if state.client is None else state.client.transfer.revoke(block)
     print_json(effects) if as_json else _tell_effects(effects)
 
 

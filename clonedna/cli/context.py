@@ -64,6 +64,17 @@ class State:
         with Client(self.settings.server) as client:
             return client.tokens.claim(code)
 
+    def client_at(self, url: str | None) -> Client:
+        """The server at ``url``, else the one that commands are for. Raises ``InputError`` when neither is named."""
+        from clonedna.client import Client
+        from clonedna.core.errors import InputError
+
+        if url is None:
+            if self.client is None:
+                raise InputError("which server?", "name it: dna --server URL ..., or set DNA_SERVER")
+            return self.client
+        return Client(url, self.settings.token.get_secret_value() if self.settings.token else "")
+
     def close(self) -> None:
         """Close what the command opened."""
         if (client := vars(self).get("client")) is not None:
@@ -72,7 +83,6 @@ class State:
     @cached_property
     def parts(self) -> Parts:
         """This machine's parts. Raises ``InputError`` when the command is for a server: it is one that works here alone."""
-        from clonedna.app.parts import Parts
         from clonedna.core.errors import InputError
 
         if self.settings.server is not None:
@@ -80,6 +90,13 @@ class State:
                 "this command works on this machine alone",
                 f"leave out --server (and DNA_SERVER): {self.settings.server}",
             )
+        return self.here
+
+    @cached_property
+    def here(self) -> Parts:
+        """This machine's parts, whether a server is named or not: for what goes between the two."""
+        from clonedna.app.parts import Parts
+
         parts = Parts(self.settings)
         if sys.stdin.isatty() and sys.stderr.isatty():
             parts.ask_passphrase = ask_passphrase

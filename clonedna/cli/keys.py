@@ -1,4 +1,4 @@
-"""`dna keys new | show | rotate | trust | distrust | list | log`."""
+"""`dna keys new | show | rotate | trust | distrust | list | log | fetch`."""
 
 from __future__ import annotations
 
@@ -137,6 +137,33 @@ def log(
         return
     rows = [[str(one.seq), one.action, one.key_id[:12], one.next[:12], one.issued] for one in lines]
     table("", ["seq", "the key before", "key", "next", "issued"], rows, whole=5)
+
+
+@app.command()
+def fetch(
+    context: typer.Context,
+    key: Annotated[str | None, typer.Argument(help="An identity or a key's id; the server's own if not given.")] = None,
+    out: Annotated[Path, typer.Option(help="The new file for the key log.")] = Path("signer.keys"),
+    as_json: Json = False,
+) -> None:
+    """Get the key log of who signs on a server, and show its fingerprint. Nothing is trusted by that."""
+    from clonedna.app.keys import Keys
+    from clonedna.core.errors import InputError
+
+    state: State = context.obj
+    if state.client is None:
+        raise InputError(
+            "which server?", "dna --server URL keys fetch; this machine's own log: dna keys log --out FILE"
+        )
+    remote = state.client.transfer
+    offered = remote.key_log(key or remote.keys().own)
+    identity = Keys.write_offered(offered, out)
+    if as_json:
+        print_json({"identity": identity, "path": str(out)})
+        return
+    tell(f"written: {out}. Nothing is trusted yet. Compare all 64 digits with what its owner reads to you:")
+    sys.stdout.write(f"{identity}\n")
+    tell(f"if they are the same: dna keys trust {out} --fingerprint {identity}")
 
 
 def _show(own: OwnKey, as_json: bool) -> None:

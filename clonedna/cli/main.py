@@ -27,6 +27,7 @@ from clonedna.cli import (
     people,
     profiles,
     serving,
+    sharing,
     tokens,
     versions,
 )
@@ -72,6 +73,7 @@ versions.add_to(app)
 evals.add_to(app)
 comparing.add_to(app)
 archives.add_to(app)
+sharing.add_to(app)
 merging.add_to(app)
 serving.add_to(app)
 profiles.add_to(app)

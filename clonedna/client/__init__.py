@@ -8,6 +8,7 @@ from __future__ import annotations
 from clonedna.client.blocks import RemoteBlocks
 from clonedna.client.details import RemoteComparing, RemoteDetails, RemoteLineages
 from clonedna.client.tokens import RemoteAudit, RemoteTokens
+from clonedna.client.transfer import RemoteTransfer
 from clonedna.client.versions import RemoteVersions
 from clonedna.client.wire import Wire
 
@@ -22,6 +23,7 @@ class Client:
         self.details = RemoteDetails(self.wire)
         self.lineages = RemoteLineages(self.wire)
         self.comparing = RemoteComparing(self.wire)
+        self.transfer = RemoteTransfer(self.wire)
         self.versions = RemoteVersions(self.wire)
         self.tokens = RemoteTokens(self.wire)
         self.audit = RemoteAudit(self.wire)
