@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from clonedna.evals.examination import Lent
     from clonedna.store.database import Database
     from clonedna.trust.audit import AuditLog
+    from clonedna.trust.challenges import Challenges
     from clonedna.trust.consents_granted import GrantedConsents
+    from clonedna.trust.evidence import Accounts
     from clonedna.trust.tombstones import Tombstones
 
 FACTORIES: dict[str, dict[str, str]] = {
@@ -39,6 +41,7 @@ FACTORIES: dict[str, dict[str, str]] = {
         "account": "clonedna.sources.github:account",
         "profile": "clonedna.sources.github:profile",
         "headhunt": "clonedna.sources.github_headhunt:headhunt",
+        "hunt": "clonedna.sources.github_headhunt:hunt",
     },
     "teacher": {
         "own-words": "clonedna.teachers.own_words:OwnWords",
@@ -49,7 +52,7 @@ FACTORIES: dict[str, dict[str, str]] = {
     "identity": {"git": "clonedna.sources.views:identity", "digest": "clonedna.trust.consents:identity_digest"},
     "secrets": {"patterns": "clonedna.sources.secrets:secret_in"},
     "syntax": {"trees": "clonedna.sources.languages:parse"},
-    "sandbox": {"bubblewrap": "clonedna.sandbox.trial:Sandboxes"},
+    "sandbox": {"bubblewrap": "clonedna.sandbox.trial:Sandboxes", "setup": "clonedna.sandbox.bubblewrap:find_setup"},
     "signer": {"keyring": "clonedna.trust.keys:KeyRing"},
     "consents": {
         "self": "clonedna.trust.consents:SelfConsents",
@@ -96,6 +99,9 @@ FACTORIES: dict[str, dict[str, str]] = {
     "merge": {"peft": "clonedna.engine.merging:merge_adapters"},
     "compare": {"factors": "clonedna.engine.comparing:compare_adapters"},
     "database": {"sql": "clonedna.store.database:Database"},
+    "threads": {"sql": "clonedna.store.threads:SqlThreads"},
+    "teams": {"sql": "clonedna.store.teams:SqlTeams", "id": "clonedna.store.teams:new_candidate_id", "now": "clonedna.store.threads:moment"},
+    "developers": {"sql": "clonedna.store.developers:SqlSessions", "challenges": "clonedna.trust.challenges:Challenges"},
     "tokens": {"sql": "clonedna.store.tokens:SqlTokens"},
     "registry": {"sql": "clonedna.store.registry:SqlRegistry", "kin": "clonedna.store.kin:Kin"},
 }
@@ -216,14 +222,23 @@ class Parts:
         )
 
     @cached_property
-    def granted_consents(self) -> GrantedConsents:
-        """What other people granted this machine, and took back. Raises ``BadConfig`` for a ``github_url`` that is not safe."""
+    def accounts(self) -> Accounts:
+        """What GitHub publishes about accounts. Raises ``BadConfig`` for a ``github_url`` that is not safe."""
         settings = self.settings
         token = settings.github_token.get_secret_value() if settings.github_token else ""
-        accounts = factory("consents", "accounts")(settings.github_url, token)
+        return factory("consents", "accounts")(settings.github_url, token)
+
+    @cached_property
+    def granted_consents(self) -> GrantedConsents:
+        """What other people granted this machine, and took back. Raises as ``accounts``."""
         return factory("consents", "granted")(
-            settings.home / "consents", self.signer, accounts, self.audit, factory("consents", "now")
+            self.settings.home / "consents", self.signer, self.accounts, self.audit, factory("consents", "now")
         )
+
+    @cached_property
+    def challenges(self) -> Challenges:
+        """How people prove that an account is theirs. Raises as ``accounts``."""
+        return factory("developers", "challenges")(self.signer, self.accounts, factory("consents", "now"))
 
     @cached_property
     def audit(self) -> AuditLog:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 BUSY_SECONDS = 30
 MIGRATIONS = Path(__file__).parent / "migrations"
-HEADS = frozenset({"chat_and_teams", "lines", "tokens"})  # what the migrations end in; a test compares
+HEADS = frozenset({"chat_and_teams", "developers", "lines", "tokens"})  # what the migrations end in; a test compares
 _LOCK = 7_361_440_021  # our advisory lock in PostgreSQL: any number that is always the same
 _PG_FULL, _PG_LOCKED, _PG_RACED = "53100", frozenset({"55P03", "57014"}), frozenset({"40001", "40P01"})
 
@@ -61,6 +61,18 @@ class Database:
     @property
     def is_postgres(self) -> bool:
         return self.url.startswith("postgresql")
+
+    def form(self) -> tuple[frozenset[str], frozenset[str]]:
+        """The form that the database is in, and the one that this program wants; nothing is changed. Raises ``Unavailable`` and the like."""
+        with errors(), self.open().connect() as connection:
+            return _revisions(connection), HEADS
+
+    @staticmethod
+    def known() -> frozenset[str]:
+        """Every form that this program knows."""
+        from alembic.script import ScriptDirectory
+
+        return frozenset(script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions())
 
     def open(self) -> Engine:
         """An engine on the database as it is, whatever its form."""

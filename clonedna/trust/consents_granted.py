@@ -90,6 +90,14 @@ class GrantedConsents:
             )
             raise
 
+    def revocation(self, handle: str) -> Statement:
+        """A statement that takes everything back, for this person to sign. Nothing is kept of it, so that it may be asked for often.
+
+        Raises as ``account``.
+        """
+        account = self.account(handle)
+        return self._statement(account, self._states.read(account.host, account.id), None, "")
+
     def _grant(self, statement: Statement, signature: bytes | None, where: str, now: datetime) -> Given:
         if statement.action != "grant":
             raise invalid(
@@ -158,10 +166,20 @@ class GrantedConsents:
             if state is None:
                 raise ConsentMissing(f"no consent of {handle[:60]!r} is known here", "see: dna consent show")
             account = Account(host=state.host, id=state.account_id, login=state.logins[-1].login)
-            statement = self._statement(account, state, None, "")
-            envelope = self._signer.sign(statement.data(), REVOCATION_TYPE)
-            checked = Checked(kind="minter", key=envelope.signatures[0].keyid, how="signed with this machine's key")
-            return self._revoked(state, self._given(statement, checked, envelope.signatures[0].sig.encode(), ""))
+            return self._taken_back_here(state, account, "signed with this machine's key")
+
+    def revoke_proven(self, account: Account, how: str) -> Given:
+        """Take a consent back for an account whose owner was seen to ask for it; ``how`` that was seen. Also where nothing was granted:
+        then nothing of theirs is minted here any more."""
+        with self._holding():
+            state = self._states.read(account.host, account.id).seen(account, self._now())
+            return self._taken_back_here(state, account, f"{how}; signed with this machine's key")
+
+    def _taken_back_here(self, state: AccountState, account: Account, how: str) -> Given:
+        statement = self._statement(account, state, None, "")
+        envelope = self._signer.sign(statement.data(), REVOCATION_TYPE)
+        checked = Checked(kind="minter", key=envelope.signatures[0].keyid, how=how)
+        return self._revoked(state, self._given(statement, checked, envelope.signatures[0].sig.encode(), ""))
 
     def _revoked(self, state: AccountState, given: Given) -> Given:
         self._audit.append(
@@ -286,6 +304,14 @@ class GrantedConsents:
         """Everything that is known here of one account. Raises ``Corrupt``."""
         return self._states.read(host, account_id)
 
+    def states(self) -> tuple[AccountState, ...]:
+        """Of every account that is known here. Raises ``Corrupt``."""
+        return self._states.all()
+
+    def known(self, handle: str) -> AccountState | None:
+        """What is known of the account that was last seen with this login, from the disk alone. Raises ``Corrupt``."""
+        return self._known(handle)
+
     # The single checks.
 
     def _check_addressed(self, statement: Statement) -> None:
@@ -392,13 +418,14 @@ class GrantedConsents:
         )  # fmt: skip
 
     def _known(self, handle: str) -> AccountState | None:
-        """By the newest login that was seen; ``12@host`` names an account by its number."""
-        for state in self._states.all():
-            if f"{state.account_id}@{state.host}" == handle or (
-                state.logins and state.logins[-1].login.casefold() == handle.casefold()
-            ):
-                return state
-        return None
+        """By the newest login that was seen, of several accounts the one that was seen with it last; ``12@host`` is an account's number."""
+        found = [
+            state
+            for state in self._states.all()
+            if f"{state.account_id}@{state.host}" == handle
+            or (state.logins and state.logins[-1].login.casefold() == handle.casefold())
+        ]
+        return max(found, key=lambda state: state.logins[-1].at if state.logins else "", default=None)
 
     def _held_by_another(self, handle: str, account_id: int) -> int | None:
         for state in self._states.all():

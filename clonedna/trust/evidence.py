@@ -21,7 +21,7 @@ from clonedna.core.errors import TimedOut
 from clonedna.core.people import Account
 from clonedna.core.value import Value
 from clonedna.trust.keys import is_weak
-from clonedna.trust.statements import NAMESPACE, Statement, invalid
+from clonedna.trust.statements import NAMESPACE, invalid
 
 KEY_TYPES = (
     "ssh-ed25519", "ssh-rsa", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "sk-ssh-ed25519@openssh.com",
@@ -34,7 +34,7 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
 _ARMOUR = re.compile(
     rb"\s*-----BEGIN SSH SIGNATURE-----\r?\n([A-Za-z0-9+/=\r\n]+)-----END SSH SIGNATURE-----\s*", re.ASCII
 )  # fmt: skip
-_SIGN = "sign it as dna consent request showed"
+_SIGN = "sign it with the command that was shown with it"
 
 
 class Signers(Value):
@@ -89,17 +89,31 @@ def sound_key(line: str) -> str | None:
     return f"{parts[0]} {base64.b64encode(blob).decode()}"
 
 
-def verify_ssh(statement: Statement, signature: bytes, signers: Signers, *, tool: str | None = "") -> Checked:
-    """Check an armoured SSH signature (OpenSSH's PROTOCOL.sshsig) over the statement's exact bytes.
+class Said(Protocol):
+    """What a person signs: whose it is, and its exact bytes."""
+
+    @property
+    def login(self) -> str: ...
+    @property
+    def account_id(self) -> int: ...
+    @property
+    def principal(self) -> str: ...
+    def data(self) -> bytes: ...
+
+
+def verify_ssh(
+    statement: Said, signature: bytes, signers: Signers, *, tool: str | None = "", namespace: str = NAMESPACE
+) -> Checked:
+    """Check an armoured SSH signature (OpenSSH's PROTOCOL.sshsig) over the statement's exact bytes, made for ``namespace``.
 
     ``tool``: the ssh-keygen to use, ``""`` for the one on the path, ``None`` for none: then only Ed25519 and RSA can be checked, with
     the library sshsig. Raises ``ConsentInvalid`` (``malformed_signature``, ``wrong_namespace``, ``wrong_principal``, ``no_keys``,
     ``wrong_key``, ``bad_signature``, ``not_verified``), ``TimedOut``.
     """
-    blob, namespace = _unpacked(signature)
-    if namespace != NAMESPACE.encode():
-        shown = namespace[:40].decode("ascii", "replace")
-        raise invalid("wrong_namespace", f"signed for {shown!r}, not for {NAMESPACE!r}", f"sign with -n {NAMESPACE}")
+    blob, named = _unpacked(signature)
+    if named != namespace.encode():
+        shown = named[:40].decode("ascii", "replace")
+        raise invalid("wrong_namespace", f"signed for {shown!r}, not for {namespace!r}", f"sign with -n {namespace}")
     if signers.principal != statement.principal:
         raise invalid(
             "wrong_principal",
@@ -117,7 +131,10 @@ def verify_ssh(statement: Statement, signature: bytes, signers: Signers, *, tool
         )  # fmt: skip
     if tool == "":
         tool = shutil.which("ssh-keygen")
-    how = _by_tool(tool, statement, signature, signers) if tool else _by_library(statement, signature, key)
+    if tool:
+        how = _by_tool(tool, statement, signature, signers, namespace)
+    else:
+        how = _by_library(statement, signature, key, namespace)
     return Checked(kind="ssh", key=fingerprint(key), how=how)
 
 
@@ -127,15 +144,15 @@ def fingerprint(key: str) -> str:
     return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
 
 
-def allowed_signers(signers: Signers) -> str:
+def allowed_signers(signers: Signers, namespace: str = NAMESPACE) -> str:
     """The file for ``ssh-keygen -Y verify -f`` (ssh-keygen(1), ALLOWED SIGNERS): one principal, one namespace, no authorities."""
-    return "".join(f'{signers.principal} namespaces="{NAMESPACE}" {key}\n' for key in signers.keys)
+    return "".join(f'{signers.principal} namespaces="{namespace}" {key}\n' for key in signers.keys)
 
 
-def _by_tool(tool: str, statement: Statement, signature: bytes, signers: Signers) -> str:
+def _by_tool(tool: str, statement: Said, signature: bytes, signers: Signers, namespace: str) -> str:
     with tempfile.TemporaryDirectory(prefix="consent-") as folder:
         allowed, armoured = Path(folder) / "allowed_signers", Path(folder) / "statement.sig"
-        allowed.write_text(allowed_signers(signers))
+        allowed.write_text(allowed_signers(signers, namespace))
         armoured.write_bytes(signature)
         command = [
             tool,
@@ -146,7 +163,7 @@ def _by_tool(tool: str, statement: Statement, signature: bytes, signers: Signers
             "-I",
             statement.principal,
             "-n",
-            NAMESPACE,
+            namespace,
             "-s",
             str(armoured),
         ]
@@ -163,14 +180,14 @@ def _by_tool(tool: str, statement: Statement, signature: bytes, signers: Signers
     return "ssh-keygen -Y verify"
 
 
-def _by_library(statement: Statement, signature: bytes, key: str) -> str:
+def _by_library(statement: Said, signature: bytes, key: str, namespace: str) -> str:
     import sshsig
 
     kind = key.split()[0]
     if kind not in FALLBACK_TYPES:
         raise invalid("not_verified", f"a signature by {kind} cannot be checked without ssh-keygen", "install OpenSSH")
     try:
-        sshsig.verify(statement.data(), signature, [sshsig.PublicKey.from_openssh_str(key)], NAMESPACE)
+        sshsig.verify(statement.data(), signature, [sshsig.PublicKey.from_openssh_str(key)], namespace)
     except sshsig.InvalidSignature:
         raise invalid("bad_signature", "the signature does not fit this statement", _SIGN) from None
     except NotImplementedError:
