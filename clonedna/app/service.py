@@ -14,6 +14,7 @@ from clonedna.app.background import Background
 from clonedna.app.blocks import Blocks
 from clonedna.app.comparing import Comparing
 from clonedna.app.details import Details
+from clonedna.app.doctor import Doctor
 from clonedna.app.finetuning import FineTuning, background_of
 from clonedna.app.gate import Gate
 from clonedna.app.jobs import Jobs
@@ -95,6 +96,10 @@ class Service:
     @cached_property
     def background(self) -> Background:
         return background_of(self.parts, self.base)
+
+    @cached_property
+    def doctor(self) -> Doctor:
+        return Doctor(self.parts)
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncGenerator[None]:

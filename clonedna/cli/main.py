@@ -18,6 +18,7 @@ from clonedna.cli import (
     blocks,
     comparing,
     consent,
+    doctor,
     details,
     evals,
     jobs,
@@ -79,6 +80,7 @@ serving.add_to(app)
 profiles.add_to(app)
 people.add_to(app)
 consent.add_to(app)
+doctor.add_to(app)
 tokens.add_to(app)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(keys.app, name="keys")

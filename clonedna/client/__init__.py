@@ -9,6 +9,7 @@ from clonedna.client.blocks import RemoteBlocks
 from clonedna.client.details import RemoteComparing, RemoteDetails, RemoteLineages
 from clonedna.client.tokens import RemoteAudit, RemoteTokens
 from clonedna.client.transfer import RemoteTransfer
+from clonedna.client.doctor import RemoteDoctor
 from clonedna.client.versions import RemoteVersions
 from clonedna.client.wire import Wire
 
@@ -25,6 +26,7 @@ class Client:
         self.comparing = RemoteComparing(self.wire)
         self.transfer = RemoteTransfer(self.wire)
         self.versions = RemoteVersions(self.wire)
+        self.doctor = RemoteDoctor(self.wire)
         self.tokens = RemoteTokens(self.wire)
         self.audit = RemoteAudit(self.wire)
 

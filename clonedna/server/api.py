@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from clonedna.app.service import Service
-from clonedna.server import blocks, fine_tuning, registry, tokens, transfer
+from clonedna.server import blocks, doctor, fine_tuning, registry, tokens, transfer
 from clonedna.server.main import create_app
 
 
@@ -20,5 +20,6 @@ def application(service: Service) -> FastAPI:
             blocks.router(service),
             transfer.router(service),
             tokens.router(service),
+            doctor.router(service),
         ],
     )  # fmt: skip

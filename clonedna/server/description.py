@@ -48,6 +48,7 @@ ERRORS: tuple[tuple[type[tree.DnaError], str, str, str], ...] = (
     (tree.MethodNotAllowed, "PUT is not for /api/v1/registry", "see /openapi.json", ""),
     (tree.TooSlow, "the body did not come in time", "send it at once", ""),
     (tree.TooLarge, "the request is larger than this server takes", "send less, or raise max_body_bytes", ""),
+    (tree.BadRange, "the file has 1000 bytes, and the range begins behind them", "ask for less", ""),
     (tree.Corrupt, "what was read is not what was written", "get it again", ""),
     (tree.BlockCorrupt, "adapter_model.safetensors is not the file that was signed", "get the block again", "{reference}"),
     (tree.Overloaded, "256 requests are in flight", "ask again in a moment", ""),
@@ -69,6 +70,9 @@ def describe(app: FastAPI) -> Json:
     used: set[str] = set()
     for path, methods in made["paths"].items():
         for method, operation in methods.items():
+            if method == "head":  # an answer without a body
+                for answer in operation["responses"].values():
+                    answer.pop("content", None)
             _complete(operation, path, scopes[path, method], made["components"])
             used |= set(operation["tags"])
     made["tags"] = [{"name": tag, "description": TAGS.get(tag, f"`/api/v1/{tag}`")} for tag in sorted(used)]
@@ -102,8 +106,8 @@ def _complete(operation: Json, path: str, scope: str, components: Json) -> None:
     for status, answer in answers.items():
         if status.isdigit() and int(status) >= 400:
             answer["description"] = _statuses(path, int(status))[0].__name__
-            answer["content"] = answer.get("content") or {"application/json": {}}
-            answer["content"]["application/json"]["examples"] = _error_examples(path, int(status))
+            if "application/json" in answer.get("content", {}):
+                answer["content"]["application/json"]["examples"] = _error_examples(path, int(status))
         else:
             for content in answer.get("content", {}).values():
                 _exemplify(content, components)

@@ -258,6 +258,7 @@ def _add_files(made: APIRouter, tuning: FineTuning) -> None:
 
     @made.get("/files/{file_id}", dependencies=[READ])
     def retrieve_file(file_id: str) -> FileReply:
+        """One file: its name, size and purpose, not what is in it."""
         return _file(files.get(file_id))
 
     @made.get("/files/{file_id}/content", dependencies=[READ], response_class=Response)
@@ -292,6 +293,7 @@ def _add_jobs(made: APIRouter, tuning: FineTuning) -> None:
 
     @made.get("/fine_tuning/jobs/{job_id}", dependencies=[READ])
     def retrieve_job(job_id: str) -> JobReply:
+        """One job: what was asked, and how it stands."""
         return _job(tuning.get(job_id))
 
     @made.post("/fine_tuning/jobs/{job_id}/cancel", dependencies=privileged)
@@ -322,6 +324,7 @@ def _add_log(made: APIRouter, tuning: FineTuning) -> None:
 
     @made.get("/fine_tuning/jobs/{job_id}/checkpoints", dependencies=[READ])
     def list_checkpoints(job_id: str) -> CheckpointList:
+        """Always empty: a job keeps its checkpoints to itself, and ends in one block."""
         tuning.get(job_id)
         return CheckpointList()
 
