@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import sqlite3
+from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cached_property
@@ -21,7 +22,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlch
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.pool import NullPool
 
-from clonedna.core.errors import BadConfig, Corrupt, NoSpace, TimedOut, Unavailable
+from clonedna.core.errors import BadConfig, Corrupt, DnaError, NoSpace, TimedOut, Unavailable
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -46,11 +47,12 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self.failures: Counter[str] = Counter()  # errors of sessions since this process started, by code
 
     @cached_property
     def engine(self) -> Engine:
         """The engine, of a database in its present form. Raises ``BadConfig``, ``Unavailable``, ``Corrupt``, ``NoSpace``, ``TimedOut``."""
-        with errors():
+        with errors(self.failures):
             engine = self.open()
             with engine.connect() as connection:
                 there = _revisions(connection)
@@ -90,7 +92,7 @@ class Database:
     @contextmanager
     def session(self) -> Generator[Session]:
         """A session in a transaction of its own: committed at the end, rolled back by an exception."""
-        with errors(), Session(self.engine, expire_on_commit=False) as session, session.begin():
+        with errors(self.failures), Session(self.engine, expire_on_commit=False) as session, session.begin():
             yield session
 
     def upgrade(self, engine: Engine | None = None, to: str = "heads") -> None:
@@ -157,14 +159,17 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 
 
 @contextmanager
-def errors() -> Generator[None]:
-    """SQLAlchemy's errors as ours, by the database's own codes, never by message text."""
+def errors(seen: Counter[str] | None = None) -> Generator[None]:
+    """SQLAlchemy's errors as ours, by the database's own codes, never by message text; counted in ``seen``."""
     try:
         yield
     except IntegrityError as error:
         raise Conflict from error
     except DBAPIError as error:
-        raise _told(error) from error
+        told = _told(error)
+        if seen is not None:
+            seen[told.code] += 1
+        raise told from error
     except (SQLAlchemyError, ImportError, ValueError) as error:  # ImportError: the driver that the URL names
         raise BadConfig(
             f"the catalogue cannot be opened: {error}", "check the database's address and driver"
@@ -173,7 +178,7 @@ def errors() -> Generator[None]:
         raise Unavailable(f"the catalogue cannot be used: {error.strerror}", "check the home's permissions") from error
 
 
-def _told(error: DBAPIError) -> Exception:
+def _told(error: DBAPIError) -> DnaError:
     code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
     state = getattr(error.orig, "sqlstate", None)
     if code == sqlite3.SQLITE_FULL or state == _PG_FULL:

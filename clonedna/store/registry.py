@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from sqlalchemy import ColumnElement, Index, delete, select, text, update
+from sqlalchemy import ColumnElement, Index, delete, func, select, text, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from clonedna.core.block import NAME_PATTERN, BlockRef, Manifest
@@ -156,6 +156,12 @@ class SqlRegistry:
         """All, newest first, rejected ones among them (``gate`` says so), without revoked ones."""
         rows = sorted(self._rows(), key=lambda row: (row.created_at, _number(row.version), row.id), reverse=True)
         return tuple(_manifest(row) for row in rows if row.status != "revoked")
+
+    def counts(self) -> dict[str, int]:
+        """How many blocks are catalogued with each status, revoked ones among them."""
+        with self._session() as session:
+            found = session.execute(select(Row.status, func.count()).group_by(Row.status))
+            return {status: number for status, number in found}
 
     def next_version(self, name: str) -> tuple[str, str | None]:
         """The version that a new mint of ``name`` should get, and the newest registered one before it: 1.0.0, then a minor more.
