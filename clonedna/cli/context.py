@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.main import get_current_context  # type: ignore[attr-defined]
+
+from clonedna.cli.recording import Change, change_of
 
 if TYPE_CHECKING:
     from clonedna.app.audit import Audit
@@ -37,6 +40,7 @@ class State:
     home: Path | None
     config: Path | None
     server: str | None = None
+    change: Change | None = None  # what the command may change, once it has the parts
 
     @cached_property
     def settings(self) -> Settings:
@@ -94,12 +98,17 @@ class State:
 
     @cached_property
     def here(self) -> Parts:
-        """This machine's parts, whether a server is named or not: for what goes between the two."""
+        """This machine's parts, whether a server is named or not: for what goes between the two. Raises what the audit log raises when
+        the command would change something, and that could not be recorded."""
         from clonedna.app.parts import Parts
 
         parts = Parts(self.settings)
         if sys.stdin.isatty() and sys.stderr.isatty():
             parts.ask_passphrase = ask_passphrase
+        change = change_of(get_current_context(silent=True), parts)
+        if change is not None:
+            change.check()
+        self.change = change
         return parts
 
     @cached_property

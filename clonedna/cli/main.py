@@ -33,6 +33,7 @@ from clonedna.cli import (
     versions,
 )
 from clonedna.cli.context import State
+from clonedna.cli.recording import recorded
 from clonedna.core.errors import DnaError
 
 EXIT_INTERRUPTED = 130
@@ -65,6 +66,7 @@ def common(
 ) -> None:
     context.obj = state = State(home=home, config=config, server=server)
     context.call_on_close(state.close)
+    context.with_resource(recorded(lambda: state.change))
 
 
 minting.add_to(app)

@@ -1,0 +1,106 @@
+"""Every command that changes this home is in its audit log, as every change through a server is. Here, and nowhere else.
+
+A command counts as a change unless it is listed here. That an entry can be written is seen before the command gets this machine's parts:
+what cannot be recorded is not done. What was wrong about the command line changed nothing, and is not recorded. A command that is killed
+leaves no entry; a job that it started has its own log.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from clonedna.app.audit import Audit
+    from clonedna.app.parts import Parts
+
+READING = frozenset(
+    {
+        "authors", "ls", "show", "verify", "run", "chat", "files", "lineage", "versions", "diff", "compare", "ps", "doctor", "audit",
+        "consent check", "consent show", "consent log", "tokens ls", "jobs ls", "jobs show", "jobs logs", "keys show", "keys list",
+        "keys log",
+    }
+)  # fmt: skip
+# These write entries of their own, which say more.
+OWN_ENTRIES = frozenset({"revoke", "rollback", "consent request", "consent grant", "consent revoke"})
+# Where there is no key yet, seeing whether one can sign would make one.
+MAKES_KEYS = frozenset({"keys new"})
+OBJECTS = frozenset({"reference", "references", "name", "version", "parts", "job", "target", "key_id", "identity"})
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9@._:+-]{0,99}")
+
+
+@dataclass(frozen=True)
+class Change:
+    """A command that may change this home: its words, and what it is about. Paths and free words are left out."""
+
+    command: str
+    about: str
+    parts: Parts
+
+    def check(self) -> None:
+        """Raises what the audit log raises when an entry could not be written."""
+        if self.command not in MAKES_KEYS:
+            self._audit().ready()
+
+    def record(self, result: str) -> None:
+        """Write the entry. Raises as ``check``: the command was carried out then, and is not in the log."""
+        self._audit().changed("local", f"dna {self.command}", self.about, result)
+
+    def _audit(self) -> Audit:
+        from clonedna.app.audit import Audit
+
+        return Audit(self.parts)
+
+
+def change_of(context: Any, parts: Parts) -> Change | None:
+    """What the command that runs in this context of click's may change, or ``None`` for one that only reads."""
+    if context is None:
+        return None
+    command = context.command_path.partition(" ")[2]
+    if command in READING | OWN_ENTRIES or context.params.get("dry_run"):
+        return None
+    return Change(command, " ".join(_objects(context.params)) or "-", parts)
+
+
+@contextmanager
+def recorded(change: Callable[[], Change | None]) -> Generator[None]:
+    """Record what the command inside did, if it took something to change: ``change`` is asked at its end."""
+    from clonedna.core.errors import InputError, NotFound
+
+    try:
+        yield
+    except (InputError, NotFound):
+        raise
+    except BaseException as error:
+        _end(change(), _result(error))
+        raise
+    else:
+        _end(change(), "done")
+
+
+def _end(change: Change | None, result: str) -> None:
+    if change is not None:
+        change.record(result)
+
+
+def _result(error: BaseException) -> str:
+    from clonedna.core.errors import DnaError, Refused
+
+    if isinstance(error, DnaError):
+        return f"{'refused' if isinstance(error, Refused) else 'failed'} {error.code}"
+    if isinstance(error, typer.Exit):
+        return f"failed {error.exit_code}" if error.exit_code else "done"
+    return "interrupted" if isinstance(error, (KeyboardInterrupt, typer.Abort)) else "failed"
+
+
+def _objects(params: dict[str, Any]) -> list[str]:
+    found: list[str] = []
+    for name in sorted(OBJECTS & set(params)):
+        values = params[name] if isinstance(params[name], list) else [params[name]]
+        found += [one for one in values if isinstance(one, str) and _PLAIN.fullmatch(one)]
+    return found
