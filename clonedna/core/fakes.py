@@ -10,7 +10,7 @@ import base64
 import json
 import math
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +49,9 @@ from clonedna.core.model import (
 from clonedna.core.people import Account
 from clonedna.core.sandbox import MOST_FILE, Ran, RunLimits
 from clonedna.core.seams import Trainer
-from clonedna.core.work import Collection, Found, Identity, Instruction, Repository, Span
+from clonedna.core.vectors import Hit, Vectors
+from clonedna.core.work import Collection as Collected
+from clonedna.core.work import Found, Identity, Instruction, Repository, Span
 
 END = 0
 Counts = NDArray[np.float32]
@@ -58,7 +60,7 @@ Counts = NDArray[np.float32]
 class FakeSource:
     """Gives the collection it was made with, to the authors it was made for; all of it is newer than any other commit."""
 
-    def __init__(self, found: Found, collection: Collection) -> None:
+    def __init__(self, found: Found, collection: Collected) -> None:
         self.found, self.collection = found, collection
 
     def find(self, target: str) -> Found:
@@ -67,7 +69,7 @@ class FakeSource:
     def collect(
         self, found: Found, authors: Sequence[Identity], *, licences: Sequence[str], owned_share: float,
         max_files: int, max_changes: int, emit: Emit, since: Repository | None = None,
-    ) -> Collection:  # fmt: skip
+    ) -> Collected:  # fmt: skip
         known = [share.identity for share in found.repository.authors]
         if not any(author.matches(one.name, one.email) for author in authors for one in known):
             raise NoSuchAuthor(f"no commits by {authors[0]}", "list the authors with: dna authors")
@@ -445,3 +447,55 @@ class FakeSandbox:
 async def no_sandbox() -> FakeSandbox:
     """An ``OpenSandbox`` of a machine that cannot hold one."""
     raise SandboxUnavailable("bubblewrap is not installed", "make setup-system")
+
+
+class FakeEncoder:
+    """Counts letters: texts of the same letters are the same."""
+
+    name = "letters@1"
+    dimension = 27
+    max_tokens = 1000
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        rows = np.zeros((len(texts), self.dimension), dtype=np.float32)
+        for row, text in zip(rows, texts, strict=True):
+            for letter in text.casefold()[: self.max_tokens]:
+                row[ord(letter) - 96 if "a" <= letter <= "z" else 0] += 0 if letter.isspace() else 1
+            row /= max(float(np.linalg.norm(row)), 1e-9)
+        return Vectors(self.name, rows)
+
+
+class FakeIndex:
+    """Holds its vectors in a dict."""
+
+    def __init__(self, encoder: str, dimension: int) -> None:
+        self.encoder, self.dimension = encoder, dimension
+        self._rows: dict[str, Counts] = {}
+
+    def add(self, keys: Sequence[str], vectors: Vectors) -> None:
+        rows = self._checked(vectors)
+        if len(keys) != len(rows) or len(set(keys)) != len(keys):
+            raise InputError("keys and vectors do not fit", "give one vector for each key, each key once")
+        self._rows |= dict(zip(keys, rows.copy(), strict=True))
+
+    def remove(self, keys: Collection[str]) -> None:
+        for key in keys:
+            self._rows.pop(key, None)
+
+    def keys(self) -> frozenset[str]:
+        return frozenset(self._rows)
+
+    def search(self, vectors: Vectors, most: int, *, among: Collection[str] | None = None) -> tuple[Hit, ...]:
+        asked = self._checked(vectors)
+        if not len(asked) or most < 1:
+            return ()
+        chosen = self._rows if among is None else {key: self._rows[key] for key in among if key in self._rows}
+        hits = [Hit(key, float(np.mean(asked @ row))) for key, row in chosen.items()]
+        return tuple(sorted(hits, key=lambda hit: (-hit.cosine, hit.key))[:most])
+
+    def _checked(self, vectors: Vectors) -> Counts:
+        if vectors.encoder != self.encoder or vectors.rows.ndim != 2 or vectors.rows.shape[1] != self.dimension:
+            raise InputError("vectors of another encoder", "encode everything with one encoder")
+        if not np.isfinite(vectors.rows).all():
+            raise InputError("vectors that are no numbers", "give finite ones")
+        return vectors.rows

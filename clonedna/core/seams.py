@@ -7,7 +7,7 @@ All methods raise ``clonedna.core.errors.DnaError`` only.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -27,7 +27,9 @@ from clonedna.core.model import (
 )
 from clonedna.core.people import Account
 from clonedna.core.sandbox import MOST_FILE, Ran, RunLimits
-from clonedna.core.work import Collection, Found, Identity, Instruction, Repository, Span
+from clonedna.core.vectors import Hit, Vectors
+from clonedna.core.work import Collection as Collected
+from clonedna.core.work import Found, Identity, Instruction, Repository, Span
 
 
 class Source(Protocol):
@@ -48,7 +50,7 @@ class Source(Protocol):
         max_changes: int,
         emit: Emit,
         since: Repository | None = None,
-    ) -> Collection:
+    ) -> Collected:
         """The spans that ``authors`` wrote, with every refusal. Raises NoSuchAuthor, LicenceUnknown, LicenceNotAllowed, GitFailed.
 
         ``since``: the same as it was read earlier; then only what they wrote in commits that its own commit does not know. Raises
@@ -202,6 +204,41 @@ class Registry(Protocol):
 
     def revoke(self, block_id: str) -> None:
         """Never resolve this block again."""
+        ...
+
+
+class Encoder(Protocol):
+    """Texts as vectors. ``name``: the model and its revision; ``dimension`` of its vectors; ``max_tokens`` of a text that it reads."""
+
+    name: str
+    dimension: int
+    max_tokens: int
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """A row of length 1 for each text (zeros where nothing could be read); what is longer than ``max_tokens`` is cut."""
+        ...
+
+
+class Index(Protocol):
+    """Vectors of one encoder under keys: a cache, made again from texts when it is lost. Raises InputError for another encoder's."""
+
+    encoder: str
+    dimension: int
+
+    def add(self, keys: Sequence[str], vectors: Vectors) -> None:
+        """Keep a row for each key, in place of one that it has. Raises NoSpace."""
+        ...
+
+    def remove(self, keys: Collection[str]) -> None:
+        """Take them out; the next search sees it. Unknown keys are ignored."""
+        ...
+
+    def keys(self) -> frozenset[str]:
+        """All that are in it."""
+        ...
+
+    def search(self, vectors: Vectors, most: int, *, among: Collection[str] | None = None) -> tuple[Hit, ...]:
+        """The nearest first, by the mean of the cosines with all rows of ``vectors``; of equals, by key. ``among``: only these."""
         ...
 
 

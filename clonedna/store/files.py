@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import stat
@@ -156,3 +157,15 @@ def write_atomic(path: Path, data: bytes) -> None:
     """``replacing`` with ``data``."""
     with replacing(path) as file:
         file.write(data)
+
+
+@contextmanager
+def flock(path: Path, operation: int) -> Generator[None]:
+    """Hold an advisory lock on ``path``. Raises ``BlockingIOError`` when it is taken and ``operation`` does not wait."""
+    with disk_errors(path):
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(handle, operation)
+        yield
+    finally:
+        os.close(handle)

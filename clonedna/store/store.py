@@ -38,7 +38,7 @@ from clonedna.store.blocks import (
     pictures_in,
     verify_block,
 )
-from clonedna.store.files import disk_errors, fsync_directory, measure, new_file, open_regular, write_atomic
+from clonedna.store.files import disk_errors, flock, fsync_directory, measure, new_file, open_regular, write_atomic
 from clonedna.store.rollbacks import Rollback, Rollbacks
 
 _ID = re.compile(DIGEST_PATTERN)
@@ -186,7 +186,7 @@ class DirectoryStore:
         with disk_errors(self._root):
             for directory in (self._blocks, self._incoming):
                 directory.mkdir(parents=True, exist_ok=True)
-        with _flock(self._root / "lock", fcntl.LOCK_SH):
+        with flock(self._root / "lock", fcntl.LOCK_SH):
             temporary = self._incoming / uuid.uuid4().hex
             try:
                 yield temporary
@@ -198,7 +198,7 @@ class DirectoryStore:
         if not _names(self._incoming):
             return
         try:
-            with _flock(self._root / "lock", fcntl.LOCK_EX | fcntl.LOCK_NB):
+            with flock(self._root / "lock", fcntl.LOCK_EX | fcntl.LOCK_NB):
                 for name in _names(self._incoming):
                     shutil.rmtree(self._incoming / name, ignore_errors=True)
         except BlockingIOError:  # somebody is: their leftovers wait for the next start
@@ -208,15 +208,3 @@ class DirectoryStore:
 def _names(directory: Path) -> tuple[str, ...]:
     with disk_errors(directory):
         return tuple(os.listdir(directory)) if directory.is_dir() else ()
-
-
-@contextmanager
-def _flock(path: Path, operation: int) -> Generator[None]:
-    """Hold an advisory lock on ``path``. Raises ``BlockingIOError`` when it is taken and ``operation`` does not wait."""
-    with disk_errors(path):
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(handle, operation)
-        yield
-    finally:
-        os.close(handle)

@@ -1,0 +1,127 @@
+"""What every ``Index`` must do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clonedna.core.errors import InputError
+from clonedna.core.fakes import FakeIndex
+from clonedna.core.seams import Index
+from clonedna.core.vectors import Vectors
+from clonedna.store.vectors import VectorFiles
+
+DIMENSION = 8
+PARTS: dict[str, Callable[[Path], Index]] = {
+    "files": lambda path: VectorFiles(path / "vectors", "e@1", DIMENSION),
+    "fake": lambda path: FakeIndex("e@1", DIMENSION),
+}
+
+
+def vectors(*places: int, encoder: str = "e@1") -> Vectors:
+    """Rows that point along the axes."""
+    return Vectors(encoder, np.eye(DIMENSION, dtype=np.float32)[list(places)])
+
+
+@pytest.fixture(params=PARTS)
+def index(request: pytest.FixtureRequest, tmp_path: Path) -> Index:
+    return PARTS[request.param](tmp_path)
+
+
+def test_an_empty_one_finds_nothing(index: Index) -> None:
+    assert index.search(vectors(0), 5) == ()
+    assert index.keys() == frozenset()
+    index.remove(["nobody"])
+
+
+def test_the_nearest_come_first(index: Index) -> None:
+    index.add(["a", "b", "c"], vectors(0, 1, 2))
+    near = Vectors("e@1", np.array([[0.8, 0.6, 0, 0, 0, 0, 0, 0]], dtype=np.float32))
+    assert [hit.key for hit in index.search(near, 2)] == ["a", "b"]
+    assert index.search(near, 1)[0].cosine == pytest.approx(0.8)
+    assert index.search(near, 0) == ()
+
+
+def test_of_equals_the_key_decides(index: Index) -> None:
+    index.add(["d", "b"], vectors(0, 0))
+    index.add(["a", "c"], vectors(0, 0))
+    assert [hit.key for hit in index.search(vectors(0), 3)] == ["a", "b", "c"]
+
+
+def test_several_rows_are_asked_by_their_mean_cosine(index: Index) -> None:
+    index.add(["a", "b"], vectors(0, 5))
+    assert [hit.cosine for hit in index.search(vectors(0, 1), 2)] == pytest.approx([0.5, 0.0])
+
+
+def test_a_key_has_its_newest_vector(index: Index) -> None:
+    index.add(["a", "b"], vectors(0, 1))
+    index.add(["a"], vectors(3))
+    assert index.search(vectors(3), 1)[0].key == "a"
+    assert {hit.key: hit.cosine for hit in index.search(vectors(0), 5)} == {"a": 0.0, "b": 0.0}
+
+
+def test_what_was_removed_is_not_found(index: Index) -> None:
+    index.add(["a", "b"], vectors(0, 1))
+    index.remove(["a", "nobody"])
+    assert index.keys() == {"b"}
+    assert [hit.key for hit in index.search(vectors(0), 5)] == ["b"]
+
+
+def test_only_those_asked_among_are_found(index: Index) -> None:
+    index.add(["a", "b", "c"], vectors(0, 1, 0))
+    assert [hit.key for hit in index.search(vectors(0), 5, among=["b", "c", "nobody"])] == ["c", "b"]
+    assert index.search(vectors(0), 5, among=[]) == ()
+
+
+def test_another_encoders_vectors_are_refused(index: Index) -> None:
+    index.add(["a"], vectors(0))
+    for call in (
+        lambda: index.add(["b"], vectors(1, encoder="f@1")),
+        lambda: index.search(vectors(1, encoder="f@1"), 1),
+    ):
+        with pytest.raises(InputError) as caught:
+            call()
+        assert caught.value.hint
+    assert index.keys() == {"a"}
+
+
+def test_what_does_not_fit_is_refused(index: Index) -> None:
+    wrong = [
+        (["a", "b"], vectors(0)),
+        (["a", "a"], vectors(0, 1)),
+        (["a"], Vectors("e@1", np.zeros((1, DIMENSION + 1), dtype=np.float32))),
+        (["a"], Vectors("e@1", np.full((1, DIMENSION), np.nan, dtype=np.float32))),
+    ]
+    for keys, given_vectors in wrong:
+        with pytest.raises(InputError):
+            index.add(keys, given_vectors)
+    assert index.keys() == frozenset()
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.booleans(), st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=4, unique=True), st.integers(0, 7)
+    ),
+    max_size=24,
+)
+
+
+@given(steps=STEPS)
+@settings(max_examples=25, deadline=None)
+def test_files_and_fake_say_the_same(
+    steps: list[tuple[bool, list[str], int]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    one, other = VectorFiles(tmp_path_factory.mktemp("index"), "e@1", DIMENSION), FakeIndex("e@1", DIMENSION)
+    for add, keys, place in steps:
+        for index in (one, other):
+            if add:
+                index.add(keys, vectors(*((place + n) % DIMENSION for n in range(len(keys)))))
+            else:
+                index.remove(keys)
+    assert one.keys() == other.keys()
+    assert one.search(vectors(0, 3), 5) == other.search(vectors(0, 3), 5)
