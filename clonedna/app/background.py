@@ -16,6 +16,7 @@ from contextlib import ExitStack, asynccontextmanager
 import anyio
 import anyio.to_thread
 
+from clonedna.app.figures import JobFigures
 from clonedna.app.job_durable import Durable, Ended, nothing
 from clonedna.app.job_values import Queued
 from clonedna.app.jobs import Jobs
@@ -36,6 +37,7 @@ class Background:
     def __init__(self, jobs: Jobs, base: str, *, parallel: int, alone: bool = True, ended: Ended = nothing) -> None:
         """``alone``: refuse to run beside another one that is (servers are, workers not); ``ended``: as ``Durable`` has it."""
         self.jobs, self.base, self.parallel, self.alone = jobs, base, parallel, alone
+        self.figures = JobFigures()
         self._durable = Durable(jobs.parts, NAME, ended=ended)
         self._open = ExitStack()
         self._wake = threading.Event()
@@ -162,7 +164,7 @@ class Background:
 
     def _carry_out(self, workspace: Workspace) -> None:
         try:
-            self._durable.finish(workspace, _listener(workspace))
+            self._durable.finish(workspace, _listener(workspace, self.figures))
             self._pauses.pop(workspace.id, None)
         except DnaError as error:  # told in the job's own log; what the job could not keep as its end is tried again
             if self.jobs.result(workspace) is None and not self._durable.stopping.is_set():
@@ -174,10 +176,11 @@ class Background:
         self._pauses[job] = turns, time.monotonic() + min(LONGEST_PAUSE, 2.0**turns)
 
 
-def _listener(workspace: Workspace) -> Emit:
+def _listener(workspace: Workspace, figures: JobFigures) -> Emit:
     """Writes what the job says into this process's log; jobs speak in threads that do not know which one they are of."""
 
     def listen(event: object) -> None:
+        figures.heard(workspace.id, event)
         with about_job(workspace.id):
             heard(event)
 

@@ -15,6 +15,7 @@ from clonedna.app.blocks import Blocks
 from clonedna.app.comparing import Comparing
 from clonedna.app.details import Details
 from clonedna.app.doctor import Doctor
+from clonedna.app.figures import HomeFigures
 from clonedna.app.finetuning import FineTuning, background_of
 from clonedna.app.gate import Gate
 from clonedna.app.jobs import Jobs
@@ -96,6 +97,10 @@ class Service:
     @cached_property
     def background(self) -> Background:
         return background_of(self.parts, self.base)
+
+    @cached_property
+    def figures(self) -> HomeFigures:
+        return HomeFigures(self.jobs, self.background.figures)
 
     @cached_property
     def doctor(self) -> Doctor:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI
-
 from clonedna.app.service import Service
 from clonedna.server import blocks, doctor, fine_tuning, registry, tokens, transfer
-from clonedna.server.main import create_app
+from clonedna.server.home_metrics import HomeMetrics
+from clonedna.server.main import Application, create_app
 
 
-def application(service: Service) -> FastAPI:
+def application(service: Service) -> Application:
     """Every route over ``service``; its jobs run while the application does."""
-    return create_app(
+    app = create_app(
         service.serving, service.settings, background=service.lifespan, gate=service.gate, audit=service.audit,
         larger=fine_tuning.larger(service.settings) | transfer.larger(service.settings),
         routers=[
@@ -23,3 +22,5 @@ def application(service: Service) -> FastAPI:
             doctor.router(service),
         ],
     )  # fmt: skip
+    HomeMetrics(service.figures.read).register(app.metrics.registry)
+    return app

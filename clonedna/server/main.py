@@ -57,7 +57,7 @@ class Application(FastAPI):
 def create_app(
     serving: Serving, settings: Settings, *, background: Background | None = None, routers: Sequence[APIRouter] = (),
     larger: Mapping[str, int] = MappingProxyType({}), gate: Gate | None = None, audit: Audit | None = None,
-) -> FastAPI:  # fmt: skip
+) -> Application:  # fmt: skip
     """The ASGI application. ``background`` is entered when it starts and left when it stops; ``routers`` are further routes.
 
     Bodies have at most ``max_body_bytes``; a route that takes more has its own ``max_body_size``, and its path is in ``larger``.

@@ -57,7 +57,7 @@ def router(serving: Serving, traffic: Traffic, metrics: Metrics) -> APIRouter:
         response_class=Response,
         responses=OURS | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
     )
-    async def prometheus() -> Response:
+    def prometheus() -> Response:
         """Figures in Prometheus' text format."""
         return Response(metrics.text(), media_type=None, headers={"content-type": CONTENT_TYPE_LATEST})
 
