@@ -86,7 +86,12 @@ def pulling(home: Path, url: str, what: str) -> Generator[Pull]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise JobBusy(f"another process pulls {what[:80]} from there", "wait until it is done") from None
-        yield Pull(folder, _state(folder, url, what))
+        pull = Pull(folder, _state(folder, url, what))
+        try:
+            yield pull
+        finally:
+            if not pull.have:
+                pull.forget()
     finally:
         os.close(handle)
 
