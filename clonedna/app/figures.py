@@ -91,7 +91,9 @@ class JobFigures:
         """How jobs ended, how long they took, and what trainings say now."""
         with self._lock:
             ended = tuple(JobCount(kind=kind, status=status, n=n) for (kind, status), n in sorted(self._ended.items()))
-            took = tuple(Took(kind=k, counts=tuple(n), seconds=self._seconds[k]) for k, n in sorted(self._counts.items()))
+            took = tuple(
+                Took(kind=k, counts=tuple(n), seconds=self._seconds[k]) for k, n in sorted(self._counts.items())
+            )
             return ended, took, tuple(Loss(job=job, loss=loss) for job, loss in sorted(self._losses.items()))
 
 

@@ -37,7 +37,9 @@ class HomeMetrics(Collector):
             sums = list(accumulate(one.counts))
             took.add_metric((one.kind,), [*zip(map(str, BOUNDS), sums, strict=False), ("+Inf", sums[-1])], one.seconds)
         yield took
-        losses = GaugeMetricFamily("dna_training_loss", "Last loss of a running training, nats a token.", labels=("job",))
+        losses = GaugeMetricFamily(
+            "dna_training_loss", "Last loss of a running training, nats a token.", labels=("job",)
+        )
         for loss in seen.losses:
             losses.add_metric((loss.job,), loss.loss)
         yield losses

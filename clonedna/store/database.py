@@ -65,7 +65,7 @@ class Database:
         return self.url.startswith("postgresql")
 
     def form(self) -> tuple[frozenset[str], frozenset[str]]:
-        """The form that the database is in, and the one that this program wants; nothing is changed. Raises ``Unavailable`` and the like."""
+        """The form that the database is in, and the one that this program wants; nothing is changed. Raises as ``engine``."""
         with errors(), self.open().connect() as connection:
             return _revisions(connection), HEADS
 

@@ -160,8 +160,8 @@ class SqlRegistry:
     def counts(self) -> dict[str, int]:
         """How many blocks are catalogued with each status, revoked ones among them."""
         with self._session() as session:
-            found = session.execute(select(Row.status, func.count()).group_by(Row.status))
-            return {status: number for status, number in found}
+            found = session.execute(select(Row.status, func.count()).group_by(Row.status)).all()
+            return {row[0]: row[1] for row in found}
 
     def next_version(self, name: str) -> tuple[str, str | None]:
         """The version that a new mint of ``name`` should get, and the newest registered one before it: 1.0.0, then a minor more.
