@@ -7,10 +7,14 @@ written or answered, never a secret.
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING, cast
 
 from clonedna.app.parts import Parts
 from clonedna.core.value import Value
 from clonedna.trust.audit import AuditReport, Entry
+
+if TYPE_CHECKING:
+    from clonedna.trust.keys import KeyRing
 
 MOST_ENTRIES = 200
 MOST_WORDS = 200
@@ -28,7 +32,12 @@ class Audit:
     """Use cases over one home's log."""
 
     def __init__(self, parts: Parts) -> None:
-        self._log = parts.audit
+        self._log, self._signer = parts.audit, cast("KeyRing", parts.signer)
+
+    @property
+    def signable(self) -> bool:
+        """Whether this machine has a key to sign entries with. The first entry makes one; some changes should not."""
+        return self._signer.has_key
 
     def ready(self) -> None:
         """Nothing, when a change could be recorded now. Raises ``Corrupt``, ``KeyLocked``, ``NoSpace``, ``Unavailable``."""

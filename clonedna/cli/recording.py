@@ -22,14 +22,15 @@ if TYPE_CHECKING:
 READING = frozenset(
     {
         "authors", "ls", "show", "verify", "run", "chat", "files", "lineage", "versions", "diff", "compare", "ps", "doctor", "audit",
+        "threads ls", "threads show", "team ls", "team show", "team search",
         "consent check", "consent show", "consent log", "tokens ls", "jobs ls", "jobs show", "jobs logs", "keys show", "keys list",
         "keys log",
     }
 )  # fmt: skip
 # These write entries of their own, which say more.
 OWN_ENTRIES = frozenset({"revoke", "rollback", "consent request", "consent grant", "consent revoke"})
-# Where there is no key yet, seeing whether one can sign would make one.
-MAKES_KEYS = frozenset({"keys new"})
+# A machine's key is made by the first entry that it signs, but not by these: the person has yet to say how it shall be.
+KEYLESS = frozenset({"keys new", "keys trust", "keys distrust", "keys fetch"})
 OBJECTS = frozenset({"reference", "references", "name", "version", "parts", "job", "target", "key_id", "identity"})
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9@._:+-]{0,99}")
 
@@ -44,12 +45,16 @@ class Change:
 
     def check(self) -> None:
         """Raises what the audit log raises when an entry could not be written."""
-        if self.command not in MAKES_KEYS:
-            self._audit().ready()
+        audit = self._audit()
+        # A key whose passphrase was lost must not keep anybody from making another one.
+        if self.command != "keys new" and (self.command not in KEYLESS or audit.signable):
+            audit.ready()
 
     def record(self, result: str) -> None:
         """Write the entry. Raises as ``check``: the command was carried out then, and is not in the log."""
-        self._audit().changed("local", f"dna {self.command}", self.about, result)
+        audit = self._audit()
+        if self.command not in KEYLESS or audit.signable:
+            audit.changed("local", f"dna {self.command}", self.about, result)
 
     def _audit(self) -> Audit:
         from clonedna.app.audit import Audit

@@ -137,6 +137,11 @@ class KeyRing:
         return self._own_log() or self._begin(self._passphrase)
 
     @property
+    def has_key(self) -> bool:
+        """Whether this machine has a key; none is made. Raises ``BadConfig`` when its log is damaged."""
+        return self._own_log() is not None
+
+    @property
     def public_key(self) -> bytes:
         """The current raw public key (32 bytes). Needs no passphrase. Raises as ``log``."""
         return self.log.current.public_key
