@@ -1,6 +1,6 @@
 """One home as a server offers it: every use case over the same parts, made when first asked for, and what runs beside requests.
 
-Its methods and those of what it holds block, but for ``serving``: call them from worker threads.
+Its methods and those of what it holds block, but for ``serving`` and ``chat``: call them from worker threads.
 """
 
 from __future__ import annotations
@@ -12,12 +12,18 @@ from functools import cached_property
 from clonedna.app.audit import Audit
 from clonedna.app.background import Background
 from clonedna.app.blocks import Blocks
+from clonedna.app.chat import Chat
+from clonedna.app.catalogue import Catalogue
 from clonedna.app.comparing import Comparing
+from clonedna.app.consent import Consent
 from clonedna.app.details import Details
+from clonedna.app.developers import Developers
 from clonedna.app.doctor import Doctor
 from clonedna.app.figures import HomeFigures
 from clonedna.app.finetuning import FineTuning, background_of
 from clonedna.app.gate import Gate
+from clonedna.app.job_asks import Asks
+from clonedna.app.job_desk import JobDesk
 from clonedna.app.jobs import Jobs
 from clonedna.app.keys import Keys
 from clonedna.app.lineage import Lineages
@@ -26,6 +32,9 @@ from clonedna.app.receiving import Arrivals
 from clonedna.app.serving import Serving
 from clonedna.app.settings import Settings
 from clonedna.app.sharing import Sharing
+from clonedna.app.speakers import ServerSpeakers
+from clonedna.app.teams import Teams
+from clonedna.app.threads import Threads
 from clonedna.app.tokens import Tokens
 from clonedna.app.versions import Versions
 
@@ -47,6 +56,10 @@ class Service:
         return Blocks(self.parts)
 
     @cached_property
+    def catalogue(self) -> Catalogue:
+        return Catalogue(self.parts)
+
+    @cached_property
     def jobs(self) -> Jobs:
         return Jobs(self.settings, self.parts)
 
@@ -57,6 +70,14 @@ class Service:
     @cached_property
     def details(self) -> Details:
         return Details(self.parts)
+
+    @cached_property
+    def consent(self) -> Consent:
+        return Consent(self.parts)
+
+    @cached_property
+    def developers(self) -> Developers:
+        return Developers(self.parts)
 
     @cached_property
     def lineages(self) -> Lineages:
@@ -91,8 +112,24 @@ class Service:
         return Keys(self.parts)
 
     @cached_property
+    def threads(self) -> Threads:
+        return Threads(self.parts)
+
+    @cached_property
+    def teams(self) -> Teams:
+        return Teams(self.parts, self.threads)
+
+    @cached_property
+    def chat(self) -> Chat:
+        return Chat(self.parts, ServerSpeakers(self.serving), self.threads, self.teams)
+
+    @cached_property
     def tuning(self) -> FineTuning:
         return FineTuning(self.parts, self.base, self.jobs, self.background)
+
+    @cached_property
+    def desk(self) -> JobDesk:
+        return JobDesk(self.jobs, Asks(self.parts, self.base, self.versions), self.background)
 
     @cached_property
     def background(self) -> Background:
@@ -108,6 +145,6 @@ class Service:
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncGenerator[None]:
-        """What runs beside requests: jobs. Raises ``JobBusy`` beside another server of this home."""
-        async with self.background.lifespan():
+        """What runs beside requests: jobs, and answers that nobody listens to. Raises ``JobBusy`` beside another server of this home."""
+        async with self.background.lifespan(), self.chat.lifespan():
             yield

@@ -6,10 +6,13 @@ What a server answers is checked against the values of ``app`` and ``core``; an 
 from __future__ import annotations
 
 from clonedna.client.blocks import RemoteBlocks
+from clonedna.client.catalogue import RemoteCatalogue
+from clonedna.client.consent import RemoteConsent
 from clonedna.client.details import RemoteComparing, RemoteDetails, RemoteLineages
+from clonedna.client.doctor import RemoteDoctor
+from clonedna.client.jobs import RemoteJobs
 from clonedna.client.tokens import RemoteAudit, RemoteTokens
 from clonedna.client.transfer import RemoteTransfer
-from clonedna.client.doctor import RemoteDoctor
 from clonedna.client.versions import RemoteVersions
 from clonedna.client.wire import Wire
 
@@ -21,14 +24,17 @@ class Client:
         """Raises ``InputError`` for what is no http(s) URL; nothing is sent yet."""
         self.wire = Wire(url, token, timeout=timeout)
         self.blocks = RemoteBlocks(self.wire)
+        self.catalogue = RemoteCatalogue(self.wire)
         self.details = RemoteDetails(self.wire)
         self.lineages = RemoteLineages(self.wire)
         self.comparing = RemoteComparing(self.wire)
         self.transfer = RemoteTransfer(self.wire)
         self.versions = RemoteVersions(self.wire)
+        self.consent = RemoteConsent(self.wire)
         self.doctor = RemoteDoctor(self.wire)
         self.tokens = RemoteTokens(self.wire)
         self.audit = RemoteAudit(self.wire)
+        self.jobs = RemoteJobs(self.wire)
 
     def __enter__(self) -> Client:
         return self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clonedna.app.service import Service
-from clonedna.server import blocks, doctor, fine_tuning, registry, tokens, transfer
+from clonedna.server import blocks, consent, doctor, fine_tuning, jobs, registry, tokens, transfer
 from clonedna.server.home_metrics import HomeMetrics
 from clonedna.server.main import Application, create_app
 
@@ -17,9 +17,11 @@ def application(service: Service) -> Application:
             fine_tuning.router(service.tuning),
             registry.router(service),
             blocks.router(service),
+            consent.router(service),
             transfer.router(service),
             tokens.router(service),
             doctor.router(service),
+            jobs.router(service),
         ],
     )  # fmt: skip
     HomeMetrics(service.figures.read).register(app.metrics.registry)
