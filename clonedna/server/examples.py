@@ -6,6 +6,7 @@ is what its schema allows.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 Json = dict[str, Any]
@@ -23,8 +24,12 @@ FORMATS: dict[str, Any] = {
     "date-time": "2026-01-31T12:00:00Z", "date": "2026-01-31", "uri": "https://example.org", "email": "ada@example.org",
     "uuid": "00000000-0000-4000-8000-000000000000", "binary": "(bytes)", "path": "README.md",
 }  # fmt: skip
-# By pattern, where a name alone is not enough: what a string of this form can be.
-PATTERNS: dict[str, str] = {}
+# What a string with a pattern can be: the first that fits.
+CANDIDATES = (
+    "ada", "1.0.0", "ada@1.0.0", _DIGEST, _DIGEST[:40], _DIGEST[:32], _DIGEST[:16], _DIGEST[:8], "7", "MIT", _TIME, "ada/shapes",
+    "https://example.org", "mint-20260131-120000000-0f1e2d", "thread-" + _DIGEST[:16], "team-" + _DIGEST[:16], "AAAA", "cpu",
+    "dna_" + "A" * 43, "ABCD-EFGH-JKLM-NPQR", "+0.1",
+)  # fmt: skip
 
 
 def example(schema: Json, schemas: Json, name: str = "", depth: int = 0) -> Any:
@@ -93,8 +98,10 @@ def _array(schema: Json, schemas: Json, name: str, depth: int) -> list[Any]:
 
 
 def _string(schema: Json, name: str) -> str:
-    known = FORMATS.get(schema.get("format", "")) or PATTERNS.get(schema.get("pattern", "")) or NAMED.get(name)
+    known = FORMATS.get(schema.get("format", "")) or NAMED.get(name)
     text = known if isinstance(known, str) else name or "text"
+    if pattern := schema.get("pattern"):
+        return next((one for one in (text, *CANDIDATES) if re.search(pattern, one)), text)
     least, most = int(schema.get("minLength", 0)), int(schema.get("maxLength", 1 << 30))
     return text.ljust(least, "x")[:most]
 

@@ -12,10 +12,9 @@ from clonedna.app.service import Service
 from clonedna.app.serving import Serving
 from clonedna.app.settings import Settings
 from clonedna.server import fine_tuning
-from clonedna.server.access import Traffic
+from clonedna.server.api import application
 from clonedna.server.asks import REFUSED
 from clonedna.server.main import create_app
-from clonedna.server.metrics import Metrics
 from tests.serving import ServerParts
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
@@ -55,8 +54,7 @@ def test_every_route_is_there(parts: ServerParts) -> None:
 
 
 def test_every_figure_is_there(parts: ServerParts) -> None:
-    serving = Serving(parts, "fake")
-    families = Metrics(serving, Traffic(1)).registry.collect()
+    families = application(Service(parts, "fake")).metrics.registry.collect()
     names = {f"{family.name}_total" if family.type == "counter" else family.name for family in families}
     assert {name for row in rows("Metrics", OPERATIONS) for name in re.findall(r"`([^`]+)`", row)} == names
 
