@@ -54,6 +54,7 @@ FORMATS: dict[str, tuple[tuple[str, ...], str]] = {
     "Google API key": (("AIza",), r"\bAIza[0-9A-Za-z_-]{35}"),
     "Google OAuth secret": (("GOCSPX-",), r"\bGOCSPX-[A-Za-z0-9_-]{20,}"),
     "Hugging Face token": (("hf_",), r"\bhf_[A-Za-z0-9]{30,}"),
+    "Clone.dna token": (("dnat_",), r"\bdnat_[0-9a-f]{12}_[0-9A-Za-z]{49}\b"),  # trust/tokens.py makes them
     "npm token": (("npm_",), r"\bnpm_[A-Za-z0-9]{36}"),
     "Slack token": (("xox", "xapp-"), r"\bxox[abceoprs]-[A-Za-z0-9-]{10,}|\bxapp-\d-[A-Za-z0-9-]{10,}"),
     "DigitalOcean token": (("_v1_",), r"\bdo[opr]_v1_[a-f0-9]{64}"),

@@ -13,6 +13,7 @@ import pytest
 from clonedna.core.work import Identity
 from clonedna.sources.git import GitSource
 from clonedna.sources.secrets import secret_in
+from clonedna.trust.tokens import new_id, new_token
 from tests.repos import ADA, MIT, RepoBuilder
 
 LETTERS = string.ascii_letters + string.digits
@@ -45,6 +46,7 @@ FORMATS = {
     **{f"Slack {kind}": kind + "-" + "2" * 12 + "-" + "3" * 12 + "-" + drawn(24) for kind in ("xoxb", "xoxp", "xoxa", "xoxs")},
     "Slack app": "xapp-1-" + "A" + drawn(10, UPPER) + "-" + "4" * 13 + "-" + drawn(64, "0123456789abcdef"),
     "Google API": "AIza" + drawn(35, LETTERS + "_-"),
+    "our own": new_token(new_id()),
     "RSA key": DASHES + "BEGIN RSA PRIVATE KEY" + DASHES,
     "PEM key": DASHES + "BEGIN PRIVATE KEY" + DASHES,
     "encrypted PEM key": DASHES + "BEGIN ENCRYPTED PRIVATE KEY" + DASHES,
@@ -74,6 +76,7 @@ def test_a_secret_is_found_wherever_it_stands_and_only_its_kind_is_told(kind: st
         "commit = '" + "0123456789abcdef" * 2 + "01234567'\n",  # a SHA-1 has the length of an AWS secret
         "task-force = 1\nsk-learn = 2\nxai-tools = 3\n",
         "ghp_ = 1\ngithub_pattern = 2\n",
+        "dnat_ = 1\nname = 'dnat_0123456789ab_short'\n",
         "AKIA = 'a prefix'\nAIza = 'another'\n",
         "# BEGIN PUBLIC KEY\n",
         "eyJust = 'no token'\n",
