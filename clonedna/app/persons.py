@@ -33,6 +33,17 @@ class Person:
             names = {f"{state.account_id}+{login}@{host}" for login in self.logins}
             self.digests |= {sha256(name) for name in names} | {sha256(f"{state.account_id}@{state.host}")}
 
+    @property
+    def principal(self) -> str:
+        """``12@host`` of an account, else empty."""
+        return f"{self.state.account_id}@{self.state.host}" if self.state is not None else ""
+
+    def is_named(self, whose: str, at: str) -> bool:
+        """Whether ``whose`` (``12@host``, or the digest of an address), as it was written at that time, is this person."""
+        if whose in self._named:
+            return self._had(self._named[whose], at)
+        return bool(whose) and (whose == self.principal or whose in self.digests)
+
     def wrote(self, mail: str) -> bool:
         mail = mail.casefold()
         if self.state is not None and mail.startswith(self.numbered[0]) and mail.endswith(self.numbered[1]):

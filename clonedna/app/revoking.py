@@ -105,7 +105,8 @@ class Revoking:
     def _carry_out(self, reasons: dict[str, Reason], person: Person | None) -> Effects:
         because = self._descendants(reasons)
         pairs, files = set[str](), set[str]()
-        whose = {block_id: _whose(self._blocks / block_id) for block_id in reasons}
+        known = person.principal if person is not None else ""
+        whose = {block_id: known or _whose(self._blocks / block_id) for block_id in reasons}
         for block_id in (*reasons, *because):
             pairs |= _pair_digests(self._blocks / block_id)
             files |= _given_files(self._blocks / block_id)
@@ -161,6 +162,7 @@ class Revoking:
         self.parts.store.delete(block_id)
         Evaluations(self.home).forget(block_id)
         forget(self.home, block_id)
+        self.parts.forget_vectors((block_id,))
 
     def _finish_earlier(self) -> None:
         """Put away what a revocation that was killed left in the store."""

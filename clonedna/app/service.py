@@ -12,8 +12,8 @@ from functools import cached_property
 from clonedna.app.audit import Audit
 from clonedna.app.background import Background
 from clonedna.app.blocks import Blocks
-from clonedna.app.chat import Chat
 from clonedna.app.catalogue import Catalogue
+from clonedna.app.chat import Chat
 from clonedna.app.comparing import Comparing
 from clonedna.app.consent import Consent
 from clonedna.app.details import Details

@@ -19,7 +19,7 @@ from clonedna.core.errors import BadConfig
 PREFIX = "DNA_"
 XAI_URL = "https://api.x.ai/v1"
 ORIGIN = r"^https?://[a-z0-9.-]+(:\d{1,5})?$|^https?://\[[0-9a-f:]+\](:\d{1,5})?$"
-ENVIRONMENT_ONLY = {"teacher_key", "key_passphrase", "github_token", "token"}
+ENVIRONMENT_ONLY = {"teacher_key", "key_passphrase", "github_token", "token", "developer_session"}
 
 
 class Settings(BaseSettings):
@@ -31,7 +31,9 @@ class Settings(BaseSettings):
     eighth of the free memory each; ``prefix_bytes`` for prompts' beginnings, -1 = a quarter of that; ``max_waiting`` requests beyond
     those that run; ``duty``: share of the time for training while requests run.
     ``key_passphrase`` of this machine's signing key, from the environment alone (docs/keys.md).
-    ``server`` whose blocks commands work on instead of this machine's, and the ``token`` for it, from the environment alone.
+    ``server`` whose blocks commands work on instead of this machine's, and the ``token`` for it, from the environment alone;
+    ``developer_session`` that ``dna developer prove`` gave, from the environment alone (docs/developers.md).
+    ``encoder`` that compares meanings in a search: ``minilm``, or ``hashed``, which compares spelling (docs/registry.md).
     ``database_url`` of the catalogue (SQLAlchemy's; ``postgresql://...``); without one a file in the home.
     The server's: ``api_key`` lets a client use it, ``admin_key`` (where set, and then only this one) also change what it serves;
     ``max_body_bytes`` of one request, ``max_requests`` at one time, ``max_choices`` = prompts x n of one request,
@@ -72,6 +74,7 @@ class Settings(BaseSettings):
     max_waiting: int = Field(default=512, ge=0)
     duty: float = Field(default=0.5, gt=0, le=1)
     licences: tuple[str, ...] = ("MIT", "Apache-2.0")
+    encoder: Literal["minilm", "hashed"] = "minilm"
     database_url: SecretStr | None = None
     owned_share: float = Field(default=0.8, gt=0, le=1)
     max_files: int = Field(default=20_000, ge=1)
@@ -107,6 +110,7 @@ class Settings(BaseSettings):
     key_passphrase: SecretStr | None = Field(default=None, min_length=1, max_length=1024)
     server: str | None = None
     token: SecretStr | None = None
+    developer_session: SecretStr | None = None
     retrieval: bool = True
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
@@ -195,6 +199,6 @@ def _explain(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=True)[0]
     where = ".".join(str(part) for part in first["loc"])
     given = (
-        "..." if where.endswith(("_key", "_passphrase", "token", "database_url")) else repr(first["input"])
+        "..." if where.endswith(("_key", "_passphrase", "token", "database_url", "_session")) else repr(first["input"])
     )  # a secret is never shown
     return f"setting {where!r} = {given}: {first['msg']}"

@@ -12,6 +12,7 @@ from clonedna.cli.context import Json, State, print_json, printable, table, tell
 if TYPE_CHECKING:
     from clonedna.app.consent import Consent
     from clonedna.app.revoking import Effects
+    from clonedna.client.consent import RemoteConsent
 
 app = typer.Typer(
     name="consent",
@@ -30,7 +31,14 @@ def add_to(main: typer.Typer) -> None:
     main.command()(revoke)
 
 
-def _consent(context: typer.Context) -> Consent:
+def _consent(context: typer.Context) -> Consent | RemoteConsent:
+    """Of this machine, or of the server that was named."""
+    state: State = context.obj
+    return state.client.consent if state.client is not None else _own_consent(context)
+
+
+def _own_consent(context: typer.Context) -> Consent:
+    """Of this machine. Raises ``InputError`` when the command is for a server."""
     from clonedna.app.consent import Consent
 
     state: State = context.obj
@@ -51,8 +59,10 @@ def request(
     as_json: Json = False,
 ) -> None:
     """Write the statement that this person has to sign, and say how."""
-    asked = _consent(context).request(
-        handle, repository or [], use or ["mint", "serve"], days=days, revoke=takes_back, out=out
+    from clonedna.app import consent_files
+
+    asked = consent_files.request(
+        _consent(context), handle, repository or [], use or ["mint", "serve"], days=days, revoke=takes_back, out=out
     )  # fmt: skip
     if as_json:
         print_json(asked)
@@ -75,7 +85,9 @@ def grant(
     as_json: Json = False,
 ) -> None:
     """Verify an answer, and keep it."""
-    given = _consent(context).grant(file, signature=signature, at=at)
+    from clonedna.app import consent_files
+
+    given = consent_files.grant(_consent(context), file, signature=signature, at=at)
     if as_json:
         print_json(given)
         return
@@ -138,12 +150,13 @@ def take_back(
     as_json: Json = False,
 ) -> None:
     """Take consent back: all blocks of that person are gone at once, and what was made from them is refused."""
+    from clonedna.app.consent_files import beside, read_signed
     from clonedna.core.errors import InputError
 
     if (who is None) == (statement is None):
         raise InputError("whose consent?", "give a handle or a block, or --statement FILE")
     if statement is not None:
-        done = _consent(context).revoke_signed(statement, signature or statement.with_name(statement.name + ".sig"))
+        done = _consent(context).take_back(read_signed(statement), read_signed(signature or beside(statement)))
     else:
         assert who is not None
         if not yes and not as_json:
@@ -152,7 +165,7 @@ def take_back(
     if as_json:
         print_json(done)
     else:
-        _tell_effects(done.effects)
+        tell_effects(done.effects)
 
 
 @app.command()
@@ -164,7 +177,7 @@ def log(
     """Show the audit log, or check that nothing in it was changed, left out or cut off."""
     from clonedna.core.errors import Corrupt
 
-    consent = _consent(context)
+    consent = _own_consent(context)
     if not verify:
         entries = consent.log()
         if as_json:
@@ -202,17 +215,18 @@ def revoke(
         raise InputError("which block?", "give a block, or --tombstone FILE")
     state: State = context.obj
     if tombstone is not None:
-        followed = _consent(context).follow(tombstone)
+        followed = _own_consent(context).follow(tombstone)
         print_json(followed) if as_json else tell(f"revoked: {followed.id} ({followed.reason})")
         return
     assert block is not None
     if not yes and not as_json:
         typer.confirm(f"Revoke {block}? It cannot be undone.", abort=True, err=True)
-    effects = _consent(context).revoke_block(block) if state.client is None else state.client.transfer.revoke(block)
-    print_json(effects) if as_json else _tell_effects(effects)
+    effects = _own_consent(context).revoke_block(block) if state.client is None else state.client.transfer.revoke(block)
+    print_json(effects) if as_json else tell_effects(effects)
 
 
-def _tell_effects(effects: Effects) -> None:
+def tell_effects(effects: Effects) -> None:
+    """What a revocation did."""
     for block in effects.blocks:
         tell(f"revoked: {block}")
     for block in effects.derived:

@@ -16,10 +16,13 @@ from clonedna import __version__
 from clonedna.cli import (
     archives,
     blocks,
+    catalogue,
+    chatting,
     comparing,
     consent,
-    doctor,
     details,
+    developers,
+    doctor,
     evals,
     jobs,
     keys,
@@ -29,6 +32,7 @@ from clonedna.cli import (
     profiles,
     serving,
     sharing,
+    teams,
     tokens,
     versions,
 )
@@ -70,7 +74,9 @@ def common(
 
 
 minting.add_to(app)
+catalogue.add_to(app)
 blocks.add_to(app)
+chatting.add_to(app)
 details.add_to(app)
 versions.add_to(app)
 evals.add_to(app)
@@ -82,10 +88,12 @@ serving.add_to(app)
 profiles.add_to(app)
 people.add_to(app)
 consent.add_to(app)
+developers.add_to(app)
 doctor.add_to(app)
 tokens.add_to(app)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(keys.app, name="keys")
+app.add_typer(teams.app, name="team")
 
 
 def main() -> None:

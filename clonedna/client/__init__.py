@@ -1,4 +1,4 @@
-"""A server's use cases from another program or machine, as typed functions: ``Client(url, token).blocks.list()``.
+"""A server's use cases from another program or machine, as typed functions: ``Client(url, token).blocks.show(name)``.
 
 What a server answers is checked against the values of ``app`` and ``core``; an error comes out as the ``DnaError`` that it was there.
 """
@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from clonedna.client.blocks import RemoteBlocks
 from clonedna.client.catalogue import RemoteCatalogue
+from clonedna.client.chat import RemoteChat, RemoteThreads
 from clonedna.client.consent import RemoteConsent
 from clonedna.client.details import RemoteComparing, RemoteDetails, RemoteLineages
+from clonedna.client.developers import RemoteDevelopers
 from clonedna.client.doctor import RemoteDoctor
 from clonedna.client.jobs import RemoteJobs
+from clonedna.client.teams import RemoteTeams
 from clonedna.client.tokens import RemoteAudit, RemoteTokens
 from clonedna.client.transfer import RemoteTransfer
 from clonedna.client.versions import RemoteVersions
@@ -31,7 +34,11 @@ class Client:
         self.transfer = RemoteTransfer(self.wire)
         self.versions = RemoteVersions(self.wire)
         self.consent = RemoteConsent(self.wire)
+        self.developers = RemoteDevelopers(self.wire)
         self.doctor = RemoteDoctor(self.wire)
+        self.chat = RemoteChat(self.wire)
+        self.threads = RemoteThreads(self.wire)
+        self.teams = RemoteTeams(self.wire)
         self.tokens = RemoteTokens(self.wire)
         self.audit = RemoteAudit(self.wire)
         self.jobs = RemoteJobs(self.wire)

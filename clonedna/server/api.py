@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clonedna.app.service import Service
-from clonedna.server import blocks, consent, doctor, fine_tuning, jobs, registry, tokens, transfer
+from clonedna.server import blocks, chat, consent, developers, doctor, fine_tuning, jobs, registry, teams, tokens, transfer
 from clonedna.server.home_metrics import HomeMetrics
 from clonedna.server.main import Application, create_app
 
@@ -18,9 +18,12 @@ def application(service: Service) -> Application:
             registry.router(service),
             blocks.router(service),
             consent.router(service),
+            developers.router(service),
             transfer.router(service),
             tokens.router(service),
             doctor.router(service),
+            chat.router(service),
+            teams.router(service),
             jobs.router(service),
         ],
     )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from sqlalchemy import or_, select
+from sqlalchemy import func, or_, select
 
 from clonedna.core.block import Manifest
 from clonedna.core.errors import Corrupt
@@ -36,6 +36,13 @@ class Kin:
                 rows = session.scalars(select(Row).where(Row.id.in_(some))).all()
             found += self._relatives(rows)
         return tuple(found)
+
+    def of_handles(self, handles: Sequence[str]) -> tuple[Relative, ...]:
+        """Blocks whose manifest names one of these handles, whatever their capitals."""
+        wanted = [one.casefold() for one in handles]
+        with self._database.session() as session:
+            rows = session.scalars(select(Row).where(func.lower(Row.handle).in_(wanted))).all() if wanted else []
+        return tuple(self._relatives(rows))
 
     def children(self, ids: Sequence[str]) -> tuple[Relative, ...]:
         """Blocks that one of these is a parent of."""

@@ -39,6 +39,7 @@ Kind = Literal[
     "refused",
     "tombstone_received",
     "rolled_back",
+    "proved",
     "changed",
 ]
 
