@@ -1,11 +1,11 @@
-"""What a person does with blocks: list, show, verify, remove, and let one answer.
+"""What a person does with blocks: list, show, verify, remove, and load one.
 
 A block is verified each time before anything of it is loaded, and every answer says what served it.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from clonedna.app.admission import admit
@@ -14,7 +14,8 @@ from clonedna.app.identity_kept import forget
 from clonedna.app.papers import consent_of, evaluation_of, pairs_of
 from clonedna.app.parts import Parts, factory
 from clonedna.core.block import BlockRef, ConsentRecord, Evaluation, Manifest, Maturity
-from clonedna.core.model import BaseInfo, Layer, Message, SampleChunk, SampleRequest
+from clonedna.core.model import BaseInfo, Layer
+from clonedna.core.seams import Engine
 from clonedna.core.value import Value
 from clonedna.core.work import Pair
 from clonedna.evals.maturity import maturity_of
@@ -29,9 +30,10 @@ class ServedLayer(Value):
 
 
 class Served(Value):
-    """What answered: base, block and whether its weights were in the computation; retrieval and remote are not there yet.
+    """What answered: base, block and whether its weights were in the computation.
 
-    ``block`` is set when it was one block; ``layers`` names all, in a blend too.
+    ``block`` is set when it was one block; ``layers`` names all, in a blend too. ``retrieval``: ids of the pairs that were shown in the
+    prompt. ``remote``: it was computed by another server, behind this one.
     """
 
     base: str
@@ -110,11 +112,12 @@ class Blocks:
         self.parts.store.delete(manifest.id)
         Evaluations(self.parts.settings.home).forget(manifest.id)
         forget(self.parts.settings.home, manifest.id)
+        self.parts.forget_vectors((manifest.id,))
         status = "rejected" if manifest.gate.status == "rejected" else "registered"
         return BlockRef(name=manifest.name, version=manifest.version, id=manifest.id, status=status)
 
-    async def open(self, reference: str, *, base: str | None = None, unsafe: bool = False) -> Conversation:
-        """A conversation with a block: verified, consented, on the base it was trained on. Raises ``WrongBase`` and all of ``verified``."""
+    async def open(self, reference: str, *, base: str | None = None, unsafe: bool = False) -> Opened:
+        """Load one block: verified, consented, on the base it was trained on. Raises ``WrongBase`` and all of ``verified``."""
         manifest, path = self.verified(reference, any_status=unsafe)
         consent = consent_of(path)
         engine = self.parts.engine(base or manifest.base_model)
@@ -122,39 +125,13 @@ class Blocks:
             self.parts, manifest, consent, "serve", base=engine.base, hint="give the base it was trained on with --on"
         )
         adapter = await engine.load(path)
-        return Conversation(self.parts, base or manifest.base_model, manifest, adapter.id)
+        return Opened(engine, Layer(adapter=adapter.id), served_by(engine.base, (served_layer(manifest),)))
 
 
-class Conversation:
-    """Answers of a block, or of the bare base beside it."""
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A block whose weights are loaded."""
 
-    def __init__(self, parts: Parts, base: str, manifest: Manifest | None, adapter: str | None) -> None:
-        self.engine = parts.engine(base)
-        self.manifest, self.adapter = manifest, adapter
-
-    def served(self, *, bare: bool = False) -> Served:
-        layers = () if bare or self.manifest is None or self.adapter is None else (served_layer(self.manifest),)
-        return served_by(self.engine.base, layers)
-
-    def answer(
-        self,
-        messages: Sequence[Message],
-        *,
-        max_tokens: int,
-        temperature: float,
-        top_p: float,
-        seed: int,
-        bare: bool = False,
-    ) -> AsyncIterator[SampleChunk]:
-        """Stream an answer; ``bare`` asks the base alone."""
-        layers = () if bare or self.adapter is None else (Layer(adapter=self.adapter),)
-        return self.engine.sample(
-            SampleRequest(
-                messages=tuple(messages),
-                layers=layers,
-                max_tokens=max_tokens,
-                temperature=temperature,
-                top_p=top_p,
-                seed=seed,
-            )
-        )
+    engine: Engine
+    layer: Layer
+    served: Served

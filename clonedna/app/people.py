@@ -5,6 +5,7 @@ people.json   the side list: accounts by numeric id, in the order they were kept
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from clonedna.app.parts import Parts, factory
 from clonedna.app.workspace import write_atomic
 from clonedna.core.canonical import canonical
 from clonedna.core.errors import Corrupt, NotFound
-from clonedna.core.people import Account, GithubProfile, Headhunt, Role
+from clonedna.core.people import Account, GithubProfile, Headhunt, HuntStep, Role
 from clonedna.core.value import Value
 
 MOST_KEPT = 1000
@@ -34,6 +35,17 @@ class People:
         """Up to ``most`` (1-30) people for a query, a role, or both. Raises ``InputError``, and what GitHub's client raises."""
         with self._parts.github() as github:
             return factory("github", "headhunt")(github, query, role, most)
+
+    def hunt(self, query: str, role: Role | None = None, most: int = 10) -> Generator[HuntStep]:
+        """The same, one by one as they are read. Close it to stop. Raises as ``headhunt``."""
+        with self._parts.github() as github:
+            yield from factory("github", "hunt")(github, query, role, most)
+
+    def account(self, handle: str) -> Account:
+        """The account of a handle. Raises ``BadReference``, ``NotFound``, and what the client raises."""
+        with self._parts.github() as github:
+            found: Any = factory("github", "account")(github, handle)
+        return found
 
     def github_profile(self, handle: str) -> GithubProfile:
         """The typed facts of one account. Raises ``BadReference``, ``NotFound``, ``InputError`` (no person), and what the client raises."""
@@ -70,9 +82,7 @@ class People:
 
     def keep_handle(self, handle: str) -> SideList:
         """Look an account up and keep it. Raises as ``github_profile`` does."""
-        with self._parts.github() as github:
-            account: Any = factory("github", "account")(github, handle)
-        return self.keep(account)
+        return self.keep(self.account(handle))
 
     def _write(self, value: SideList) -> SideList:
         self._file.parent.mkdir(parents=True, exist_ok=True)

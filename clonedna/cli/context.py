@@ -17,16 +17,22 @@ from clonedna.cli.recording import Change, change_of
 if TYPE_CHECKING:
     from clonedna.app.audit import Audit
     from clonedna.app.blocks import Blocks
+    from clonedna.app.catalogue import Catalogue
     from clonedna.app.details import Details
     from clonedna.app.jobs import Jobs
     from clonedna.app.lineage import Lineages
     from clonedna.app.parts import Parts
     from clonedna.app.settings import Settings
+    from clonedna.app.teams import Teams
+    from clonedna.app.threads import Threads
     from clonedna.app.tokens import NewToken, Tokens
     from clonedna.app.versions import Versions
     from clonedna.client import Client
     from clonedna.client.blocks import RemoteBlocks
+    from clonedna.client.catalogue import RemoteCatalogue
+    from clonedna.client.chat import RemoteThreads
     from clonedna.client.details import RemoteDetails, RemoteLineages
+    from clonedna.client.teams import RemoteTeams
     from clonedna.client.tokens import RemoteAudit, RemoteTokens
     from clonedna.client.versions import RemoteVersions
 
@@ -51,14 +57,15 @@ class State:
     @cached_property
     def client(self) -> Client | None:
         """The server that commands are for; ``None``: they are for this machine."""
+        return None if self.settings.server is None else self._at(self.settings.server)
+
+    def _at(self, url: str) -> Client:
+        """The server at ``url``, with the token that was given for it, or kept when it was paired."""
         from clonedna.app.paired import Paired
         from clonedna.client import Client
 
-        settings = self.settings
-        if settings.server is None:
-            return None
-        given = settings.token.get_secret_value() if settings.token else None
-        return Client(settings.server, given or Paired(settings.home).token(settings.server) or "")
+        given = self.settings.token.get_secret_value() if self.settings.token else None
+        return Client(url, given or Paired(self.settings.home).token(url) or "")
 
     def claim(self, code: str) -> NewToken:
         """What the server gives for a pairing code: asked without a token, since the one that is kept may be worth nothing any more."""
@@ -70,14 +77,13 @@ class State:
 
     def client_at(self, url: str | None) -> Client:
         """The server at ``url``, else the one that commands are for. Raises ``InputError`` when neither is named."""
-        from clonedna.client import Client
         from clonedna.core.errors import InputError
 
-        if url is None:
-            if self.client is None:
-                raise InputError("which server?", "name it: dna --server URL ..., or set DNA_SERVER")
-            return self.client
-        return Client(url, self.settings.token.get_secret_value() if self.settings.token else "")
+        if url is not None:
+            return self._at(url)
+        if self.client is None:
+            raise InputError("which server?", "name it: dna --server URL ..., or set DNA_SERVER")
+        return self.client
 
     def close(self) -> None:
         """Close what the command opened."""
@@ -119,6 +125,13 @@ class State:
         return Blocks(self.parts) if self.client is None else self.client.blocks
 
     @cached_property
+    def catalogue(self) -> Catalogue | RemoteCatalogue:
+        """Lists and searches of this machine, or of the server that was named."""
+        from clonedna.app.catalogue import Catalogue
+
+        return Catalogue(self.parts) if self.client is None else self.client.catalogue
+
+    @cached_property
     def tokens(self) -> Tokens | RemoteTokens:
         """The tokens of this home's server, or of the server that was named."""
         from clonedna.app.tokens import Tokens
@@ -131,6 +144,26 @@ class State:
         from clonedna.app.audit import Audit
 
         return Audit(self.parts) if self.client is None else self.client.audit
+
+    @cached_property
+    def threads(self) -> Threads | RemoteThreads:
+        """The conversations of this home, or of the server that was named."""
+        from clonedna.app.threads import Threads
+
+        return Threads(self.parts) if self.client is None else self.client.threads
+
+    @cached_property
+    def teams(self) -> Teams | RemoteTeams:
+        """The teams of this home, or of the server that was named."""
+        return self.own_teams if self.client is None else self.client.teams
+
+    @cached_property
+    def own_teams(self) -> Teams:
+        """The teams of this home. Raises as ``parts``."""
+        from clonedna.app.teams import Teams
+        from clonedna.app.threads import Threads
+
+        return Teams(self.parts, Threads(self.parts))
 
     @cached_property
     def own_blocks(self) -> Blocks:

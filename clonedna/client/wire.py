@@ -91,7 +91,9 @@ class Wire:
         headers: Mapping[str, str] | None = None,
     ) -> bytes:  # fmt: skip
         """The bytes of the answer to one request; a ``GET`` is repeated as the module says. Raises as ``get``."""
-        given: dict[str, Any] = {} if body is None else {"json": plain(body)}
+        given: dict[str, Any] = (
+            {} if body is None else {"content": body} if isinstance(body, bytes) else {"json": plain(body)}
+        )
         for turn in range(AGAIN + 1):
             last = turn == AGAIN or method != "GET"
             try:
@@ -165,7 +167,7 @@ class Wire:
             self.pause(_backoff(turn))
             turn += 1
 
-    def said(self, path: str, body: Any) -> Iterator[ServerEvent]:
+    def said(self, path: str, body: Any) -> Generator[ServerEvent]:
         """The events that answer a ``POST``; sent once, so a stream that breaks is an error. Raises as ``events``."""
         with self.stream(
             "POST", path, json=body, headers={"Accept": "text/event-stream"}, silence=SILENCE_SECONDS

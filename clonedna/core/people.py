@@ -124,6 +124,25 @@ class PersonFound(Value):
     complete: bool = True
 
 
+class HuntBegun(Value):
+    """The first that a search says: what was sent, and how many it found."""
+
+    query: str
+    role: Role | None
+    total: int
+    incomplete: bool
+
+
+class HuntRefused(Value):
+    """Somebody that a search found and that could not be read, with a word for why."""
+
+    login: str
+    reason: str
+
+
+HuntStep = HuntBegun | PersonFound | HuntRefused
+
+
 class Headhunt(Value):
     """A search's answer. ``query`` is what was sent. ``incomplete``: GitHub's own search ran out of time (``incomplete_results``).
 

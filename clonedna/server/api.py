@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from clonedna.app.service import Service
-from clonedna.server import blocks, chat, consent, developers, doctor, fine_tuning, jobs, registry, teams, tokens, transfer
+from clonedna.server import (
+    blocks,
+    chat,
+    consent,
+    developers,
+    doctor,
+    fine_tuning,
+    jobs,
+    registry,
+    teams,
+    tokens,
+    transfer,
+)
 from clonedna.server.home_metrics import HomeMetrics
 from clonedna.server.main import Application, create_app
 

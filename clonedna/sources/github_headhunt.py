@@ -7,9 +7,10 @@ the query, nothing else. No score is invented: people stand in GitHub's order of
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
 from clonedna.core.errors import InputError, NotFound
-from clonedna.core.people import Headhunt, PersonFound, Role
+from clonedna.core.people import Headhunt, HuntBegun, HuntRefused, HuntStep, PersonFound, Role
 from clonedna.sources.github import account_of, find_user
 from clonedna.sources.github_client import GitHub
 from clonedna.sources.github_wire import FoundWire, RepositoryWire, UserWire, clean, read
@@ -38,25 +39,26 @@ def query_of(query: str, role: Role | None) -> str:
     return " ".join(part for part in (said, ROLES[role] if role else "", "type:user") if part)
 
 
-def headhunt(github: GitHub, query: str, role: Role | None, most: int) -> Headhunt:
-    """Up to ``most`` (1-30) people. Two requests each, beside the search. Who cannot be read is named in ``refused``."""
+def hunt(github: GitHub, query: str, role: Role | None, most: int) -> Iterator[HuntStep]:
+    """How the search begins, then up to ``most`` (1-30) people one by one, two requests each. Raises as ``query_of``, and the client."""
     sent = query_of(query, role)
     found = read(FoundWire, github.get("search/users", q=sent, per_page=min(30, most)), "a search")
-    people: list[PersonFound] = []
-    refused: dict[str, str] = {}
+    yield HuntBegun(query=sent, role=role, total=found.total_count, incomplete=found.incomplete_results)
     for brief in found.items[:most]:
         try:
-            people.append(_person(github, find_user(github, brief.login)))
+            yield _person(github, find_user(github, brief.login))
         except (NotFound, InputError) as error:
-            refused[brief.login] = error.code
+            yield HuntRefused(login=brief.login, reason=error.code)
+
+
+def headhunt(github: GitHub, query: str, role: Role | None, most: int) -> Headhunt:
+    """All that ``hunt`` gives. Who cannot be read is named in ``refused``."""
+    begun, *steps = hunt(github, query, role, most)
+    assert isinstance(begun, HuntBegun)
     return Headhunt(
-        query=sent,
-        role=role,
-        total=found.total_count,
-        incomplete=found.incomplete_results,
-        people=tuple(people),
-        refused=refused,
-    )
+        **begun.model_dump(), people=tuple(one for one in steps if isinstance(one, PersonFound)),
+        refused={one.login: one.reason for one in steps if isinstance(one, HuntRefused)},
+    )  # fmt: skip
 
 
 def _person(github: GitHub, user: UserWire) -> PersonFound:

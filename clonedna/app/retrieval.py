@@ -1,0 +1,160 @@
+"""The pairs of a block that fit a question best, to be shown beside it: the person's own code, found by words (BM25).
+
+Promises: only pairs of that block, with split ``train``. What was held out stays out of every prompt: the block's numbers were measured on
+it, and a block that has been shown the answers could never be examined again. Only where the block's consent, and the pair's own licence,
+allow serving, looked at anew for each question. The file of pairs is checked against the block's manifest before it is read. Indexes are
+kept in memory by block id, the last used ones, bounded in number and in pairs.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import zip_longest
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from clonedna.app.blocks import ServedLayer
+from clonedna.app.code_words import code_words
+from clonedna.app.orders import spdx
+from clonedna.app.parts import Parts
+from clonedna.core.block import ConsentRecord
+from clonedna.core.canonical import sha256, strict_json
+from clonedna.core.errors import BlockCorrupt, DnaError
+from clonedna.core.value import Value
+from clonedna.core.work import Pair
+
+if TYPE_CHECKING:
+    from bm25s import BM25
+
+TOP = 3
+MOST_CHARACTERS = 1_200
+MOST_TASK = 240
+LEAST_LINE = 24
+MOST_INDEXES = 16
+MOST_PAIRS = 20_000
+FILE = "pairs.jsonl"
+
+
+class Shown(Value):
+    """A pair as it is shown: its task in one line, and the whole first lines of its code that fit."""
+
+    id: str
+    task: str
+    code: str
+    language: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Index:
+    pairs: tuple[Pair, ...]
+    scores: BM25 | None
+    consent: ConsentRecord
+
+
+class Retrieval:
+    """Finds pairs of blocks that were verified already. Its methods read the disk: call them from worker threads."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._indexes: OrderedDict[str, _Index] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def find(self, layers: Sequence[ServedLayer], question: str, *, most: int = MOST_CHARACTERS) -> tuple[Shown, ...]:
+        """At most ``TOP`` pairs, the best first, of at most ``most`` characters altogether. Several blocks of a blend take turns, the one
+        with most weight first.
+
+        Raises ``BlockCorrupt`` and what the store and the consents raise.
+        """
+        words = code_words(question)
+        heaviest = sorted((one for one in layers if one.weight > 0), key=lambda one: -one.weight)
+        ranked = [self._ranked(one.block_id, words) for one in heaviest]
+        turns = [pair for turn in zip_longest(*ranked) for pair in turn if pair is not None]
+        shown: list[Shown] = []
+        for pair in turns[:TOP]:
+            one = _cut(pair, most - sum(len(before.task) + len(before.code) for before in shown))
+            shown += [one] if one else []
+        return tuple(shown)
+
+    def _ranked(self, block_id: str, words: list[str]) -> list[Pair]:
+        index = self._index(block_id)
+        self._parts.consents.check(index.consent, "serve")
+        known = [word for word in words if index.scores is not None and word in index.scores.vocab_dict]
+        if index.scores is None or not known:
+            return []
+        scores = index.scores.get_scores(known)
+        best = sorted(range(len(index.pairs)), key=lambda i: (-float(scores[i]), i))[:TOP]
+        return [index.pairs[i] for i in best if scores[i] > 0]
+
+    def _index(self, block_id: str) -> _Index:
+        with self._lock:
+            known = self._indexes.get(block_id)
+            if known is not None:
+                self._indexes.move_to_end(block_id)
+                return known
+        made = self._made(block_id)
+        with self._lock:
+            self._indexes[block_id] = made
+            while len(self._indexes) > 1 and (
+                len(self._indexes) > MOST_INDEXES or sum(len(one.pairs) for one in self._indexes.values()) > MOST_PAIRS
+            ):
+                self._indexes.popitem(last=False)
+        return made
+
+    def _made(self, block_id: str) -> _Index:
+        manifest = self._parts.registry.resolve(block_id, unsafe=True)
+        path = self._parts.store.path(manifest.id)
+        consent = ConsentRecord.model_validate(strict_json((path / "consent.json").read_bytes()))
+        data = (path / FILE).read_bytes()
+        entry = manifest.files.get(FILE)
+        if entry is None or sha256(data) != entry.sha256:
+            raise BlockCorrupt(
+                f"{FILE} of block {block_id[:12]} is not the one that was signed", "dna verify it", file=FILE
+            )
+        try:
+            pairs = [Pair.model_validate(json.loads(line)) for line in data.split(b"\n") if line]
+        except (ValidationError, ValueError, RecursionError) as error:
+            raise BlockCorrupt(
+                f"{FILE} of block {block_id[:12]} holds a line that is no pair", "ask without retrieval", file=FILE
+            ) from error
+        usable = [pair for pair in pairs if pair.split == "train" and _may_be_shown(pair.provenance.licence)]
+        return _Index(pairs=tuple(usable[:MOST_PAIRS]), scores=_scores(usable[:MOST_PAIRS]), consent=consent)
+
+
+def _scores(pairs: Sequence[Pair]) -> BM25 | None:
+    documents = [code_words(f"{pair.instruction}\n{pair.name}\n{pair.completion}") for pair in pairs]
+    if not any(documents):
+        return None
+    from bm25s import BM25
+
+    made = BM25(method="lucene", backend="numpy")
+    made.index(documents, show_progress=False)
+    return made
+
+
+@lru_cache(maxsize=1024)
+def _may_be_shown(licence: str) -> bool:
+    """Whether a pair's licence is one that is known; what may be minted at all was decided by the mint."""
+    try:
+        spdx(licence)
+    except DnaError:
+        return False
+    return True
+
+
+def _cut(pair: Pair, room: int) -> Shown | None:
+    """The pair in at most ``room`` characters, its code in whole lines; ``None`` where not even one line of it fits."""
+    flat = " ".join(pair.instruction.split())
+    task = flat if len(flat) <= MOST_TASK else flat[:MOST_TASK].rsplit(" ", 1)[0]
+    room -= len(task)
+    code = pair.completion.strip("\n")
+    if len(code) > room:
+        if room < LEAST_LINE:
+            return None
+        code = code[: room + 1].rpartition("\n")[0].rstrip()
+    return Shown(id=pair.id, task=task, code=code, language=pair.language) if code.strip() else None
