@@ -33,7 +33,7 @@ def new(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="What it is called.", show_default=False)],
     role: Annotated[
-        list[Roles] | None, typer.Option(help="A slot with this role; again for more, in their order.")
+        list[str] | None, typer.Option(help="A slot: pm, swe, designer or any; again for more, in their order.")
     ] = None,
     as_json: Json = False,
 ) -> None:
