@@ -13,15 +13,28 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from clonedna.app.jobs import Jobs
 from clonedna.cli.main import app
 from clonedna.core.canonical import sha256
 from clonedna.core.errors import DnaError
 from tests.merges import add_block as add_adapter
+from tests.parts import order
 from tests.serving import ServerParts, add_block, running
 
-NOT_THERE = {"path", "request_id"}  # where the files are, on the server's machine alone; an id of what was asked over HTTP
+# Where the files are, on the server's machine alone; an id of what was asked over HTTP; how long it took.
+NOT_THERE = {"path", "request_id", "seconds"}
 COMMANDS = [
     ["ls"],
+    ["ls", "--limit", "1", "--sort", "name"],
+    ["ls", "--language", "rust"],
+    ["ls", "--sort", "size"],
+    ["ls", "--maturity", "2"],
+    ["ls", "--cursor", "nonsense"],
+    ["search", "python", "--mode", "text"],
+    ["search", "somebody who writes python", "--mode", "semantic"],
+    ["search", "--skill", "python", "--limit", "1"],
+    ["search", "python", "--mode", "magic"],
+    ["search"],
     ["show", "ada"],
     ["show", "ada@1.0.0"],
     ["show", "nobody"],
@@ -40,6 +53,28 @@ COMMANDS = [
     ["compare", "cora", "dora", "--weights-only"],
     ["compare", "cora", "nobody", "--weights-only"],
     ["rollback", "ada"],
+    ["consent", "show"],
+    ["developer", "show", "ada-example"],
+    ["developer", "prove", "ada-example", "nothing.json"],
+    ["jobs", "ls"],
+    ["jobs", "ls", "--kind", "merge", "--limit", "1"],
+    ["jobs", "ls", "--after", "mint-20260101-000000000-abcdef"],
+    ["jobs", "show", "nothing"],
+    ["jobs", "show", "mint-"],
+    ["jobs", "cancel", "nothing"],
+    ["jobs", "follow", "nothing"],
+    ["jobs", "logs", "nothing"],
+    ["jobs", "resume", "nothing"],
+    ["mint", "@ada", "--licence", "MIT"],
+    ["mint", "@ada", "--replay", "1"],
+    ["mint"],
+    ["eval", "nobody"],
+    ["eval", "../../etc/passwd"],
+    ["eval", "--identity", "ada", "nobody"],
+    ["merge", "cora:x", "--name", "both"],
+    ["merge", "cora", "nobody", "--name", "both"],
+    ["merge", "cora:0.7", "dora:0.3", "--name", "both", "--no-check"],
+    ["compare", "nobody", "cora"],
 ]
 
 
@@ -51,6 +86,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     add_block(parts, "bob", says="xyz")
     for seed, name in enumerate(("cora", "dora")):
         add_adapter(parts, name, seed, fingerprint=sha256("fake"))
+    Jobs(parts.settings, parts).create(order())  # one that nobody carries out
     return home
 
 
