@@ -43,6 +43,7 @@ class Background:
         self._wake = threading.Event()
         self._lock = threading.Lock()
         self._working: dict[str, threading.Thread] = {}
+        self.worked = 0  # jobs that were begun here
         self._pauses: dict[str, tuple[int, float]] = {}
         self._looking: threading.Thread | None = None
 
@@ -89,10 +90,9 @@ class Background:
         """Something was put into the queue: look at once."""
         self._wake.set()
 
-    @property
-    def running(self) -> int:
-        """Jobs that this process works on now."""
-        return len(self._working)
+    def idle(self) -> bool:
+        """Whether nothing runs here, and nothing waits that this process could take now."""
+        return not self._working and not any(self._mine(one) for one in self.jobs.waiting())
 
     def stop(self) -> None:
         """Have all that runs stop soon; nothing new begins."""
@@ -163,6 +163,7 @@ class Background:
             self._wake.set()
 
     def _carry_out(self, workspace: Workspace) -> None:
+        self.worked += 1
         try:
             self._durable.finish(workspace, _listener(workspace, self.figures))
             self._pauses.pop(workspace.id, None)

@@ -82,7 +82,7 @@ class IdentityAsk(Value):
     """Several blocks whose style is to be told apart; ``controls``: also train one on the others' code for each."""
 
     kind: Literal["identity"]
-    blocks: tuple[Reference, ...] = Field(min_length=2, max_length=MOST_BLOCKS)
+    blocks: tuple[Reference, ...] = Field(min_length=1, max_length=MOST_BLOCKS)
     controls: bool = True
     unsafe: bool = False
 

@@ -44,7 +44,7 @@ class IdentityOrder(Value):
     """Several blocks whose style is to be told apart, with ``controls`` trained on the others' code."""
 
     kind: Literal["identity"] = "identity"
-    blocks: tuple[Reference, ...] = Field(min_length=2, max_length=MOST_BLOCKS)
+    blocks: tuple[Reference, ...] = Field(min_length=1, max_length=MOST_BLOCKS)
     controls: bool = True
     unsafe: bool = False
 

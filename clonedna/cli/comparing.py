@@ -117,6 +117,8 @@ def _compared(state: State, order: CompareOrder, as_json: bool) -> Comparison:
 
     if state.client is not None and order.weights_only:
         return state.client.comparing.weights(order.a, order.b, unsafe=order.unsafe)
+    if state.client is not None:
+        return _compared_there(state, order, as_json)
 
     async def work() -> Comparison:
         with listener(as_json) as listen:
@@ -126,6 +128,24 @@ def _compared(state: State, order: CompareOrder, as_json: bool) -> Comparison:
                 await state.parts.close()
 
     return anyio.run(work)
+
+
+def _compared_there(state: State, order: CompareOrder, as_json: bool) -> Comparison:
+    from clonedna.app.job_asks import CompareAsk
+    from clonedna.cli import following
+    from clonedna.core.comparison import Comparison
+
+    following.refuse_base(order.on)
+    ask = following.asked(
+        CompareAsk,
+        a=order.a,
+        b=order.b,
+        prompts=order.prompts,
+        given=order.given,
+        seed=order.seed,
+        unsafe=order.unsafe,
+    )
+    return following.value_of(following.order(state, ask, events=as_json), Comparison)
 
 
 # Tables.

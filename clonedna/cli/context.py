@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from clonedna.app.blocks import Blocks
     from clonedna.app.catalogue import Catalogue
     from clonedna.app.details import Details
+    from clonedna.app.job_desk import JobDesk
     from clonedna.app.jobs import Jobs
     from clonedna.app.lineage import Lineages
     from clonedna.app.parts import Parts
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from clonedna.client.catalogue import RemoteCatalogue
     from clonedna.client.chat import RemoteThreads
     from clonedna.client.details import RemoteDetails, RemoteLineages
+    from clonedna.client.jobs import RemoteJobs
     from clonedna.client.teams import RemoteTeams
     from clonedna.client.tokens import RemoteAudit, RemoteTokens
     from clonedna.client.versions import RemoteVersions
@@ -177,6 +179,18 @@ class State:
         from clonedna.app.jobs import Jobs
 
         return Jobs(self.settings, self.parts)
+
+    @cached_property
+    def desk(self) -> JobDesk | RemoteJobs:
+        """The jobs of this home, or of the server that was named."""
+        return self.own_desk if self.client is None else self.client.jobs
+
+    @cached_property
+    def own_desk(self) -> JobDesk:
+        """The jobs of this home. Raises as ``parts``."""
+        from clonedna.app.job_desk import JobDesk
+
+        return JobDesk(self.jobs)
 
     @cached_property
     def details(self) -> Details | RemoteDetails:

@@ -112,6 +112,11 @@ def _run(
 ) -> Evaluated:  # fmt: skip
     import anyio
 
+    if state.client is not None:
+        return _there(
+            state, reference, full=full, pairs=pairs, tasks=tasks, samples=samples, on=on, seed=seed, unsafe=unsafe,
+            silent=as_json,
+        )  # fmt: skip
     from clonedna.app.evaluating import Evaluating
     from clonedna.cli.progress import listener
     from clonedna.core.events import silent
@@ -132,3 +137,20 @@ def _run(
         return anyio.run(work, silent)
     with listener(False) as listen:
         return anyio.run(work, listen)
+
+
+def _there(
+    state: State, reference: str, *, full: bool, pairs: Path | None, tasks: Path | None, samples: int, on: str | None,
+    seed: int | None, unsafe: bool, silent: bool,
+) -> Evaluated:  # fmt: skip
+    """The same on the server that was named; files go there first."""
+    from clonedna.app.evaluations import Evaluated
+    from clonedna.app.job_asks import EvaluateAsk
+    from clonedna.cli import following
+
+    following.refuse_base(on)
+    ask = following.asked(
+        EvaluateAsk, block=reference, full=full, pairs=following.uploaded(state, pairs), tasks=following.uploaded(state, tasks),
+        samples=samples, seed=seed, unsafe=unsafe,
+    )  # fmt: skip
+    return following.value_of(following.order(state, ask, silent=silent), Evaluated)

@@ -35,6 +35,10 @@ def identity(
     if out is not None and out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file", "give a folder for --out; it is made when it is not there")
 
+    if state.client is not None:
+        _there(state, references, out=out, controls=controls, as_json=as_json, unsafe=unsafe)
+        return
+
     async def work(listen: Any) -> tuple[IdentityReport, Path]:
         try:
             return await Identifying(state.parts, listen).identify(references, controls=controls, unsafe=unsafe)
@@ -59,13 +63,33 @@ def identity(
         show(report, folder)
 
 
+def _there(
+    state: State, references: list[str], *, out: Path | None, controls: bool, as_json: bool, unsafe: bool
+) -> None:
+    """The same on the server that was named. Pictures are drawn here, into ``out``; without it there are none."""
+    from clonedna.app.identity_report import IdentityReport, files_of
+    from clonedna.app.job_asks import IdentityAsk
+    from clonedna.app.workspace import write_atomic
+    from clonedna.cli import following
+
+    ask = following.asked(IdentityAsk, blocks=tuple(references), controls=controls, unsafe=unsafe)
+    report: IdentityReport = following.value_of(following.order(state, ask, silent=as_json), IdentityReport)
+    if out is not None:
+        for name, data in files_of(report).items():
+            write_atomic(out / name, data)
+    if as_json:
+        print_json({"report": report, "folder": None if out is None else str(out)})
+    else:
+        show(report, out)
+
+
 def _stop(signum: int, frame: Any) -> None:
     from clonedna.app.jobs import stop_now
 
     stop_now("\nerror[interrupted]: nothing is half-written\n  next: the same command goes on where it stood\n")
 
 
-def show(report: IdentityReport, folder: Path) -> None:
+def show(report: IdentityReport, folder: Path | None) -> None:
     """Matrix, people, shares, remarks, verdict, pictures."""
     from clonedna.app.identity_report import control_sentence, names_of
 
@@ -95,7 +119,7 @@ def show(report: IdentityReport, folder: Path) -> None:
     tell(f"\n{printable(found.verdict.text)}.")
     if said := control_sentence(report):
         tell(f"{said}.")
-    tell(f"pictures and figures: {folder}")
+    tell(f"pictures and figures: {folder if folder is not None else 'give --out FOLDER'}")
 
 
 def _matrix(found: Identified) -> None:

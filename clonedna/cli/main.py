@@ -92,6 +92,7 @@ developers.add_to(app)
 doctor.add_to(app)
 tokens.add_to(app)
 app.add_typer(jobs.app, name="jobs")
+app.command()(jobs.worker)
 app.add_typer(keys.app, name="keys")
 app.add_typer(teams.app, name="team")
 

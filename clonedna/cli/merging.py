@@ -11,6 +11,7 @@ from clonedna.cli.context import Json, State, print_json, printable, table, tell
 
 if TYPE_CHECKING:
     from clonedna.app.merging import Merged
+    from clonedna.core.merge import MergeOrder
 
 WORST = 3
 Parts = Annotated[
@@ -70,10 +71,29 @@ def merge(
             finally:
                 await state.parts.close()
 
-    merged = anyio.run(work)
+    merged = anyio.run(work) if state.client is None else _there(state, parts, order, as_json)
     if as_json:
         print_json(merged)
-        return
+    else:
+        _show(merged)
+
+
+def _there(state: State, parts: list[str], order: MergeOrder, as_json: bool) -> Merged:
+    """The same on the server that was named."""
+    from clonedna.app.job_asks import MergeAsk
+    from clonedna.app.merging import Merged
+    from clonedna.cli import following
+
+    following.refuse_base(order.on)
+    spec = order.spec
+    ask = following.asked(
+        MergeAsk, parts=tuple(parts), name=order.name, method=spec.method, rank=spec.rank, density=spec.density,
+        majority=spec.majority, seed=spec.seed, check=order.check,
+    )  # fmt: skip
+    return following.value_of(following.order(state, ask, events=as_json), Merged)
+
+
+def _show(merged: Merged) -> None:
     report = merged.report
     facts = [
         ["parents", ", ".join(merged.parents)], ["method", spec_line(report.spec)], ["rank", str(report.rank)],

@@ -13,6 +13,7 @@ from clonedna.cli.context import Json, State, print_json, printable, table, tell
 from clonedna.cli.preflight import show_preflight
 
 if TYPE_CHECKING:
+    from clonedna.app.job_values import JobView
     from clonedna.app.workspace import Workspace
     from clonedna.core.block import BlockRef, MintOrder
     from clonedna.core.work import AuthorShare, Identity
@@ -84,6 +85,10 @@ def mint(
             "--dry-run", help="Only tell what would be minted, and what would refuse it; nothing is trained or stored."
         ),
     ] = False,
+    queue: Annotated[
+        bool,
+        typer.Option("--queue", help="Only order it: a server or worker (dna worker) of this home carries it out."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Mint a block from one person's code in a repository, or from given pairs.
@@ -92,9 +97,18 @@ def mint(
     A mint that was interrupted goes on when the same command is given again.
     """
     state: State = context.obj
-    from clonedna.app.orders import order_of
-    from clonedna.core.errors import InputError
-
+    _refuse(
+        target=target, pairs=pairs, continues=continues, name=name, licence=licence, replay=replay, teacher=teacher,
+        consent=consent, dry_run=dry_run, queue=queue,
+    )  # fmt: skip
+    if state.client is not None:
+        ask = {
+            "target": _place(target), "authors": author or (), "licence": licence, "continues": continues, "name": name, "base": base,
+            "consent": consent, "allow_licences": allow_licence or (), "teacher": teacher, "seed": seed, "epochs": epochs, "rank": rank,
+            "learning_rate": learning_rate, "max_pairs": max_pairs, "general": general, "general_ratio": general_ratio, "replay": replay,
+        }  # fmt: skip
+        _mint_there(state, ask, pairs, dry_run=dry_run, queue=queue, as_json=as_json)
+        return
     recipe = {
         "seed": seed,
         "epochs": epochs,
@@ -104,17 +118,41 @@ def mint(
         "general": None if general == "rehearsal" else general,
         "base_instruct_ratio": general_ratio,
     }
+    if pairs is not None:
+        order, files = _given(state, pairs, author, name, base, consent, licence, recipe)
+        _mint(state, order, files, dry_run=False, queue=queue, as_json=as_json)
+        return
+    if continues is not None:
+        order = state.own_versions.order(
+            continues, target=target, authors=_people(state, "", author) if author else (), base=base, consent=consent,
+            allow_licence=allow_licence or [], recipe={**recipe, "seed": seed or None, "replay_ratio": replay}, teacher=teacher,
+        )  # fmt: skip
+    else:
+        from clonedna.app.orders import order_of
+
+        assert target is not None
+        order = order_of(
+            state.settings, target=target, authors=_people(state, target, author), name=name, base=base, consent=consent,
+            allow_licence=allow_licence or [], recipe=recipe, teacher=teacher,
+        )  # fmt: skip
+    _mint(state, order, {}, dry_run=dry_run, queue=queue, as_json=as_json)
+
+
+def _refuse(
+    *, target: str | None, pairs: Path | None, continues: str | None, name: str | None, licence: str, replay: float | None,
+    teacher: str, consent: str, dry_run: bool, queue: bool,
+) -> None:  # fmt: skip
+    """What does not go together. Raises ``InputError``."""
+    from clonedna.core.errors import InputError
+
+    if dry_run and queue:
+        raise InputError("--dry-run orders nothing", "leave out --dry-run or --queue", param="queue")
     if continues is not None:
         if pairs is not None or name is not None or licence:
             raise InputError(
                 "a version that continues a block has that block's name, and is made from its repository",
                 "leave out --pairs, --licence and --name", param="continue",
             )  # fmt: skip
-        order = state.own_versions.order(
-            continues, target=target, authors=_people(state, "", author) if author else (), base=base, consent=consent,
-            allow_licence=allow_licence or [], recipe={**recipe, "seed": seed or None, "replay_ratio": replay}, teacher=teacher,
-        )  # fmt: skip
-        _mint(state, order, dry_run, as_json)
         return
     if replay is not None:
         raise InputError("--replay is of a version that continues a block", "give --continue NAME", param="replay")
@@ -127,26 +165,61 @@ def mint(
                 "files of a repository have their own; --allow-licence accepts one more",
                 param="licence",
             )
-        people = _people(state, target, author)
-        order = order_of(
-            state.settings, target=target, authors=people, name=name, base=base, consent=consent,
-            allow_licence=allow_licence or [], recipe=recipe, teacher=teacher,
-        )  # fmt: skip
-        _mint(state, order, dry_run, as_json)
-    else:
-        if dry_run:
-            raise InputError("--dry-run reads a repository", "leave out --pairs or --dry-run", param="dry_run")
-        if teacher != "own-words":
-            raise InputError("given pairs have their instructions", "leave --teacher out", param="teacher")
-        _run(state, *_given(state, pairs, author, name, base, consent, licence, recipe), as_json)
+        return
+    if dry_run:
+        raise InputError("--dry-run reads a repository", "leave out --pairs or --dry-run", param="dry_run")
+    if teacher != "own-words":
+        raise InputError("given pairs have their instructions", "leave --teacher out", param="teacher")
+    if consent == "granted":
+        raise InputError(
+            "given pairs have no account that could grant them", "give --consent self or local-only", param="consent"
+        )
 
 
-def _mint(state: State, order: MintOrder, dry_run: bool, as_json: bool) -> None:
-    """Carry out an order, or only tell what it would do."""
+def _mint(state: State, order: MintOrder, files: dict[str, Path], *, dry_run: bool, queue: bool, as_json: bool) -> None:
+    """Carry out an order, or only tell what it would do, or leave it to those who look for work."""
     if dry_run:
         show_preflight(state, order, as_json)
+    elif queue:
+        from clonedna.app.job_values import Queued
+
+        with state.jobs.creating():
+            state.jobs.refuse_full()
+            workspace = state.jobs.put(order, files=files, queued=Queued(base=order.base))
+        _ordered(state.jobs.view(workspace), as_json)
     else:
-        _run(state, *state.jobs.create(order), as_json)
+        _run(state, *state.jobs.create(order, files=files), as_json)
+
+
+def _mint_there(
+    state: State, ask: dict[str, Any], pairs: Path | None, *, dry_run: bool, queue: bool, as_json: bool
+) -> None:
+    """The same on the server that was named."""
+    from clonedna.app.job_asks import MintAsk
+    from clonedna.cli import following
+    from clonedna.core.errors import InputError
+
+    if dry_run:
+        raise InputError("--dry-run reads on this machine alone", "leave out --server or --dry-run", param="dry_run")
+    made = following.asked(MintAsk, **ask, pairs=following.uploaded(state, pairs))
+    if queue:
+        _ordered(following.remote(state).start(made), as_json)
+        return
+    block = following.order(state, made, events=as_json).block
+    if block is not None and not as_json:
+        show_result(state, block)
+
+
+def _place(target: str | None) -> str | None:
+    """A folder of this machine by its whole path: a server on this machine may know it, another one says that it does not."""
+    return str(Path(target).absolute()) if target is not None and Path(target).is_dir() else target
+
+
+def _ordered(view: JobView, as_json: bool) -> None:
+    if as_json:
+        print_json(view)
+    else:
+        tell(f"ordered: {view.id}; watch it with: dna jobs follow {view.id}")
 
 
 def _run(state: State, workspace: Workspace, goes_on: bool, as_json: bool) -> None:
@@ -158,31 +231,33 @@ def _run(state: State, workspace: Workspace, goes_on: bool, as_json: bool) -> No
 
 
 def _given(
-    state: State, pairs: Path | None, author: list[str] | None, name: str | None, base: str | None,
+    state: State, pairs: Path, author: list[str] | None, name: str | None, base: str | None,
     consent: Literal["auto", "self", "granted", "local-only"], licence: str, recipe: dict[str, Any],
-) -> tuple[Workspace, bool]:  # fmt: skip
-    """The job for pairs given as a file. Nothing about the person is guessed: without --consent self it is local-only."""
+) -> tuple[MintOrder, dict[str, Path]]:  # fmt: skip
+    """The order for pairs given as a file, and the file by its SHA-256. Nothing about the person is guessed: it is local-only unless
+    --consent self is given."""
     from clonedna.app.orders import given_order, read_given
     from clonedna.core.block import GivenPairs
-    from clonedna.core.errors import InputError
     from clonedna.core.work import Identity
 
-    assert pairs is not None
-    if consent == "granted":
-        raise InputError(
-            "given pairs have no account that could grant them", "give --consent self or local-only", param="consent"
-        )
     file = read_given(state.settings, pairs)
     who = _people(state, "", author)[0] if author else Identity(name=name or "unnamed")
     order = given_order(
         state.settings, given=GivenPairs(training=file, licence=licence), author=who, name=name, base=base,
         consent="self" if consent == "self" else "local-only", recipe=recipe,
     )  # fmt: skip
-    return state.jobs.create(order, files={file.sha256: pairs})
+    return order, {file.sha256: pairs}
 
 
 def run_job(state: State, workspace: Workspace, as_json: bool) -> BlockRef:
-    """Run a job in this process; Ctrl-C and TERM leave it as a kill would, to be resumed."""
+    """Run a mint in this process; Ctrl-C and TERM leave it as a kill would, to be resumed."""
+    block = carry_out(state, workspace, as_json)
+    assert block is not None
+    return block
+
+
+def carry_out(state: State, workspace: Workspace, as_json: bool) -> BlockRef | None:
+    """Run a job in this process; gives the block that it made, where it made one. Ctrl-C and TERM leave it, to be resumed."""
     from clonedna.app.jobs import stop_now
     from clonedna.cli.progress import listener
 
@@ -192,14 +267,14 @@ def run_job(state: State, workspace: Workspace, as_json: bool) -> BlockRef:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     with listener(as_json) as listen:
-        return state.jobs.run(workspace, listen)
+        return state.jobs.carry_out(workspace, listen).block
 
 
 def show_result(state: State, reference: BlockRef) -> None:
     """What was minted, and whether it is worth something."""
     from clonedna.cli.blocks import measure_rows
 
-    detail = state.own_blocks.show(reference.id)
+    detail = state.blocks.show(reference.id)
     tell("")
     table(
         f"{reference} · {reference.id[:12]} · {reference.status}",
