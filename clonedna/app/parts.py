@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
@@ -14,12 +15,13 @@ from clonedna.core.errors import BadConfig, InputError
 from clonedna.core.model import Example
 from clonedna.core.people import Account
 from clonedna.core.profile import CodeFacts
-from clonedna.core.seams import Consents, Engine, Registry, Signer, Source, Store, Teacher
+from clonedna.core.seams import Consents, Encoder, Engine, Index, Registry, Signer, Source, Store, Teacher
 from clonedna.core.work import About, Found, Identity, Refusal, Repository
 
 if TYPE_CHECKING:
     from clonedna.evals.examination import Lent
     from clonedna.store.database import Database
+    from clonedna.store.lines import SqlLines
     from clonedna.trust.audit import AuditLog
     from clonedna.trust.challenges import Challenges
     from clonedna.trust.consents_granted import GrantedConsents
@@ -98,11 +100,27 @@ FACTORIES: dict[str, dict[str, str]] = {
     "drift": {"local": "clonedna.engine.drift:layer_drift"},
     "merge": {"peft": "clonedna.engine.merging:merge_adapters"},
     "compare": {"factors": "clonedna.engine.comparing:compare_adapters"},
-    "database": {"sql": "clonedna.store.database:Database"},
+    "database": {
+        "sql": "clonedna.store.database:Database", "dump": "clonedna.store.dump:dump", "load": "clonedna.store.dump:load",
+    },
     "threads": {"sql": "clonedna.store.threads:SqlThreads"},
-    "teams": {"sql": "clonedna.store.teams:SqlTeams", "id": "clonedna.store.teams:new_candidate_id", "now": "clonedna.store.threads:moment"},
-    "developers": {"sql": "clonedna.store.developers:SqlSessions", "challenges": "clonedna.trust.challenges:Challenges"},
+    "teams": {
+        "sql": "clonedna.store.teams:SqlTeams",
+        "id": "clonedna.store.teams:new_candidate_id",
+        "now": "clonedna.store.threads:moment",
+    },
+    "developers": {
+        "sql": "clonedna.store.developers:SqlSessions",
+        "challenges": "clonedna.trust.challenges:Challenges",
+    },
     "tokens": {"sql": "clonedna.store.tokens:SqlTokens"},
+    "lines": {"sql": "clonedna.store.lines:SqlLines"},
+    "encoder": {"minilm": "clonedna.engine.encoder:open_minilm", "hashed": "clonedna.engine.hashed:HashedEncoder"},
+    "index": {
+        "files": "clonedna.store.vectors:VectorFiles",
+        "forget": "clonedna.store.vectors:forget",
+        "forget_all": "clonedna.store.vectors:forget_all",
+    },
     "registry": {"sql": "clonedna.store.registry:SqlRegistry", "kin": "clonedna.store.kin:Kin"},
 }
 
@@ -264,6 +282,33 @@ class Parts:
     @cached_property
     def registry(self) -> Registry:
         return factory("registry", "sql")(self.database, self.store)
+
+    @cached_property
+    def lines(self) -> SqlLines:
+        """What lists and searches read of each block."""
+        return factory("lines", "sql")(self.database, self.store)
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The encoder of the settings. Raises ``Unavailable``, ``Corrupt``."""
+        return factory("encoder", self.settings.encoder)()
+
+    @cached_property
+    def vectors(self) -> Index:
+        """Vectors of blocks by the encoder of the settings; raises as ``encoder``."""
+        folder = re.sub(r"[^a-z0-9.-]+", "-", self.encoder.name)
+        return factory("index", "files")(self._vectors / folder, self.encoder.name, self.encoder.dimension)
+
+    @property
+    def _vectors(self) -> Path:
+        return self.settings.home / "vectors" / "blocks"
+
+    def forget_vectors(self, ids: Collection[str] | None = None) -> None:
+        """Take what blocks mean off the disk, whichever encoder made it; ``None``: of all blocks."""
+        if ids is None:
+            factory("index", "forget_all")(self._vectors)
+        else:
+            factory("index", "forget")(self._vectors, ids)
 
     def engine(self, base: str) -> Engine:
         """The engine that holds ``base``; loading it takes seconds the first time. Raises ``UnknownBase``, ``BadConfig``; for ``vllm``
