@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -36,7 +37,7 @@ class Site:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Generator[Site]:
     folder = tmp_path_factory.mktemp("site")
     with pytest.MonkeyPatch.context() as patch, world(folder, patch) as made:
-        settings = {"api_key": KEY, "admin_key": ADMIN, "github_url": made.github.url, "rate_limit": 0}
+        settings: dict[str, Any] = {"api_key": KEY, "admin_key": ADMIN, "github_url": made.github.url, "rate_limit": 0}
         parts = ServerParts(folder / "home", **settings)
         shared = made.block(parts, "shared", made.consent(parts, ["mint", "serve", "share"]))
         made.block(parts, "closed")
