@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 READING = frozenset(
     {
-        "authors", "ls", "search", "show", "verify", "run", "chat", "files", "lineage", "versions", "diff", "compare", "ps", "doctor", "audit",
+        "authors", "ls", "search", "show", "verify", "run", "chat", "files", "lineage", "versions", "diff", "compare", "ps", "doctor", "audit", "df",
         "threads ls", "threads show", "team ls", "team show", "team search",
         "consent check", "consent show", "consent log", "tokens ls", "jobs ls", "jobs show", "jobs logs",
         "jobs follow", "keys show", "keys list",

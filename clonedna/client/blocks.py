@@ -6,15 +6,9 @@ from urllib.parse import quote
 
 from clonedna.app.blocks import BlockDetail
 from clonedna.client.wire import Wire
-from clonedna.core.block import Manifest
 from clonedna.core.errors import not_a_block
-from clonedna.core.value import Value
 
 REGISTRY = "/api/v1/registry"
-
-
-class _Page(Value):
-    blocks: tuple[Manifest, ...]
 
 
 class RemoteBlocks:
@@ -22,10 +16,6 @@ class RemoteBlocks:
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
-
-    def list(self) -> tuple[Manifest, ...]:
-        """All blocks, newest first, rejected ones among them (their ``gate`` says so)."""
-        return self._wire.get(REGISTRY, _Page).blocks
 
     def show(self, reference: str) -> BlockDetail:
         """A verified block's papers; ``path`` is on the server's machine."""

@@ -137,8 +137,9 @@ def domains_of(manifest: Manifest) -> tuple[str, ...]:
 
 
 def meaning_of(manifest: Manifest) -> str:
-    """The text that stands for a block where meanings are compared."""
-    told = _short(manifest.capability.text, 2000)
+    """The text that stands for a block where meanings are compared: what it says it can do, its specialization, what it is about."""
+    told, special = _short(manifest.capability.text, 2000), _short(manifest.specialization, 300)
+    told = told if special in told else f"{told}. {special}"
     about = [domain for domain in domains_of(manifest) if domain not in told.casefold()]
     return ". ".join(part for part in (told, ", ".join(about)) if part)
 

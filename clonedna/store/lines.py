@@ -197,17 +197,22 @@ class SqlLines:
             found = session.scalars(select(Line).where(Line.id.in_(ids), *_conditions(filters))).all()
         return {line.id: _shown(line) for line in found if not self._store.is_revoked(line.id)}
 
+    def passing(self, filters: Filters) -> frozenset[str]:
+        """All blocks that pass."""
+        with self._database.session() as session:
+            return frozenset(session.scalars(select(Line.id).where(*_conditions(filters))))
+
     def state(self) -> tuple[int, int]:
         """How many lines there are and the highest number given: equal twice, nothing came or went between."""
         with self._database.session() as session:
             count, last = session.execute(select(func.count(), func.max(Line.number)).select_from(Line)).one()
         return count, last or 0
 
-    def meanings(self, most: int | None = None, after: int = 0) -> tuple[tuple[int, str, str], ...]:
-        """Number, block and the text an encoder reads, of lines with a number above ``after``, in their order."""
-        wanted = select(Line.number, Line.id, Line.meaning).where(Line.number > after).order_by(Line.number).limit(most)
+    def meanings(self) -> dict[str, str]:
+        """Of each block, the text that an encoder reads; the oldest line first."""
         with self._database.session() as session:
-            return tuple((number, block_id, meaning) for number, block_id, meaning in session.execute(wanted))
+            found = session.execute(select(Line.id, Line.meaning).order_by(Line.number)).all()
+        return dict(iter(found))
 
 
 def _conditions(filters: Filters) -> list[ColumnElement[bool]]:

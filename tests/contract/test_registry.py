@@ -14,10 +14,12 @@ from clonedna.core.seams import Registry, Store
 from clonedna.store.database import Database
 from clonedna.store.registry import SqlRegistry
 from clonedna.store.store import DirectoryStore
+from tests.databases import new_url
 from tests.unit.store.making import rejected, write_block
 
 PARTS: dict[str, Callable[[Path, DirectoryStore], Registry]] = {
-    "sqlite": lambda home, store: SqlRegistry(Database(f"sqlite:///{home / 'registry.sqlite'}"), store),
+    "sqlite": lambda home, store: SqlRegistry(Database(new_url("sqlite", home)), store),
+    "postgres": lambda home, store: SqlRegistry(Database(new_url("postgres", home)), store),
     "fake": lambda home, store: FakeRegistry(),
 }
 GAPS: dict[str, dict[str, str]] = {

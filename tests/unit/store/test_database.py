@@ -20,15 +20,16 @@ from clonedna import store
 from clonedna.core.errors import BadConfig
 from clonedna.store import database as module
 from clonedna.store.database import HEADS, MIGRATIONS, Base, Database
+from tests.databases import KINDS, new_url
 
 for _one in pkgutil.iter_modules(store.__path__, "clonedna.store."):
     if not _one.ispkg:
         import_module(_one.name)  # all tables
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Database:
-    return Database(f"sqlite:///{tmp_path / 'registry.sqlite'}")
+@pytest.fixture(params=KINDS)
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
+    return Database(new_url(request.param, tmp_path))
 
 
 def tables(database: Database) -> set[str]:

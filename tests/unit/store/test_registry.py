@@ -26,19 +26,20 @@ from clonedna.store.database import Database
 from clonedna.store.registry import SqlRegistry
 from clonedna.store.store import DirectoryStore
 from clonedna.trust.keys import KeyRing
+from tests.databases import KINDS, new_url
 from tests.unit.store.making import rejected, write_block
 
 
 class Bench:
     """A store and a registry, and blocks for them."""
 
-    def __init__(self, home: Path, ring: KeyRing) -> None:
-        self.home, self.ring, self.made = home, ring, 0
+    def __init__(self, home: Path, ring: KeyRing, url: str) -> None:
+        self.home, self.ring, self.url, self.made = home, ring, url, 0
         self.store = DirectoryStore(home / "store", ring)
         self.registry = self.open()
 
     def open(self) -> SqlRegistry:
-        return SqlRegistry(Database(f"sqlite:///{self.home / 'registry.sqlite'}"), self.store)
+        return SqlRegistry(Database(self.url), self.store)
 
     def put(self, **changes: object) -> Manifest:
         self.made += 1
@@ -53,14 +54,23 @@ class Bench:
         return made
 
     def drop_database(self) -> None:
-        for path in self.home.glob("registry.sqlite*"):
-            path.unlink()
+        if self.url.startswith("sqlite"):
+            for path in self.home.glob("registry.sqlite*"):
+                path.unlink()
+        else:
+            self.url = new_url("postgres", self.home)
         self.registry = self.open()
 
 
+@pytest.fixture(params=KINDS)
+def bench(request: pytest.FixtureRequest, tmp_path: Path, ring: KeyRing) -> Bench:
+    return Bench(tmp_path, ring, new_url(request.param, tmp_path))
+
+
 @pytest.fixture
-def bench(tmp_path: Path, ring: KeyRing) -> Bench:
-    return Bench(tmp_path, ring)
+def sqlite(tmp_path: Path, ring: KeyRing) -> Bench:
+    """Where the matter is SQLite's own."""
+    return Bench(tmp_path, ring, new_url("sqlite", tmp_path))
 
 
 # What a reference means.
@@ -307,13 +317,13 @@ def test_a_block_published_while_the_catalogue_is_rebuilt_stays(bench: Bench, mo
 # The database.
 
 
-def test_nothing_is_made_before_something_is_asked(bench: Bench) -> None:
-    assert not (bench.home / "registry.sqlite").exists()
+def test_nothing_is_made_before_something_is_asked(sqlite: Bench) -> None:
+    assert not (sqlite.home / "registry.sqlite").exists()
 
 
-def test_sqlite_is_set_up_for_several_processes(bench: Bench) -> None:
-    bench.publish()
-    with bench.registry._session() as session:
+def test_sqlite_is_set_up_for_several_processes(sqlite: Bench) -> None:
+    sqlite.publish()
+    with sqlite.registry._session() as session:
         assert session.execute(text("PRAGMA journal_mode")).scalar() == "wal"
         assert session.execute(text("PRAGMA foreign_keys")).scalar() == 1
         assert session.execute(text("PRAGMA busy_timeout")).scalar() == module.BUSY_SECONDS * 1000
@@ -328,43 +338,43 @@ from clonedna.store.store import DirectoryStore
 from clonedna.trust.keys import KeyRing
 home, keys = map(Path, sys.argv[1:3])
 store = DirectoryStore(home / "store", KeyRing(keys))
-registry = SqlRegistry(Database(f"sqlite:///{home / 'registry.sqlite'}"), store)
-for block_id in sys.argv[3:]:
+registry = SqlRegistry(Database(sys.argv[3]), store)
+for block_id in sys.argv[4:]:
     registry.publish(store.verify(block_id))
 """
 
 
 def test_two_processes_publish_at_once(bench: Bench) -> None:
     ids = [bench.put(name=f"ada-{n}").id for n in range(12)]
-    arguments = [sys.executable, "-c", PUBLISH, str(bench.home), str(bench.ring._directory)]
+    arguments = [sys.executable, "-c", PUBLISH, str(bench.home), str(bench.ring._directory), bench.url]
     started = [subprocess.Popen([*arguments, *part]) for part in (ids[:8], ids[4:])]
     assert [process.wait(timeout=60) for process in started] == [0, 0]
     assert len(bench.registry.manifests()) == 12
 
 
-def test_a_held_database_is_timed_out(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = bench.put()
+def test_a_held_database_is_timed_out(sqlite: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = sqlite.put()
     monkeypatch.setattr(module, "BUSY_SECONDS", 0)
-    with bench.registry._session() as session:
+    with sqlite.registry._session() as session:
         session.execute(text("DELETE FROM blocks"))
         with pytest.raises(TimedOut):
-            bench.open().publish(made)
+            sqlite.open().publish(made)
 
 
-def test_a_damaged_database_says_how_to_rebuild_it(bench: Bench) -> None:
-    bench.publish()
-    (bench.home / "registry.sqlite").write_bytes(b"not a database at all" * 100)
+def test_a_damaged_database_says_how_to_rebuild_it(sqlite: Bench) -> None:
+    sqlite.publish()
+    (sqlite.home / "registry.sqlite").write_bytes(b"not a database at all" * 100)
     with pytest.raises(Corrupt) as caught:
-        bench.open().manifests()
+        sqlite.open().manifests()
     assert "reindex" in caught.value.hint
 
 
-def test_a_database_of_another_shape_says_how_to_rebuild_it(bench: Bench) -> None:
-    bench.publish()
-    with bench.registry._session() as session:
+def test_a_database_of_another_shape_says_how_to_rebuild_it(sqlite: Bench) -> None:
+    sqlite.publish()
+    with sqlite.registry._session() as session:
         session.execute(text("ALTER TABLE blocks DROP COLUMN licence"))
     with pytest.raises(Corrupt) as caught:
-        bench.registry.manifests()
+        sqlite.registry.manifests()
     assert "reindex" in caught.value.hint
 
 

@@ -1,0 +1,129 @@
+"""What a person does to find blocks: list them in pages, search them by words and by meaning, rebuild what that reads from.
+
+Only what may be used is found: rejected blocks are listed with their status and never found, revoked ones neither. No mode stands in for
+another: an answer says how it was searched, and with which encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from clonedna.app.meanings import Meanings
+from clonedna.app.parts import Parts
+from clonedna.core.catalogue import (
+    BlockLine,
+    BlockPage,
+    Filters,
+    Finding,
+    Findings,
+    ListQuery,
+    SearchQuery,
+)
+from clonedna.core.errors import InputError
+from clonedna.core.value import Value
+from clonedna.core.work import Refusal
+
+FUSED = 60.0  # how much a first place counts beside later ones when two orders become one
+POOL = 100  # places of each order that are fused
+V = TypeVar("V", bound=BaseModel)
+
+
+class Reindexed(Value):
+    """``blocks`` that the catalogue has now; ``left_out`` of it, and why; ``encoded`` by ``encoder``, where vectors were made."""
+
+    blocks: int
+    left_out: tuple[Refusal, ...]
+    encoder: str | None
+    encoded: int
+
+
+def asked(kind: type[V], **fields: Any) -> V:
+    """A query made of what a person gave. Raises ``InputError`` naming the field, never its value."""
+    try:
+        return kind(**fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise InputError(f"{place}: {first['msg']}", "correct this option", param=place) from None
+
+
+def pages(query: ListQuery, page: Any) -> Iterator[BlockLine]:
+    """All lines from ``query`` on, page by page."""
+    while True:
+        found: BlockPage = page(query)
+        yield from found.blocks
+        if found.next is None:
+            return
+        query = query.model_copy(update={"cursor": found.next})
+
+
+class Catalogue:
+    """Use cases over the catalogue's lines and their meanings."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+
+    @cached_property
+    def _meanings(self) -> Meanings:
+        return Meanings(self.parts.lines, self.parts.encoder, self.parts.vectors)
+
+    def page(self, query: ListQuery) -> BlockPage:
+        """One page of lines. Raises ``InputError`` for a cursor that is none of this list's."""
+        return self.parts.lines.page(query)
+
+    def search(self, query: SearchQuery) -> Findings:
+        """The best matches. Raises ``InputError`` for no words at all; by meaning also ``Unavailable`` while meanings are encoded, and what
+        the encoder raises."""
+        texts = [text for text in (query.q.strip(), *query.skills) if text]
+        if not texts:
+            raise InputError("nothing to search for", "give words, or --skill", param="q")
+        filters = Filters.model_validate(query.model_dump(include=set(Filters.model_fields)) | {"status": "registered"})
+        if query.mode == "text":
+            return Findings(mode="text", encoder=None, found=tuple(self._by_words(query, filters, query.limit)))
+        near = self._by_meaning(texts, filters, query.limit if query.mode == "semantic" else POOL)
+        found = near if query.mode == "semantic" else fused(self._by_words(query, filters, POOL), near)
+        return Findings(mode=query.mode, encoder=self.parts.encoder.name, found=tuple(found[: query.limit]))
+
+    def reindex(self, *, vectors: bool = True) -> Reindexed:
+        """Rebuild rows, lines, words and (``vectors``) meanings from the store's files alone; takes minutes for thousands of blocks.
+
+        Without ``vectors`` they are removed all the same, and made when somebody next asks by meaning.
+        """
+        left_out = self.parts.reindex()
+        self.parts.forget_vectors()
+        encoded = self._meanings.refresh() if vectors else 0
+        return Reindexed(
+            blocks=self.parts.lines.state()[0], left_out=left_out,
+            encoder=self.parts.encoder.name if vectors else None, encoded=encoded,
+        )  # fmt: skip
+
+    def _by_words(self, query: SearchQuery, filters: Filters, most: int) -> list[Finding]:
+        found = self.parts.lines.match(query.q, query.skills, filters, most)
+        return [Finding(block=line, score=rank) for line, rank in found]
+
+    def _by_meaning(self, texts: Sequence[str], filters: Filters, most: int) -> list[Finding]:
+        """The nearest that pass. Hard filters come first, where there are any; else a few more than wanted are looked up."""
+        lines = self.parts.lines
+        narrow = filters.model_dump(exclude_none=True).keys() - {"status"}
+        hits = () if narrow else self._meanings.near(texts, 2 * most)
+        passing = lines.chosen([hit.key for hit in hits], filters) if hits else {}
+        if narrow or (len(passing) < most and len(hits) == 2 * most):
+            hits = self._meanings.near(texts, most, among=lines.passing(filters))
+            passing = lines.chosen([hit.key for hit in hits], filters)
+        found = [hit for hit in hits if hit.key in passing][:most]
+        return [Finding(block=passing[hit.key], score=hit.cosine, cosine=hit.cosine) for hit in found]
+
+
+def fused(words: Sequence[Finding], near: Sequence[Finding]) -> list[Finding]:
+    """Two orders as one (reciprocal rank fusion): a block's score is the sum of 1 / (60 + place) over the orders that have it."""
+    scores: dict[str, float] = {}
+    for order in (words, near):
+        for place, one in enumerate(order, 1):
+            scores[one.block.id] = scores.get(one.block.id, 0.0) + 1 / (FUSED + place)
+    known = {one.block.id: one for one in (*words, *near)}  # of both, the one with its cosine
+    made = [one.model_copy(update={"score": scores[block_id]}) for block_id, one in known.items()]
+    return sorted(made, key=lambda one: (-one.score, one.block.id))

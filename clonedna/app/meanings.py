@@ -1,0 +1,60 @@
+"""What blocks mean, as vectors: brought up to date when it is asked, from the catalogue's lines; a cache that is made again when lost."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+from clonedna.core.errors import Unavailable
+from clonedna.core.seams import Encoder, Index
+from clonedna.core.vectors import Hit
+
+AT_ONCE = 256  # texts that one question waits for
+BATCH = 64  # texts that are lost when a process is killed
+
+
+class Lines(Protocol):
+    """What is needed of the catalogue."""
+
+    def state(self) -> tuple[int, int]: ...
+    def meanings(self) -> dict[str, str]: ...
+
+
+class Meanings:
+    """Blocks by their meaning. Threads may share it."""
+
+    def __init__(self, lines: Lines, encoder: Encoder, index: Index) -> None:
+        self._lines, self._index = lines, index
+        self.encoder = encoder
+        self._lock = threading.Lock()
+        self._seen: tuple[int, int] | None = None
+
+    def near(self, texts: Sequence[str], most: int, *, among: Collection[str] | None = None) -> tuple[Hit, ...]:
+        """The blocks nearest to all ``texts``, by the mean of the cosines. Raises as ``refresh``."""
+        self.refresh(AT_ONCE)
+        return self._index.search(self.encoder.encode(texts), most, among=among)
+
+    def refresh(self, most: int | None = None) -> int:
+        """Encode what is not in the index yet and take out what is no longer in the catalogue; gives how many were encoded.
+
+        Raises ``Unavailable`` when more than ``most`` texts had to be encoded: that many are done then, and the next call goes on.
+        """
+        with self._lock:
+            state = self._lines.state()
+            if state == self._seen and len(self._index.keys()) == state[0]:
+                return 0
+            told, known = self._lines.meanings(), self._index.keys()
+            self._index.remove(known - told.keys())
+            missing = [block_id for block_id in told if block_id not in known]
+            now = missing[:most]
+            for start in range(0, len(now), BATCH):
+                some = now[start : start + BATCH]
+                self._index.add(some, self.encoder.encode([told[block_id] for block_id in some]))
+            if len(now) < len(missing):
+                raise Unavailable(
+                    f"the meanings of {len(missing) - len(now)} blocks are not encoded yet",
+                    "ask again in a moment, or make them all: dna reindex", retry_after=1,
+                )  # fmt: skip
+            self._seen = state
+            return len(now)
