@@ -200,7 +200,8 @@ class Needs:
 
     async def __call__(self, request: Request) -> None:
         if not {self.scope, "admin"} & request.state.scopes:
-            raise Refused(f"this token or key has no scope {self.scope}", f"use one that has {self.scope}, or admin")
+            hint = "use one that has it" if self.scope == "admin" else f"use one that has {self.scope}, or admin"
+            raise Refused(f"this token or key has no scope {self.scope}", hint)
         if is_change(request.method, self.scope):
             await may_change(request)
 

@@ -66,7 +66,9 @@ class Shield:
             headers.setdefault(name, value)
         if self._shared and "access-control-allow-origin" in headers:
             headers["Cross-Origin-Resource-Policy"] = "cross-origin"
-        if "etag" not in headers:
+        if headers.get("content-type", "").startswith("text/event-stream"):
+            headers["Cache-Control"] = "no-store"  # an answer to one person, whatever the stream's own class says
+        elif "etag" not in headers:
             headers.setdefault("Cache-Control", "no-store")
         if self._hsts:
             headers["Strict-Transport-Security"] = f"max-age={self._hsts}"
