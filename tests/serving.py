@@ -15,12 +15,13 @@ from clonedna.app.parts import Parts
 from clonedna.app.service import Service
 from clonedna.app.serving import Serving
 from clonedna.app.settings import Settings
-from clonedna.core.block import Manifest
-from clonedna.core.canonical import sha256
+from clonedna.core.block import ConsentRecord, Manifest
+from clonedna.core.canonical import canonical, sha256
 from clonedna.core.errors import DnaError
 from clonedna.core.fakes import FakeEngine, FakeTrainer
 from clonedna.core.model import AdapterInfo, SampleChunk, SampleRequest
 from clonedna.core.seams import Engine
+from clonedna.core.work import Pair
 from clonedna.server import main
 from clonedna.server.api import application
 from tests.unit.store.making import contents, write_block
@@ -81,7 +82,9 @@ class ServerParts(Parts):
         return self.fake
 
 
-def add_block(parts: Parts, name: str, *, says: str = "ab", **changes: Any) -> Manifest:
+def add_block(
+    parts: Parts, name: str, *, says: str = "ab", pairs: Sequence[Pair] = (), consent: ConsentRecord | None = None, **changes: Any
+) -> Manifest:  # fmt: skip
     """An accepted block in the store whose adapter makes the fake engine follow each character of ``says`` by the next, in a ring."""
     trainer = FakeTrainer()
     for a, b in zip(says, says[1:] + says[0], strict=True):
@@ -90,8 +93,12 @@ def add_block(parts: Parts, name: str, *, says: str = "ab", **changes: Any) -> M
     work = parts.settings.home / "work" / f"{name}-{changes.get('version', '1.0.0')}"
     anyio.run(trainer.save, work)
     files = contents(note=f"{name} {changes}") | {
-        "adapter_model.safetensors": (work / "adapter_model.safetensors").read_bytes()
+        "adapter_model.safetensors": (work / "adapter_model.safetensors").read_bytes(),
+        "pairs.jsonl": b"".join(canonical(pair) + b"\n" for pair in pairs),
     }
+    if consent is not None:
+        files["consent.json"] = canonical(consent)
+        changes = {"consent_mode": consent.mode} | changes
     directory = work / "block"
     fields = {"name": name, "base_model": "fake", "base_fingerprint": sha256("fake")} | changes
     manifest = write_block(directory, parts.signer, files, **fields)

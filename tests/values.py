@@ -5,7 +5,18 @@ from __future__ import annotations
 import random
 
 from clonedna.core.canonical import sha256
-from clonedna.core.work import AuthorShare, Collection, Found, Identity, Licence, Repository, Span
+from clonedna.core.work import (
+    AuthorShare,
+    Collection,
+    Found,
+    Identity,
+    Licence,
+    Pair,
+    Provenance,
+    Repository,
+    Span,
+    Split,
+)
 
 ADA = Identity(name="Ada Example", email="ada@example.org")
 REPOSITORY = Repository(
@@ -59,4 +70,16 @@ def collection(count: int, **changes: object) -> Collection:
     return Collection(
         repository=REPOSITORY, spans=tuple(sorted((span(i, **changes) for i in range(count)), key=lambda s: (s.path, s.start))),
         refusals=(), files_seen=count, files_used=count, lines_owned=10 * count,
+    )  # fmt: skip
+
+
+def pair(name: str, code: str, *, task: str = "", split: Split = "train", licence: str = "MIT") -> Pair:
+    """A pair of Ada's, called ``name``, with this code."""
+    where = Provenance(
+        repository="abacus", url="local:abacus", commit="c" * 40, path=f"{name}.py", blob="b" * 40, start=1,
+        end=1 + code.count("\n"), sha256=sha256(code), licence=licence, author="Ada Example",
+    )  # fmt: skip
+    return Pair(
+        id=name, form="whole", instruction=task or f"Write {name}.", completion=code, split=split, kind="function", name=name,
+        language="python", teacher="fake", provenance=where,
     )  # fmt: skip

@@ -83,6 +83,7 @@ class Retrieval:
 
     def _ranked(self, block_id: str, words: list[str]) -> list[Pair]:
         index = self._index(block_id)
+        self._parts.store.path(block_id)  # refuses one that was revoked since its index was made
         self._parts.consents.check(index.consent, "serve")
         known = [word for word in words if index.scores is not None and word in index.scores.vocab_dict]
         if index.scores is None or not known:
