@@ -76,6 +76,8 @@ def revoke(context: typer.Context, name: Name, as_json: Json = False) -> None:
         print_json(gone)
     else:
         tell(f"revoked: {_words(gone)}")
+        if not state.tokens.list():
+            tell("no token is left: without a key, a server on this machine alone asks for none")
 
 
 @app.command("pair")
