@@ -55,6 +55,7 @@ PLACES: dict[str, Kind] = {
 WORK = ("stages", "given", "checkpoints", "adapter", "block")
 AGED = ("clones", "github", "profiles")  # fetched or made again when they are needed
 _ID = re.compile(r"[0-9a-f]{64}")
+_JOB = re.compile(r"[a-z-]{1,20}-\d{8}-\d{9}-[0-9a-f]{6}")
 
 
 class KindUsage(Value):
@@ -153,7 +154,9 @@ class Home:
 
     def _jobs(self, older_than: float) -> Iterator[tuple[Path, str]]:
         """Work of ended jobs. A job that was interrupted goes on, and keeps everything."""
-        for folder in sorted(path for path in self.parts.settings.jobs_directory.glob("*") if path.is_dir()):
+        for folder in sorted(
+            path for path in self.parts.settings.jobs_directory.glob("*") if _JOB.fullmatch(path.name)
+        ):
             workspace = Workspace(folder)
             if not workspace.exists("order.json"):
                 if self._age(folder) > STALE_TEMPORARY:

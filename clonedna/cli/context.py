@@ -95,6 +95,11 @@ class State:
     @cached_property
     def parts(self) -> Parts:
         """This machine's parts. Raises ``InputError`` when the command is for a server: it is one that works here alone."""
+        self.refuse_server()
+        return self.here
+
+    def refuse_server(self) -> None:
+        """Raises ``InputError`` when the command is for a server: it is one that works here alone."""
         from clonedna.core.errors import InputError
 
         if self.settings.server is not None:
@@ -102,7 +107,6 @@ class State:
                 "this command works on this machine alone",
                 f"leave out --server (and DNA_SERVER): {self.settings.server}",
             )
-        return self.here
 
     @cached_property
     def here(self) -> Parts:

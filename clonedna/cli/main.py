@@ -34,6 +34,7 @@ from clonedna.cli import (
     sharing,
     teams,
     tokens,
+    upkeep,
     versions,
 )
 from clonedna.cli.context import State
@@ -83,6 +84,7 @@ evals.add_to(app)
 comparing.add_to(app)
 archives.add_to(app)
 sharing.add_to(app)
+upkeep.add_to(app)
 merging.add_to(app)
 serving.add_to(app)
 profiles.add_to(app)

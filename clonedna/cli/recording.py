@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 READING = frozenset(
     {
-        "authors", "ls", "search", "show", "verify", "run", "chat", "files", "lineage", "versions", "diff", "compare", "ps", "doctor", "audit", "df",
-        "threads ls", "threads show", "team ls", "team show", "team search",
+        "authors", "df", "ls", "search", "show", "verify", "run", "chat", "files", "lineage", "versions", "diff", "compare", "ps",
+        "doctor", "audit", "threads ls", "threads show", "team ls", "team show", "team search",
         "consent check", "consent show", "consent log", "tokens ls", "jobs ls", "jobs show", "jobs logs",
         "jobs follow", "keys show", "keys list",
         "keys log",

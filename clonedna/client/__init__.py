@@ -16,6 +16,7 @@ from clonedna.client.jobs import RemoteJobs
 from clonedna.client.teams import RemoteTeams
 from clonedna.client.tokens import RemoteAudit, RemoteTokens
 from clonedna.client.transfer import RemoteTransfer
+from clonedna.client.upkeep import RemoteHome
 from clonedna.client.versions import RemoteVersions
 from clonedna.client.wire import Wire
 
@@ -31,6 +32,7 @@ class Client:
         self.details = RemoteDetails(self.wire)
         self.lineages = RemoteLineages(self.wire)
         self.comparing = RemoteComparing(self.wire)
+        self.home = RemoteHome(self.wire)
         self.transfer = RemoteTransfer(self.wire)
         self.versions = RemoteVersions(self.wire)
         self.consent = RemoteConsent(self.wire)

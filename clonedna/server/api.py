@@ -15,6 +15,7 @@ from clonedna.server import (
     teams,
     tokens,
     transfer,
+    upkeep,
 )
 from clonedna.server.home_metrics import HomeMetrics
 from clonedna.server.main import Application, create_app
@@ -32,6 +33,7 @@ def application(service: Service) -> Application:
             consent.router(service),
             developers.router(service),
             transfer.router(service),
+            upkeep.router(service),
             tokens.router(service),
             doctor.router(service),
             chat.router(service),
