@@ -85,7 +85,7 @@ class SqlThreads:
                 .where(MessageRow.thread.in_([row.id for row in shown]))
                 .group_by(MessageRow.thread)
             )
-            counts = dict(session.execute(grouped).tuples().all())
+            counts = {row[0]: int(row[1]) for row in session.execute(grouped)}
         more = len(rows) > limit
         return ThreadPage(
             threads=tuple(_thread(row, counts.get(row.id, 0)) for row in shown),
