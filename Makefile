@@ -22,7 +22,7 @@ BENCH_READY := $(PEERS)/.ready-$(shell cat constraints-bench.txt | cksum | tr ' 
 INSTALL := env PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install -q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup setup-system test check fmt bench sizes constraints clean vllm-env test-vllm bench-report bench-env
+.PHONY: help demo setup setup-system test check fmt bench sizes constraints clean vllm-env test-vllm bench-report bench-env reference
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -56,6 +56,9 @@ bench-report: $(RUN) ## write what was measured into the README and docs/benchma
 	@$(BIN)/python tools/bench_report.py
 
 bench-env: $(BENCH_READY) ## make the environment with the peers that are measured against (TRL)
+
+reference: $(RUN) ## write docs/reference from the program
+	@$(BIN)/python tools/reference.py
 
 sizes: $(RUN) ## print sizes of modules and functions
 	@$(BIN)/python tools/sizes.py

@@ -29,9 +29,17 @@ and `X-DNA-API`, the version of our own routes."""
 SCHEME = "token"
 OPEN = "none"
 TAGS = {
-    "openai": "As OpenAI's API has it, and vLLM's routes for adapters.",
+    "access": "Tokens with scopes, pairing of machines, the log of what was changed.",
+    "chat": "Conversations with blocks, the base and personas, kept in threads; two sides compared.",
+    "consent": "What people allowed to be made of their work, and took back.",
+    "developer": "What was made of one person's work; proof that one is that person; revocation.",
     "fine-tuning": "Files of pairs, and jobs that make a block of them, as OpenAI's API has it.",
+    "jobs": "Long things: started, followed, cancelled, resumed.",
+    "keys": "The keys that this server signs with and believes.",
+    "openai": "As OpenAI's API has it, and vLLM's routes for adapters.",
     "operations": "Health, figures, versions, what the server holds, whether the machine is fit.",
+    "registry": "Blocks: listed, searched, shown, compared, downloaded, taken in, revoked.",
+    "teams": "Teams with slots for roles, and the people found for them.",
 }
 # What is said of each error in the examples: (status, class, message, next step, part of the path where it can come). The first of a
 # status is every route's.

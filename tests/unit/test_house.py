@@ -37,6 +37,7 @@ TARGETS = {
     "test-vllm",
     "bench-report",
     "bench-env",
+    "reference",
 }
 MOST_BYTES = 20_000_000
 # Written so that this file does not hold what it looks for.
