@@ -34,6 +34,10 @@ class Gate:
         self._now: Callable[[], datetime] = factory("consents", "now")
         self._noted: dict[str, datetime] = {}  # when, by token: in the database, or tried to be
 
+    def close(self) -> None:
+        """Close what looking tokens up keeps open. It can be used again afterwards."""
+        self._kept.close()
+
     def who(self, offered: str) -> Who | None:
         """Whose token this is; ``None`` for what is no token, revoked, replaced or expired. Raises what the database raises."""
         token_id = id_of(offered)

@@ -147,4 +147,7 @@ class Service:
     async def lifespan(self) -> AsyncGenerator[None]:
         """What runs beside requests: jobs, and answers that nobody listens to. Raises ``JobBusy`` beside another server of this home."""
         async with self.background.lifespan(), self.chat.lifespan():
-            yield
+            try:
+                yield
+            finally:
+                self.gate.close()

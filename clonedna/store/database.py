@@ -76,16 +76,21 @@ class Database:
 
         return frozenset(script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions())
 
-    def open(self) -> Engine:
-        """An engine on the database as it is, whatever its form."""
+    @cached_property
+    def path(self) -> str | None:
+        """SQLite's file; ``None`` where there is none."""
+        url = make_url(self.url)
+        return url.database if url.get_backend_name() == "sqlite" and url.database != ":memory:" else None
+
+    def open(self, **pool: Any) -> Engine:
+        """An engine on the database as it is, whatever its form. ``pool``: how connections are kept (SQLAlchemy's); by default none is."""
+        pool = pool or {"poolclass": NullPool}
         url = make_url(self.url)
         if url.get_backend_name() == "postgresql":
             # psycopg 3, whichever driver the URL leaves out; a server that does not answer is an error, not a wait without end.
             wait = {"connect_timeout": str(BUSY_SECONDS), "options": f"-c lock_timeout={BUSY_SECONDS * 1000}"}
-            return create_engine(
-                url.set(drivername="postgresql+psycopg"), poolclass=NullPool, connect_args=wait | dict(url.query)
-            )
-        engine = create_engine(url, poolclass=NullPool)
+            return create_engine(url.set(drivername="postgresql+psycopg"), connect_args=wait | dict(url.query), **pool)
+        engine = create_engine(url, **pool)
         event.listen(engine, "connect", _prepare_sqlite)
         return engine
 

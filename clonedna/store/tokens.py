@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import CursorResult, Index, delete, func, select, update
+from sqlalchemy import CursorResult, Index, Row, delete, func, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from clonedna.core.access import KeptToken
 from clonedna.core.errors import InputError, NotFound, Refused
 from clonedna.store.database import Base, Conflict, Database
+from clonedna.store.pooled import Pooled
 
 MOST = 1000
 
@@ -39,11 +40,18 @@ class TokenRow(Base):
     code_until: Mapped[str | None]
 
 
+TABLE = TokenRow.__table__
+
+
 class SqlTokens:
     """Kept tokens. Processes and threads may share one."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self._database, self._open = database, Pooled(database)
+
+    def close(self) -> None:
+        """Close the connections that reading keeps open. It can be used again afterwards."""
+        self._open.close()
 
     def add(self, token: KeptToken, now: str) -> None:
         """Keep one more. One of its name whose pairing code ran out gives way. Raises ``InputError`` (the name is taken), ``Refused``."""
@@ -65,9 +73,9 @@ class SqlTokens:
 
     def get(self, token_id: str) -> KeptToken | None:
         """The token with this id."""
-        with self._database.session() as session:
-            row = session.get(TokenRow, token_id)
-            return _kept(row) if row else None
+        with self._open.reading() as connection:
+            row = connection.execute(select(TABLE).where(TABLE.c.id == token_id)).one_or_none()
+        return _kept(row) if row else None
 
     def named(self, name: str) -> KeptToken:
         """The token of this name. Raises ``NotFound``."""
@@ -82,8 +90,8 @@ class SqlTokens:
 
     def any(self) -> bool:
         """Whether there is one with a secret, expired ones among them."""
-        with self._database.session() as session:
-            return session.scalar(select(TokenRow.id).where(TokenRow.digest.is_not(None)).limit(1)) is not None
+        with self._open.reading() as connection:
+            return connection.scalar(select(TABLE.c.id).where(TABLE.c.digest.is_not(None)).limit(1)) is not None
 
     def replace(self, name: str, digest: str, *, expires_at: str | None, lifetime: int | None) -> None:
         """Put another secret in the place of this token's. Raises ``NotFound`` (also for one that waits to be claimed)."""
@@ -151,6 +159,6 @@ def _row(token: KeptToken) -> TokenRow:
     return TokenRow(**token.model_dump() | {"scopes": " ".join(token.scopes)})
 
 
-def _kept(row: TokenRow) -> KeptToken:
+def _kept(row: TokenRow | Row[Any]) -> KeptToken:
     fields = {name: getattr(row, name) for name in KeptToken.model_fields}
     return KeptToken.model_validate(fields | {"scopes": tuple(row.scopes.split())})

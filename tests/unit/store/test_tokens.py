@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from clonedna.core.access import KeptToken
-from clonedna.core.errors import InputError, NotFound, Refused
+from clonedna.core.errors import Corrupt, InputError, NotFound, Refused
 from clonedna.store import tokens as module
 from clonedna.store.database import Database
 from clonedna.store.tokens import SqlTokens
@@ -117,6 +117,41 @@ def test_of_fifty_claims_at_once_one_gets_it(kept: SqlTokens) -> None:
         one.join(60)
     assert len(won) == 1
     assert kept.named("ada").digest == f"{won[0]:064}"
+
+
+def test_what_another_connection_committed_is_read_at_once(kept: SqlTokens, tmp_path: Path) -> None:
+    other = SqlTokens(Database(f"sqlite:///{tmp_path / 'registry.sqlite'}"))
+    for _ in range(20):
+        other.add(token(), NOW)
+        assert kept.get("id-ada") is not None
+        assert kept.any()
+        other.remove("ada")
+        assert kept.get("id-ada") is None
+        assert not kept.any()
+    kept.close()
+    assert not kept.any()
+
+
+def test_a_database_that_was_put_in_the_place_of_another_is_read(kept: SqlTokens, tmp_path: Path) -> None:
+    kept.add(token(), NOW)
+    assert kept.get("id-ada") is not None
+    restored = SqlTokens(Database(f"sqlite:///{tmp_path / 'restored.sqlite'}"))
+    restored.add(token("bob"), NOW)
+    restored.close()
+    for path in tmp_path.glob("registry.sqlite-*"):
+        path.unlink()
+    (tmp_path / "restored.sqlite").rename(tmp_path / "registry.sqlite")
+    assert kept.get("id-ada") is None
+    assert kept.get("id-bob") is not None
+
+
+def test_a_database_that_is_gone_is_an_error_and_not_one_without_tokens(kept: SqlTokens, tmp_path: Path) -> None:
+    kept.add(token(), NOW)
+    for path in tmp_path.glob("registry.sqlite*"):
+        path.unlink()
+    for _ in range(2):
+        with pytest.raises(Corrupt):
+            kept.any()
 
 
 def test_no_statement_is_made_of_what_was_given(kept: SqlTokens) -> None:
