@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
 from clonedna.app.consent import Revocation
-from clonedna.app.lineage import KinBlock, Lineages
+from clonedna.app.lineage import KinBlock, Loaded, graph_of
 from clonedna.app.papers import consent_of, source_of
 from clonedna.app.parts import Parts, factory
 from clonedna.app.persons import Person
@@ -28,6 +28,7 @@ from clonedna.core.errors import ConsentInvalid, DnaError, InputError, Unauthori
 from clonedna.core.people import Account
 from clonedna.core.value import Value
 from clonedna.core.work import Repository
+from clonedna.trust.audit import Entry
 from clonedna.trust.challenges import NAMESPACE, Challenge
 from clonedna.trust.challenges import words as challenge_words
 from clonedna.trust.consents_state import AccountState, Given, Status
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from clonedna.store.kin import Kin
 
 SESSION_MINUTES = 30
-ASKED_MINUTES, ASKED_MOST, ASKED_BY_ALL = 10, 20, 200
+ASKED_MINUTES, ASKED_MOST, ASKED_BY_ALL = 10, 20, 100
 NO_HOLDERS = "downloads and copies are not recorded here, so it is not known who has one"
 _TOKEN = re.compile(r"dnad_[A-Za-z0-9_-]{43}")
 Action = Literal["prove", "revoke"]
@@ -219,21 +220,22 @@ class Developers:
 
     def _whole(self, session: KeptSession) -> DeveloperView:
         state = self._state(session)
-        person = self._person(state)
-        theirs = [one for one in self.parts.registry.manifests() if self._is_of(person, one)]
+        person, everything = self._person(state), self.parts.registry.manifests()
+        theirs, kin = [one for one in everything if self._is_of(person, one)], Loaded(everything)
         return DeveloperView(
             handle=session.login, account_id=session.account_id, host=session.host, proven=True, standing=state.status(self._now()),
-            blocks=_sorted([self._audited(one, state) for one in theirs]), revoked=self._gone(person), given=state.current,
+            blocks=_sorted([self._audited(one, state, kin) for one in theirs]), revoked=self._gone(person), given=state.current,
         )  # fmt: skip
 
     def _gone(self, person: Person) -> tuple[Gone, ...]:
         """Tombstones of this person's blocks, by what the audit log says of whose they were, oldest first."""
         found: dict[str, Gone] = {}
-        for entry in self.parts.audit.entries():
-            if entry.kind not in ("block_revoked", "derived_refused") or not person.is_named(
-                entry.facts.get("of", ""), entry.at
-            ):
-                continue
+
+        def theirs(entry: Entry) -> bool:
+            revoked = entry.kind in ("block_revoked", "derived_refused")
+            return revoked and person.is_named(entry.facts.get("of", ""), entry.at)
+
+        for entry in self.parts.audit.chosen(theirs):
             if (tombstone := self.parts.tombstones.get(entry.about)) is not None:
                 found[tombstone.id] = Gone(
                     id=tombstone.id, revoked_at=tombstone.revoked_at, reason=tombstone.reason, because=tombstone.because
@@ -318,9 +320,8 @@ class Developers:
             return standing if standing in ("granted", "revoked", "expired") else "none"
         return "self-asserted" if consent.mode == "self" else "none"
 
-    def _audited(self, manifest: Manifest, state: AccountState) -> DeveloperBlock:
-        path = self.parts.store.path(manifest.id)
-        graph = Lineages(self.parts).of(manifest.id)
+    def _audited(self, manifest: Manifest, state: AccountState, kin: Loaded) -> DeveloperBlock:
+        path, graph = self.parts.store.path(manifest.id), graph_of(manifest, kin)
         audited = Audited(
             created_at=manifest.created_at, gate=manifest.gate.status, consent=consent_of(path), sources=_sources(source_of(path)),
             pairs=manifest.candidate_pairs, holders=Holders(status="not_available", how=NO_HOLDERS),

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, Protocol
 
 from clonedna.app.details import ref
 from clonedna.app.parts import Parts, factory
 from clonedna.core.block import BlockRef, Manifest
 from clonedna.core.value import Value
 
-if TYPE_CHECKING:
-    from clonedna.store.kin import Kin, Relative
-
 MOST_BLOCKS = 300
+Status = Literal["registered", "rejected", "revoked"]
 Relation = Literal["minted", "continued", "forked", "merged", "distilled"]
 
 
@@ -48,6 +47,45 @@ class LineageGraph(Value):
     left_out: int = 0
 
 
+class Relative(Protocol):
+    """A block that is known, and how it stands."""
+
+    @property
+    def manifest(self) -> Manifest: ...
+    @property
+    def status(self) -> Status: ...
+
+
+class Kin(Protocol):
+    """Who knows which blocks were made from which: ``store.kin.Kin`` asks the catalogue, ``Loaded`` has them at hand."""
+
+    def named(self, ids: Sequence[str]) -> Sequence[Relative]: ...
+    def children(self, ids: Sequence[str]) -> Sequence[Relative]: ...
+
+
+class _Known(NamedTuple):
+    manifest: Manifest
+    status: Status
+
+
+class Loaded:
+    """Kin among manifests that were read already, for who asks about many blocks."""
+
+    def __init__(self, manifests: Sequence[Manifest]) -> None:
+        self._all = {one.id: _Known(one, status_of(one)) for one in manifests}
+        self._children: dict[str, list[_Known]] = {}
+        for known in self._all.values():
+            for parent in known.manifest.lineage.parents:
+                self._children.setdefault(parent, []).append(known)
+
+    def named(self, ids: Sequence[str]) -> Sequence[Relative]:
+        return [self._all[one] for one in ids if one in self._all]
+
+    def children(self, ids: Sequence[str]) -> Sequence[Relative]:
+        found = {child.manifest.id: child for one in ids for child in self._children.get(one, ())}
+        return list(found.values())
+
+
 class Lineages:
     """Use cases over one process's parts."""
 
@@ -60,23 +98,31 @@ class Lineages:
         The catalogue is believed: nothing is verified but by who opens a block.
         """
         manifest = self.parts.registry.resolve(reference, unsafe=True)
-        status: Literal["rejected", "registered"] = "rejected" if manifest.gate.status == "rejected" else "registered"
-        kin: Kin = factory("registry", "kin")(self.parts.database, self.parts.store)
-        graph = _Graph(manifest, status)
-        graph.climb(kin)
-        graph.descend(kin)
-        return LineageGraph(
-            block=ref(manifest), blocks=tuple(sorted(graph.blocks.values(), key=lambda one: (one.step, one.name, one.version, one.id))),
-            edges=tuple(sorted(graph.edges.values(), key=lambda one: (one.parent, one.child))), left_out=graph.left_out,
-        )  # fmt: skip
+        return graph_of(manifest, factory("registry", "kin")(self.parts.database, self.parts.store))
+
+
+def status_of(manifest: Manifest) -> Literal["registered", "rejected"]:
+    """How a block stands that is not revoked."""
+    return "rejected" if manifest.gate.status == "rejected" else "registered"
+
+
+def graph_of(manifest: Manifest, kin: Kin) -> LineageGraph:
+    """The graph around one block, by what ``kin`` knows."""
+    graph = _Graph(manifest)
+    graph.climb(kin)
+    graph.descend(kin)
+    return LineageGraph(
+        block=ref(manifest), blocks=tuple(sorted(graph.blocks.values(), key=lambda one: (one.step, one.name, one.version, one.id))),
+        edges=tuple(sorted(graph.edges.values(), key=lambda one: (one.parent, one.child))), left_out=graph.left_out,
+    )  # fmt: skip
 
 
 class _Graph:
     """The graph as it grows, a step up or down at a time."""
 
-    def __init__(self, manifest: Manifest, status: Literal["rejected", "registered"]) -> None:
+    def __init__(self, manifest: Manifest) -> None:
         self.start = manifest
-        self.blocks: dict[str, KinBlock] = {manifest.id: _block(manifest, status, 0)}
+        self.blocks: dict[str, KinBlock] = {manifest.id: _block(manifest, status_of(manifest), 0)}
         self.edges: dict[tuple[str, str], KinEdge] = {}
         self.left_out = 0
 
@@ -99,7 +145,7 @@ class _Graph:
         step, below = 0, [self.start.id]
         while below:
             step += 1
-            made: dict[str, Relative] = {one.manifest.id: one for one in kin.children(below)}
+            made = {one.manifest.id: one for one in kin.children(below)}
             fresh = self._within(sorted(made.keys() - self.blocks.keys()))
             for block_id in fresh:
                 self.blocks[block_id] = _block(made[block_id].manifest, made[block_id].status, step)
@@ -124,7 +170,7 @@ class _Graph:
                 )  # fmt: skip
 
 
-def _block(manifest: Manifest, status: Literal["registered", "rejected", "revoked"], step: int) -> KinBlock:
+def _block(manifest: Manifest, status: Status, step: int) -> KinBlock:
     return KinBlock(
         id=manifest.id, name=manifest.name, version=manifest.version, relation=manifest.lineage.relation, status=status, step=step
     )  # fmt: skip

@@ -24,8 +24,8 @@ def files(context: typer.Context, reference: Reference, as_json: Json = False) -
     if as_json:
         print_json(found)
         return
-    rows = [[one.path, str(one.size), one.sha256, "yes" if one.open else "no"] for one in found.files]
-    table(f"{found.block} ({found.block.id[:12]})", ["file", "bytes", "sha256", "open"], rows, whole=4)
+    rows = [[one.path, str(one.size), "yes" if one.open else "no", one.sha256] for one in found.files]
+    table(f"{found.block} ({found.block.id[:12]})", ["file", "bytes", "open", "sha256"], rows, whole=3)
     if found.closed:
         tell(f"not open: {printable(found.closed)}")
 

@@ -52,13 +52,15 @@ def _show(view: DeveloperView) -> None:
     rows = [
         [
             f"{one.name}@{one.version}", one.id[:12], one.licence, one.consent, one.until or "", "yes" if one.shareable else "no",
-            *_audited(one.audited),
         ]
         for one in view.blocks
     ]  # fmt: skip
     account = f"account {view.account_id} at {view.host}" if view.account_id else f"not known here, at {view.host}"
-    columns = ["block", "id", "licence", "consent", "until", "may be shared", "of", "pairs"]
+    columns = ["block", "id", "licence", "consent", "until", "may be shared"]
     table(f"{view.handle} ({account}): consent {view.standing}", columns, rows, whole=4)
+    for one in view.blocks:
+        if one.audited is not None:
+            tell(f"{one.name}@{one.version}: {_audited(one.audited)}")
     for gone in view.revoked:
         because = f", made from {gone.because[:12]}" if gone.because else ""
         tell(f"revoked: {gone.id[:12]} at {gone.revoked_at} ({gone.reason}{because})")
@@ -68,13 +70,13 @@ def _show(view: DeveloperView) -> None:
         tell(f"who holds them: {audited.holders.status} ({audited.holders.how})")
 
 
-def _audited(found: Audited | None) -> list[str]:
-    if found is None:
-        return ["", ""]
-    return [
-        printable(", ".join(f"{one.url or one.name} {one.commit[:12]}".strip() for one in found.sources)),
-        str(found.pairs),
-    ]
+def _audited(found: Audited) -> str:
+    """Where it comes from, under what consent, and what else is made of the same, in one line."""
+    sources = ", ".join(f"{one.url or one.name} {one.commit[:12]}".strip() for one in found.sources) or "no sources"
+    kin = "".join(f"; {'made from' if one.step < 0 else 'made into'} {one.id[:12]}" for one in found.kin)
+    return printable(
+        f"{found.pairs} pairs of {sources}; {found.gate}; consent {found.consent.mode}: {found.consent.how}{kin}"
+    )
 
 
 @app.command()

@@ -9,6 +9,7 @@ key can write another history: compare the head with a copy kept elsewhere. Entr
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Callable
 from datetime import datetime
@@ -117,6 +118,17 @@ class AuditLog:
             raise Corrupt(f"the audit log is damaged: {report.fault}", "look at: dna audit --verify", line=report.line)
         return tuple(self._entry(line) for line in reversed(lines[first:end]))
 
+    def chosen(self, wanted: Callable[[Entry], bool]) -> tuple[Entry, ...]:
+        """Those that are ``wanted``, oldest first, each one signed; that none is missing only ``verify`` tells. Raises ``Corrupt``."""
+        with disk_errors(self._log):
+            lines = self._lines()
+        try:
+            # What a line claims is read first: of a long log few are wanted, and checking a signature takes longer than reading.
+            claimed = [line for line in lines if wanted(_claimed(line))]
+            return tuple(self._entry(line) for line in claimed)
+        except (DnaError, ValueError, RecursionError) as error:
+            raise Corrupt("the audit log is damaged", "look at: dna consent log --verify") from error
+
     def entries(self) -> tuple[Entry, ...]:
         """All, oldest first. Raises ``Corrupt`` when one cannot be believed."""
         report = self.verify()
@@ -202,3 +214,9 @@ class AuditLog:
             return Head.model_validate(strict_json(self._signer.verify(envelope, HEAD_TYPE)))
         except (ValueError, RecursionError) as error:
             raise Corrupt("the audit log's head is damaged", "look at: dna consent log --verify") from error
+
+
+def _claimed(line: bytes) -> Entry:
+    """What a line says, not believed yet."""
+    envelope = Envelope.model_validate(strict_json(line))
+    return Entry.model_validate(strict_json(base64.b64decode(envelope.payload, validate=True)))

@@ -68,8 +68,9 @@ def words(challenge: Challenge) -> str:
     """The challenge in words, made of its other fields."""
     return (
         f"I am {challenge.login} (account {challenge.account_id} at {challenge.host}).\n"
-        f"I show this to the server with key\n  {challenge.server}\nso that it tells me what it made of my work. "
-        f"This gives no consent. It holds once, until {challenge.expires}.\n"
+        f"I show this to the server with key\n  {challenge.server}\n"
+        "so that it tells me what it made of my work, and takes it back if I ask. This gives no consent.\n"
+        f"It holds once, until {challenge.expires}.\n"
     )
 
 

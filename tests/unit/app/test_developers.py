@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -12,7 +13,15 @@ from clonedna.app.developers import ASKED_MOST, Developers
 from clonedna.app.throttle import Throttle
 from clonedna.core.block import Lineage
 from clonedna.core.canonical import canonical, sha256
-from clonedna.core.errors import BlockRevoked, ConsentInvalid, ConsentRevoked, InputError, Overloaded, Unauthorised
+from clonedna.core.errors import (
+    BlockRevoked,
+    ConsentInvalid,
+    ConsentRevoked,
+    Corrupt,
+    InputError,
+    Overloaded,
+    Unauthorised,
+)
 from clonedna.core.work import Identity
 from tests.developers import ADA, BOB, World, world
 from tests.unit.trust.small_github import ssh_key, ssh_sign
@@ -174,6 +183,22 @@ def test_the_person_takes_everything_back_by_the_session(here: World) -> None:
     kinds = [entry.kind for entry in parts.audit.entries()]
     assert "proved" in kinds
     assert token not in "".join(entry.model_dump_json() for entry in parts.audit.entries())
+
+
+def test_a_log_that_was_changed_tells_nobody_what_was_revoked(here: World) -> None:
+    parts = here.parts()
+    here.block(parts, "closed")
+    developers = Developers(parts)
+    token = here.prove(developers).token
+    developers.revoke("ada-example", session=token)
+    log = parts.settings.home / "audit" / "log.jsonl"
+    envelopes = [json.loads(line) for line in log.read_bytes().splitlines()]
+    for one in envelopes:
+        entry = json.loads(base64.b64decode(one["payload"])) | {"about": "0" * 64}
+        one["payload"] = base64.b64encode(canonical(entry)).decode()
+    log.write_bytes(b"".join(canonical(one) + b"\n" for one in envelopes))
+    with pytest.raises(Corrupt):
+        developers.show("ada-example", session=token)
 
 
 def test_who_never_was_asked_can_take_back_what_was_minted_without_asking(here: World) -> None:
