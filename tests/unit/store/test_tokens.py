@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
 from clonedna.core.access import KeptToken
-from clonedna.core.errors import Corrupt, InputError, NotFound, Refused
+from clonedna.core.errors import Corrupt, InputError, NotFound, Refused, Unavailable
 from clonedna.store import tokens as module
 from clonedna.store.database import Database
 from clonedna.store.tokens import SqlTokens
+from tests.databases import KINDS, SKIPPED, new_url
+from tests.postgres.cluster import VARIABLE, cluster
 
 NOW, LATER = "2026-03-04T05:00:00Z", "2026-03-04T06:00:00Z"
 
 
+@pytest.fixture(params=KINDS)
+def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[SqlTokens]:
+    made = SqlTokens(Database(new_url(request.param, tmp_path)))
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def kept(tmp_path: Path) -> SqlTokens:
-    return SqlTokens(Database(f"sqlite:///{tmp_path / 'registry.sqlite'}"))
+def in_file(tmp_path: Path) -> SqlTokens:
+    return SqlTokens(Database(new_url("sqlite", tmp_path)))
 
 
 def token(name: str = "ada", **changes: object) -> KeptToken:
@@ -119,8 +130,8 @@ def test_of_fifty_claims_at_once_one_gets_it(kept: SqlTokens) -> None:
     assert kept.named("ada").digest == f"{won[0]:064}"
 
 
-def test_what_another_connection_committed_is_read_at_once(kept: SqlTokens, tmp_path: Path) -> None:
-    other = SqlTokens(Database(f"sqlite:///{tmp_path / 'registry.sqlite'}"))
+def test_what_another_connection_committed_is_read_at_once(kept: SqlTokens) -> None:
+    other = SqlTokens(Database(kept._database.url))
     for _ in range(20):
         other.add(token(), NOW)
         assert kept.get("id-ada") is not None
@@ -132,26 +143,26 @@ def test_what_another_connection_committed_is_read_at_once(kept: SqlTokens, tmp_
     assert not kept.any()
 
 
-def test_a_database_that_was_put_in_the_place_of_another_is_read(kept: SqlTokens, tmp_path: Path) -> None:
-    kept.add(token(), NOW)
-    assert kept.get("id-ada") is not None
+def test_a_database_that_was_put_in_the_place_of_another_is_read(in_file: SqlTokens, tmp_path: Path) -> None:
+    in_file.add(token(), NOW)
+    assert in_file.get("id-ada") is not None
     restored = SqlTokens(Database(f"sqlite:///{tmp_path / 'restored.sqlite'}"))
     restored.add(token("bob"), NOW)
     restored.close()
     for path in tmp_path.glob("registry.sqlite-*"):
         path.unlink()
     (tmp_path / "restored.sqlite").rename(tmp_path / "registry.sqlite")
-    assert kept.get("id-ada") is None
-    assert kept.get("id-bob") is not None
+    assert in_file.get("id-ada") is None
+    assert in_file.get("id-bob") is not None
 
 
-def test_a_database_that_is_gone_is_an_error_and_not_one_without_tokens(kept: SqlTokens, tmp_path: Path) -> None:
-    kept.add(token(), NOW)
+def test_a_database_that_is_gone_is_an_error_and_not_one_without_tokens(in_file: SqlTokens, tmp_path: Path) -> None:
+    in_file.add(token(), NOW)
     for path in tmp_path.glob("registry.sqlite*"):
         path.unlink()
     for _ in range(2):
         with pytest.raises(Corrupt):
-            kept.any()
+            in_file.any()
 
 
 def test_no_statement_is_made_of_what_was_given(kept: SqlTokens) -> None:
@@ -162,3 +173,18 @@ def test_no_statement_is_made_of_what_was_given(kept: SqlTokens) -> None:
         assert kept.waiting(name, NOW) is None
     with kept._database.session() as session:
         assert session.execute(text("SELECT count(*) FROM tokens")).scalar() == 1
+
+
+def test_a_postgres_that_was_killed_is_an_error_and_is_found_again() -> None:
+    if not os.environ.get(VARIABLE):
+        pytest.skip(SKIPPED)
+    with cluster(durable=True) as server:
+        kept = SqlTokens(Database(server.new()))
+        kept.add(token(), NOW)
+        assert kept.get("id-ada") is not None
+        server.kill()
+        with pytest.raises(Unavailable):
+            kept.get("id-ada")
+        server.start()
+        assert kept.get("id-ada") is not None
+        kept.close()
