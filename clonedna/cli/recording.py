@@ -32,7 +32,22 @@ READING = frozenset(
 OWN_ENTRIES = frozenset({"revoke", "rollback", "consent request", "consent grant", "consent revoke"})
 # A machine's key is made by the first entry that it signs, but not by these: the person has yet to say how it shall be.
 KEYLESS = frozenset({"keys new", "keys trust", "keys distrust", "keys fetch"})
-OBJECTS = frozenset({"reference", "references", "name", "version", "parts", "job", "target", "key_id", "identity"})
+OBJECTS = frozenset(
+    {
+        "reference",
+        "references",
+        "name",
+        "version",
+        "parts",
+        "job",
+        "target",
+        "key_id",
+        "identity",
+        "team",
+        "slot",
+        "thread",
+    }
+)
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9@._:+-]{0,99}")
 
 

@@ -127,17 +127,12 @@ def search(
     slot: SlotId,
     query: Annotated[str, typer.Argument(help="What GitHub's user search takes; the slot's role adds to it.")] = "",
     limit: Annotated[int, typer.Option(min=1, max=30, help="At most so many people.")] = 10,
-    keep: Annotated[bool, typer.Option("--keep", help="Make everybody who is found a candidate.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Look for people for a slot, in GitHub's own order. Being found is no consent to anything."""
+    """Look for people for a slot, in GitHub's own order; nothing is kept."""
     state: State = context.obj
     found = _team(state, team)
-    where = _slot(found, slot).id
-    if keep:
-        _hunt(state, found.id, where, query, limit, as_json=as_json)
-        return
-    people = state.teams.search(found.id, where, query, limit)
+    people = state.teams.search(found.id, _slot(found, slot).id, query, limit)
     if as_json:
         print_json(people)
         return
@@ -146,6 +141,30 @@ def search(
     ]
     table("", ["handle", "name", "location", "stars", "languages"], rows, whole=1)
     tell(f"{len(rows)} of {people.total} for: {printable(people.query)}")
+
+
+@app.command()
+def headhunt(
+    context: typer.Context,
+    team: TeamId,
+    slot: SlotId,
+    query: Annotated[str, typer.Argument(help="What GitHub's user search takes; the slot's role adds to it.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=30, help="At most so many people.")] = 10,
+    as_json: Json = False,
+) -> None:
+    """The same, person by person: each becomes a candidate of the slot. Being found is no consent to anything."""
+    from clonedna.app.teams import HuntDone, HuntFound, HuntPassed
+
+    state: State = context.obj
+    found = _team(state, team)
+    with closing(state.teams.hunt(found.id, _slot(found, slot).id, query, limit)) as events:
+        for event in events:
+            if isinstance(event, HuntFound) and not as_json:
+                tell(f"found: {_who(event.candidate)}")
+            elif isinstance(event, HuntPassed) and not as_json:
+                tell(f"not read: {printable(event.login)} ({event.reason})")
+            elif isinstance(event, HuntDone):
+                print_json(event.reply) if as_json else _show_slot(event.reply)
 
 
 @app.command()
@@ -231,19 +250,6 @@ def bind(
     else:
         changed = state.teams.bind(found.id, where, given(Binding, block=block, name=name, instructions=instructions))
     print_json(changed) if as_json else _show_slot(changed)
-
-
-def _hunt(state: State, team: str, slot: str, query: str, limit: int, *, as_json: bool) -> None:
-    from clonedna.app.teams import HuntDone, HuntFound, HuntPassed
-
-    with closing(state.teams.hunt(team, slot, query, limit)) as events:
-        for event in events:
-            if isinstance(event, HuntFound) and not as_json:
-                tell(f"found: {_who(event.candidate)}")
-            elif isinstance(event, HuntPassed) and not as_json:
-                tell(f"not read: {printable(event.login)} ({event.reason})")
-            elif isinstance(event, HuntDone):
-                print_json(event.reply) if as_json else _show_slot(event.reply)
 
 
 def _read_page(state: State, team: str, slot: str, url: str) -> Extracted:

@@ -13,14 +13,14 @@ from starlette.responses import Response
 
 from clonedna.app.chat_values import ChatAsk, ChatReply, CompareAsk, Comparison, Id, ModelName, ThreadDetail
 from clonedna.app.service import Service
-from clonedna.core.chat import CURSOR_PATTERN, MOST_NAME, Gone, Thread, ThreadPage
+from clonedna.core.chat import MOST_NAME, Gone, Thread, ThreadPage
 from clonedna.core.value import Value
 from clonedna.server.access import CHAT
 from clonedna.server.errors import OURS
 from clonedna.server.following import Following, streamed
 
 ThreadId = Annotated[str, Path(pattern=r"^thread-[0-9a-f]{24}$")]
-After = Annotated[str | None, Query(pattern=CURSOR_PATTERN, description="`next` of the page before.")]
+After = Annotated[str | None, Query(max_length=100, description="`next` of the page before.")]
 Limit = Annotated[int, Query(ge=1, le=200)]
 CHATTED = "The answer. With `stream`, events: `start`, `text` for each piece, `end` with the answer; `error` for one that failed."
 COMPARED = "Both answers. With `stream`, events `start` and `text` of sides `a` and `b`, `answer` as each ends, `end` with both."

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from clonedna.app.service import Service
 from clonedna.app.teams import Binding, Choice, Extracted, Line, TeamOrder
-from clonedna.core.chat import CURSOR_PATTERN, Gone, Slot, SlotRole, Team, TeamPage, ThreadPage
+from clonedna.core.chat import Gone, Slot, SlotRole, Team, TeamPage, ThreadPage
 from clonedna.core.people import Headhunt
 from clonedna.core.value import Value
 from clonedna.server.access import CHAT, MINT, READ
@@ -19,7 +19,7 @@ from clonedna.server.following import Following, streamed
 
 TeamId = Annotated[str, Path(pattern=r"^team-[0-9a-f]{24}$")]
 SlotId = Annotated[str, Path(pattern=r"^slot-[0-9a-f]{24}$")]
-After = Annotated[str | None, Query(pattern=CURSOR_PATTERN, description="`next` of the page before.")]
+After = Annotated[str | None, Query(max_length=100, description="`next` of the page before.")]
 Limit = Annotated[int, Query(ge=1, le=200)]
 Words = Annotated[
     str, Query(max_length=200, description="What GitHub's user search takes; the slot's role adds to it.")

@@ -6,6 +6,7 @@ along; threads and messages are bounded (``MOST_THREADS``, ``MOST_MESSAGES``).
 
 from __future__ import annotations
 
+import re
 import secrets
 from datetime import UTC, datetime
 from typing import Literal
@@ -13,13 +14,14 @@ from typing import Literal
 from sqlalchemy import ForeignKey, Text, UniqueConstraint, delete, func, select, tuple_, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from clonedna.core.chat import KeptMessage, Thread, ThreadPage
+from clonedna.core.chat import CURSOR_PATTERN, KeptMessage, Thread, ThreadPage
 from clonedna.core.errors import InputError, NotFound, TimedOut
 from clonedna.store.database import Base, Conflict, Database
 
 MOST_THREADS = 20_000
 MOST_MESSAGES = 2_000
 TRIES = 5
+_CURSOR = re.compile(CURSOR_PATTERN)
 
 
 class ThreadRow(Base):
@@ -174,8 +176,8 @@ def moment() -> str:
 
 def cursor(text: str) -> tuple[str, str]:
     """The time and id in a page's ``next``. Raises ``InputError``."""
-    time, tilde, row = text.partition("~")
-    if not (tilde and time and row):
+    time, _, row = text.partition("~")
+    if not _CURSOR.fullmatch(text):
         raise InputError(f"{text[:80]!r} is no place in a list", "give the next of the page before", param="after")
     return time, row
 

@@ -14,15 +14,19 @@ import pytest
 from typer.testing import CliRunner
 
 from clonedna.app.jobs import Jobs
+from clonedna.app.parts import Parts
+from clonedna.app.teams import TeamOrder, Teams
+from clonedna.app.threads import Threads
 from clonedna.cli.main import app
 from clonedna.core.canonical import sha256
 from clonedna.core.errors import DnaError
+from clonedna.core.fakes import FakeEngine
 from tests.merges import add_block as add_adapter
 from tests.parts import order
 from tests.serving import ServerParts, add_block, running
 
 # Where the files are, on the server's machine alone; an id of what was asked over HTTP; how long it took.
-NOT_THERE = {"path", "request_id", "seconds"}
+NOT_THERE = {"path", "request_id", "bound_at", "seconds"}
 COMMANDS = [
     ["ls"],
     ["ls", "--limit", "1", "--sort", "name"],
@@ -87,6 +91,27 @@ COMMANDS = [
     ["merge", "cora", "nobody", "--name", "both"],
     ["merge", "cora:0.7", "dora:0.3", "--name", "both", "--no-check"],
     ["compare", "nobody", "cora"],
+    ["run", "ada", "hello", "--max-tokens", "5"],
+    ["run", "ada:0.7+bob:0.3", "hello", "--max-tokens", "5", "--no-retrieval"],
+    ["run", "ada", "hello", "--max-tokens", "5", "--beside-base"],
+    ["run", "nobody", "hello"],
+    ["run", "../../etc/passwd", "hello"],
+    ["run", "ada", ""],
+    ["threads", "ls"],
+    ["threads", "ls", "--after", "yesterday"],
+    ["threads", "show", "thread-000000000000000000000000"],
+    ["threads", "rm", "thread-000000000000000000000000"],
+    ["team", "ls"],
+    ["team", "show", "Abacus"],
+    ["team", "show", "nobody"],
+    ["team", "show", "team-000000000000000000000000"],
+    ["team", "new", "Beads", "--role", "boss"],
+    ["team", "clear", "Abacus", "swe"],
+    ["team", "bind", "Abacus", "1", "nobody"],
+    ["team", "bind", "Abacus", "1", "genome:ada"],
+    ["team", "bind", "Abacus", "1", "ada"],
+    ["team", "select", "Abacus", "2", "candidate-000000000000000000000000"],
+    ["team", "drop", "Abacus", "designer"],
 ]
 
 
@@ -99,6 +124,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, name in enumerate(("cora", "dora")):
         add_adapter(parts, name, seed, fingerprint=sha256("fake"))
     Jobs(parts.settings, parts).create(order())  # one that nobody carries out
+    Teams(parts, Threads(parts)).create(TeamOrder(name="Abacus", roles=("swe", "pm")))
+    Threads(parts).create(title="sums", model="ada")
     return home
 
 
@@ -111,6 +138,8 @@ def server(home: Path) -> Generator[str]:
 @pytest.fixture
 def ask(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
     monkeypatch.chdir(tmp_path)  # no settings file of anybody's
+    engine = FakeEngine()
+    monkeypatch.setattr(Parts, "engine", lambda parts, base: engine)
 
     def run(*arguments: str) -> Any:
         result = CliRunner().invoke(app, [*arguments, "--json"], standalone_mode=False)
