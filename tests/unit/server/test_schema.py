@@ -130,7 +130,7 @@ def variants(case: schemathesis.Case, path: str) -> Generator[schemathesis.Case]
     if names := [name for name in _names(path) if name in THERE]:
         # What would take a block away is done to one that nobody else needs.
         gone = case.method == "DELETE" or path.endswith(("/revoke", "/rollback"))
-        known = THERE | ({"name": "manifest.json"} if path == FILES else {})
+        known = THERE | ({"name": "README.md"} if path == FILES else {})
         case.path_parameters = {**case.path_parameters, **{n: "bob" if gone else known[n] for n in names}}
         yield case
 
