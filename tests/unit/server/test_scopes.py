@@ -19,10 +19,20 @@ from clonedna.app.tokens import TokenOrder, Tokens
 from clonedna.core.access import SCOPES
 from clonedna.server.access import CLAIM, OPEN, Needs
 from clonedna.server.api import application
+from clonedna.server.changes import READING, is_change, may_change
 from tests.serving import ServerParts
 
 # The description says nothing of this home: any token reads it. The claim's code is its own proof.
 WITHOUT_A_SCOPE = OPEN | {CLAIM, "/openapi.json"}
+# What asks, converses or draws a challenge, and leaves nothing behind that the audit log should name.
+NO_CHANGE = {
+    "POST /v1/chat/completions",
+    "POST /v1/completions",
+    "POST /api/v1/chat",
+    "POST /api/v1/chat/compare",
+    "POST /api/v1/chat/threads",
+    "POST /api/v1/developer/{handle}/challenge",
+}
 MOST_BODY = 4096
 
 
@@ -32,6 +42,7 @@ class Route:
     path: str
     scopes: tuple[str, ...]
     most_body: int | None = MOST_BODY
+    changes: bool = False
 
     @property
     def filled(self) -> str:
@@ -49,7 +60,9 @@ def routes_of(app: FastAPI) -> list[Route]:
         )
         for method in sorted(getattr(route, "methods", None) or {"ANY"}):
             most: int | None = getattr(route, "max_body_size", None)
-            found.append(Route(method, getattr(route, "path", repr(route)), needs, most))
+            marked = bool(dependant) and any(one.call is may_change for one in dependant.dependencies)
+            changes = marked or any(is_change(method, scope) for scope in needs)
+            found.append(Route(method, getattr(route, "path", repr(route)), needs, most, changes))
     return found
 
 
@@ -146,6 +159,13 @@ def test_every_route_names_one_scope(routes: list[Route]) -> None:
 
 def test_the_routes_without_a_scope_are_there(routes: list[Route]) -> None:
     assert {route.path for route in routes if not route.scopes} == WITHOUT_A_SCOPE
+
+
+def test_every_change_is_recorded(routes: list[Route]) -> None:
+    silent = {f"{route.method} {route.path}" for route in routes if route.method not in READING and not route.changes}
+    assert silent == NO_CHANGE, (
+        "a route that changes something needs the scope mint or admin, or CHANGES of clonedna.server.changes"
+    )
 
 
 def test_no_other_scope_and_no_stranger_gets_in(app: FastAPI, routes: list[Route], tokens: dict[str, str]) -> None:
