@@ -150,7 +150,10 @@ class Background:
             with workspace.lock(wait=0), about_job(workspace.id):
                 if self.jobs.result(workspace) is None and not workspace.exists("cancel"):
                     self._carry_out(workspace)
-                if self.jobs.result(workspace) is not None or workspace.exists("cancel"):
+                result = self.jobs.result(workspace)
+                if result is not None and result.well:
+                    workspace.clean()  # whoever ended it may have been killed before
+                if result is not None or workspace.exists("cancel"):
                     self.jobs.leave(workspace)
         except JobBusy:
             pass
