@@ -86,6 +86,7 @@ FACTORIES: dict[str, dict[str, str]] = {
         "open": "clonedna.store.archive_stream:Opened",
         "most": "clonedna.store.archive:most_bytes",
     },
+    "hub": {"huggingface": "clonedna.store.hub:HubRepositories"},
     "memory": {"local": "clonedna.engine.needs:memory_need"},
     "profile": {
         "website": "clonedna.sources.website:read_website",

@@ -18,8 +18,9 @@ from clonedna.core.errors import BadConfig
 
 PREFIX = "DNA_"
 XAI_URL = "https://api.x.ai/v1"
+HUB_URL = "https://huggingface.co"
 ORIGIN = r"^https?://[a-z0-9.-]+(:\d{1,5})?$|^https?://\[[0-9a-f:]+\](:\d{1,5})?$"
-ENVIRONMENT_ONLY = {"teacher_key", "key_passphrase", "github_token", "token", "developer_session"}
+ENVIRONMENT_ONLY = {"teacher_key", "key_passphrase", "github_token", "token", "hub_token", "developer_session"}
 
 
 class Settings(BaseSettings):
@@ -52,6 +53,7 @@ class Settings(BaseSettings):
     ``web_allow_loopback``: pages on this machine too.
     ``revoked_weights``: what becomes of a revoked block's files; sealed ones lie beside the store and nothing reads them (docs/consent.md).
     General pairs: ``general_dataset`` on the hub, ``general_file`` of pairs (JSONL).
+    The hub's (docs/sharing.md): ``hub_url``, also from HF_ENDPOINT; ``hub_token``, from the environment alone, also from HF_TOKEN.
     ``packages``: the folder that ``package:NAME`` reads installed distributions from, instead of this interpreter's environment.
     Training: ``checkpoint_seconds`` between two checkpoints, ``parallel_training`` jobs of a server at once (0: workers do
     them), ``max_waiting_jobs`` that may wait (docs/jobs.md), ``max_upload_bytes`` of one file of pairs.
@@ -105,6 +107,8 @@ class Settings(BaseSettings):
     teacher_at_once: int = Field(default=8, ge=1, le=64)
     teacher_prompt_price: float | None = Field(default=None, ge=0)
     teacher_completion_price: float | None = Field(default=None, ge=0)
+    hub_url: str = Field(default=HUB_URL, pattern=r"^https?://[^\s@?#]+$")
+    hub_token: SecretStr | None = None
     general_dataset: str = Field(default="yahma/alpaca-cleaned", min_length=1)
     general_file: Path | None = None
     key_passphrase: SecretStr | None = Field(default=None, min_length=1, max_length=1024)
@@ -164,7 +168,17 @@ def load_settings(flags: dict[str, Any] | None = None, *, config: Path | None = 
     xai = os.environ.get("XAI_API_KEY")
     if xai and settings.teacher_key is None and settings.teacher_url.rstrip("/") == XAI_URL:  # to nobody else's server
         settings = settings.model_copy(update={"teacher_key": SecretStr(xai)})
-    return settings.model_copy(update={"home": settings.home.expanduser().absolute()})
+    return _with_hub(settings).model_copy(update={"home": settings.home.expanduser().absolute()})
+
+
+def _with_hub(settings: Settings) -> Settings:
+    """With what the hub's own library reads: its address where we were given none, and its token for that address alone."""
+    theirs, token = os.environ.get("HF_ENDPOINT") or HUB_URL, os.environ.get("HF_TOKEN")
+    if settings.hub_url == HUB_URL:
+        settings = settings.model_copy(update={"hub_url": theirs})
+    if token and settings.hub_token is None and settings.hub_url.rstrip("/") == theirs.rstrip("/"):
+        settings = settings.model_copy(update={"hub_token": SecretStr(token)})
+    return settings
 
 
 def _read(path: Path, *, required: bool) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -96,26 +97,37 @@ class Sharing:
         Raises what ``Archives.load`` raises, ``BlockRejected``, ``ConsentMissing`` and its subclasses, ``Unavailable`` when a consent
         cannot be looked up, ``BadReference`` when it is another block than ``expected``.
         """
+        return self._taken(lambda check: Archives(self.parts).load(archive, check=check), expected)
+
+    def take_folder(self, block: Path) -> Taken:
+        """As ``take``, of a block's files in a folder of one's own."""
+        return self._taken(lambda check: Archives(self.parts).load_folder(block, check=check), None)
+
+    def _taken(self, load: Callable[[Callable[[Manifest, Path], None]], BlockRef], expected: str | None) -> Taken:
         known: list[bool] = []
 
         def check(manifest: Manifest, block: Path) -> None:
-            if expected is not None and not _fits(manifest, expected):
-                raise BadReference(
-                    f"asked for {expected[:80]!r}, and {manifest.name}@{manifest.version} came", "ask by its id, or tell its server's owner"
-                )  # fmt: skip
-            if manifest.gate.status == "rejected":
-                raise BlockRejected(
-                    f"{manifest.name}@{manifest.version} was rejected by the gate where it was minted: it is not taken",
-                    "push one that was accepted", id=manifest.id,
-                )  # fmt: skip
-            self.parts.store.refuse_revoked(manifest)
-            record = consent_of(block)
-            self._look_up(record)
-            admit_papers(self.parts, manifest, record, "share")
+            self._refuse(manifest, block, expected)
             known.append(self._has(manifest.id))
 
-        block = Archives(self.parts).load(archive, check=check)
+        block = load(check)
         return Taken(block=block, new=not known[0])
+
+    def _refuse(self, manifest: Manifest, block: Path, expected: str | None) -> None:
+        """Raises what speaks against a block that was verified and is not here yet."""
+        if expected is not None and not _fits(manifest, expected):
+            raise BadReference(
+                f"asked for {expected[:80]!r}, and {manifest.name}@{manifest.version} came", "ask by its id, or tell its server's owner"
+            )  # fmt: skip
+        if manifest.gate.status == "rejected":
+            raise BlockRejected(
+                f"{manifest.name}@{manifest.version} was rejected by the gate where it was minted: it is not taken",
+                "push one that was accepted", id=manifest.id,
+            )  # fmt: skip
+        self.parts.store.refuse_revoked(manifest)
+        record = consent_of(block)
+        self._look_up(record)
+        admit_papers(self.parts, manifest, record, "share")
 
     def _registered(self, reference: str) -> Manifest:
         """By name as ever; by its id, a rejected one is refused with the reason that matters here."""

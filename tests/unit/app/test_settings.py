@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from clonedna.app.orders import order_of
 from clonedna.app.settings import Settings, load_settings
@@ -153,3 +154,22 @@ def test_xai_s_key_is_never_for_another_server(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setenv("DNA_TEACHER_URL", url)
         with pytest.raises(BadConfig):
             load_settings()
+
+
+def test_the_hub_s_address_and_token_are_those_of_its_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HF_ENDPOINT", "HF_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    assert (load_settings().hub_url, load_settings().hub_token) == ("https://huggingface.co", None)
+    monkeypatch.setenv("HF_TOKEN", "hf_theirs")
+    assert load_settings().hub_token == SecretStr("hf_theirs")
+    monkeypatch.setenv("DNA_HUB_URL", "https://hub.example.org")
+    assert load_settings().hub_token is None  # to nobody else's hub
+    monkeypatch.setenv("HF_ENDPOINT", "https://hub.example.org/")
+    assert load_settings().hub_token == SecretStr("hf_theirs")
+    monkeypatch.delenv("DNA_HUB_URL")
+    assert load_settings().hub_url == "https://hub.example.org/"
+    monkeypatch.setenv("DNA_HUB_TOKEN", "hf_ours")
+    assert load_settings().hub_token == SecretStr("hf_ours")
+    (tmp_path / "dna.toml").write_text('hub_token = "x"')
+    with pytest.raises(BadConfig, match="does not belong in a file"):
+        load_settings(config=tmp_path / "dna.toml")
