@@ -248,8 +248,9 @@ def serving(home: Path, threads: int) -> Generator[tuple[str, int]]:
     """A `dna serve` on a free port: its address and process."""
     settings = {"HOME": home, "PORT": 0, "THREADS": threads, "MAX_REQUESTS": 1024}
     environment = {key: value for key, value in os.environ.items() if not key.startswith("DNA_")}
+    log = (home / "server.log").open("w")  # a line for each request: what a server does costs what it costs
     process = subprocess.Popen(
-        [Path(sys.executable).with_name("dna"), "serve", "--json"], stdout=subprocess.PIPE, text=True,
+        [Path(sys.executable).with_name("dna"), "serve", "--json"], stdout=subprocess.PIPE, stderr=log, text=True,
         env=environment | {f"DNA_{key}": str(value) for key, value in settings.items()},
     )  # fmt: skip
     try:
@@ -258,6 +259,7 @@ def serving(home: Path, threads: int) -> Generator[tuple[str, int]]:
     finally:
         process.terminate()
         process.wait(60)
+        log.close()
 
 
 @asynccontextmanager

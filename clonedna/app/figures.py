@@ -16,6 +16,7 @@ from typing import Any
 
 from clonedna.app.job_values import ENDED
 from clonedna.app.jobs import Jobs
+from clonedna.app.logs import STOPPED
 from clonedna.app.workspace import Workspace
 from clonedna.core.errors import DnaError
 from clonedna.core.events import JobFailed, JobFinished, StageProgress
@@ -85,7 +86,7 @@ class JobFigures:
                 self._seconds[kind] += event.seconds  # type: ignore[assignment]  # a counter adds any number
             elif isinstance(event, JobFailed):
                 self._losses.pop(job, None)
-                self._ended[kind, "failed"] += 1
+                self._ended[kind, "stopped" if event.code in STOPPED else "failed"] += 1
 
     def read(self) -> tuple[tuple[JobCount, ...], tuple[Took, ...], tuple[Loss, ...]]:
         """How jobs ended, how long they took, and what trainings say now."""

@@ -28,6 +28,7 @@ MOST_FRAMES = 20
 OURS = ("clonedna", "uvicorn")  # what these say from the chosen level on; others from warning on
 Field = str | int | float | bool | None
 Level = Literal["debug", "info", "warning", "error"]
+STOPPED = frozenset({"interrupted", "cancelled"})
 log = logging.getLogger(__name__)
 
 
@@ -67,7 +68,8 @@ def heard(event: object) -> None:
     elif isinstance(event, JobFinished):
         tell(log, "info", "job_finished", status=event.status, seconds=event.seconds)
     elif isinstance(event, JobFailed):
-        tell(log, "warning", "job_failed", code=event.code)
+        stopped = event.code in STOPPED
+        tell(log, "info" if stopped else "warning", "job_stopped" if stopped else "job_failed", code=event.code)
 
 
 class Lines(logging.Formatter):

@@ -38,11 +38,12 @@ def test_what_jobs_say_is_counted() -> None:
     assert (ended, took) == ((), ())
     told.heard("mint-1", finished(5.0))
     told.heard("mint-2", JobFailed(code="no_space", message="x"))
+    told.heard("merge-1", JobFailed(code="cancelled", message="x"))
     told.heard("evaluate-1", finished(10 * BOUNDS[-1]))
     ended, took, losses = told.read()
     assert losses == ()
     assert {(one.kind, one.status): one.n for one in ended} == {
-        ("evaluate", "registered"): 1, ("mint", "failed"): 1, ("mint", "registered"): 1,
+        ("evaluate", "registered"): 1, ("mint", "failed"): 1, ("mint", "registered"): 1, ("merge", "stopped"): 1,
     }  # fmt: skip
     assert {one.kind: (one.counts.index(1), one.seconds) for one in took} == {
         "mint": (BOUNDS.index(5.0), 5.0), "evaluate": (len(BOUNDS), 10 * BOUNDS[-1]),
