@@ -31,6 +31,7 @@ FileName = Annotated[str, Path(min_length=1, max_length=100, description="a name
 INERT = {
     "X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'; sandbox", "Cache-Control": "private, no-cache",
 }  # fmt: skip
+BYTES = {kind: {} for kind in ("application/octet-stream", "application/json", "text/markdown", "image/png")}
 CORRUPT = {422: {"model": Error, "description": "The block is not what was signed."}}
 
 
@@ -126,7 +127,7 @@ def _add_files(made: APIRouter, service: Service) -> None:
 
     @made.get(
         "/{reference}/files/{name}", dependencies=[READ], response_class=FileResponse,
-        responses={200: {"content": {"application/octet-stream": {}}}, 206: {"description": "The range that was asked for."}},
+        responses={200: {"content": BYTES}, 206: {"content": BYTES, "description": "The range that was asked for."}},
     )  # fmt: skip
     def file_of_block(request: Request, reference: Reference, name: FileName) -> FileResponse:
         """One file. Pairs, weights, profile and sources only where consent covers sharing, or with the scope mint or admin."""
