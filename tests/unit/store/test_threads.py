@@ -16,13 +16,14 @@ from clonedna.store import threads as threads_module
 from clonedna.store.database import Database
 from clonedna.store.teams import SqlTeams, new_candidate_id
 from clonedna.store.threads import SqlThreads, moment
+from tests.databases import KINDS, new_url
 
 PERSONA = Persona(name="Ada", block="ada@1.0.0", block_id="a" * 64, bound_at="2026-01-01T00:00:00Z")
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Database:
-    return Database(f"sqlite:///{tmp_path / 'registry.sqlite'}")
+@pytest.fixture(params=KINDS)
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
+    return Database(new_url(request.param, tmp_path))
 
 
 @pytest.fixture
