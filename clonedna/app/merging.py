@@ -136,7 +136,7 @@ class Merging:
 
     def _refuse_name(self, name: str) -> None:
         """A name that a minted block has stays its own: whoever asks for it expects that person's."""
-        if any(m.name == name and m.lineage.relation != "merged" for m in self.parts.registry.manifests()):
+        if any(m.lineage.relation != "merged" for m in self.parts.registry.manifests(name)):
             raise InputError(f"{name} is the name of a block that was not merged", "choose another --name")
 
     def _parents(self, order: MergeOrder) -> list[Parent]:
@@ -217,7 +217,7 @@ class Merging:
         """The manifest of these files. Exactly these files under this name already registered: that block's version and time."""
         table = factory("block", "table")(staging)
         block_id = factory("block", "id")(table)
-        before = next((m for m in self.parts.registry.manifests() if m.id == block_id and m.name == name), None)
+        before = next((m for m in self.parts.registry.manifests(name) if m.id == block_id), None)
         version, previous = (
             (before.version, before.previous_version) if before else self.parts.registry.next_version(name)
         )

@@ -425,7 +425,7 @@ class Minting:
 
     def _version(self, name: str, block_id: str) -> tuple[Manifest | None, str, str | None]:
         """These files as they are registered under this name, if they are; their version, else the next; the one before it."""
-        before = next((m for m in self.parts.registry.manifests() if m.id == block_id and m.name == name), None)
+        before = next((m for m in self.parts.registry.manifests(name) if m.id == block_id), None)
         if before is not None:
             return before, before.version, before.previous_version
         return None, *self.parts.registry.next_version(name)

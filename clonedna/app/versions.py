@@ -190,7 +190,7 @@ class Versions:
 
     def _named(self, name: str) -> list[Manifest]:
         number = factory("rollbacks", "number")
-        found = [one for one in self.parts.registry.manifests() if one.name == name]
+        found = list(self.parts.registry.manifests(name))
         if not found:
             self.parts.registry.resolve(name)  # raises, with the closest names
             raise BlockNotFound(f"no block is called {name[:80]!r}", "see: dna ls")

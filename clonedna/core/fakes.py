@@ -369,8 +369,8 @@ class FakeRegistry:
     def forget(self, block_id: str) -> None:
         self._manifests = [manifest for manifest in self._manifests if manifest.id != block_id]
 
-    def manifests(self) -> tuple[Manifest, ...]:
-        return tuple(reversed(self._manifests))
+    def manifests(self, name: str | None = None) -> tuple[Manifest, ...]:
+        return tuple(one for one in reversed(self._manifests) if name in (None, one.name))
 
     def revoke(self, block_id: str) -> None:
         self._manifests = [manifest for manifest in self._manifests if manifest.id != block_id]

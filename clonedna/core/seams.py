@@ -198,8 +198,8 @@ class Registry(Protocol):
         """Take a block out of the catalogue; unknown ids are ignored."""
         ...
 
-    def manifests(self) -> tuple[Manifest, ...]:
-        """All, newest first, rejected ones among them."""
+    def manifests(self, name: str | None = None) -> tuple[Manifest, ...]:
+        """All, or those of one name, newest first, rejected ones among them."""
         ...
 
     def revoke(self, block_id: str) -> None:

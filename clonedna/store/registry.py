@@ -152,9 +152,10 @@ class SqlRegistry:
             )  # fmt: skip
         return manifest
 
-    def manifests(self) -> tuple[Manifest, ...]:
-        """All, newest first, rejected ones among them (``gate`` says so), without revoked ones."""
-        rows = sorted(self._rows(), key=lambda row: (row.created_at, _number(row.version), row.id), reverse=True)
+    def manifests(self, name: str | None = None) -> tuple[Manifest, ...]:
+        """All, or those of one name, newest first, rejected ones among them (``gate`` says so), without revoked ones."""
+        found = self._rows() if name is None else self._rows(Row.name == name)
+        rows = sorted(found, key=lambda row: (row.created_at, _number(row.version), row.id), reverse=True)
         return tuple(_manifest(row) for row in rows if row.status != "revoked")
 
     def counts(self) -> dict[str, int]:

@@ -113,6 +113,13 @@ def test_all_are_listed_newest_first_rejected_ones_too(shop: Shop) -> None:
     assert shop.registry.manifests() == tuple(reversed(made))
 
 
+def test_those_of_one_name_are_listed_alone(shop: Shop) -> None:
+    first, second = shop.add(), shop.add(version="1.1.0")
+    shop.add(name="bob")
+    assert [one.id for one in shop.registry.manifests(first.name)] == [second.id, first.id]
+    assert shop.registry.manifests("nobody") == ()
+
+
 def test_a_rejected_block_is_used_only_by_digits_and_knowingly(shop: Shop) -> None:
     made = shop.put(gate=rejected("no gain"))
     assert shop.registry.publish(made).status == "rejected"
