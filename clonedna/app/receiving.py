@@ -9,12 +9,13 @@ import base64
 import binascii
 import hashlib
 import re
+import shutil
 import threading
 from contextlib import ExitStack
 from pathlib import Path
 
 from clonedna.app.sharing import Sharing, Taken
-from clonedna.app.staging import staging
+from clonedna.app.staging import orphaned, staging
 from clonedna.app.workspace import require_space, space_errors
 from clonedna.core.errors import Corrupt, InputError, Overloaded, TooLarge
 
@@ -39,6 +40,8 @@ class Arrivals:
 
     def __init__(self, sharing: Sharing) -> None:
         self.sharing, self.settings = sharing, sharing.parts.settings
+        for folder in orphaned(self.settings.home):  # what a killed server was taking
+            shutil.rmtree(folder, ignore_errors=True)
         self._places = threading.BoundedSemaphore(AT_ONCE)
 
     def begin(self, length: int | None, digest: str = "") -> Arrival:

@@ -412,6 +412,7 @@ def test_a_server_killed_in_the_middle_of_an_upload(ada: Ada, giver: ServerParts
     try:
         with client(url) as remote:
             assert remote.transfer.push(Sharing(giver), "ada").new
+        assert left(taker) == []  # what the killed one left, too
     finally:
         process.terminate()
         process.communicate(timeout=30)
