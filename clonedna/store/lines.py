@@ -8,7 +8,8 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Generator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from sqlalchemy import (
@@ -20,7 +21,6 @@ from sqlalchemy import (
     String,
     and_,
     delete,
-    exists,
     func,
     or_,
     select,
@@ -45,13 +45,14 @@ from clonedna.core.errors import Corrupt, InputError
 from clonedna.core.words import asked_words
 from clonedna.store import texts
 from clonedna.store.database import Base, Database
+from clonedna.store.pooled import Pooled
 
 _EXACT = String().with_variant(String(collation="C"), "postgresql")  # the same order everywhere: by code points
 _NUMBER = BigInteger().with_variant(Integer, "sqlite")
 
 
 class Line(Base):
-    """One block that may be listed. ``version_key`` orders as versions do; ``meaning``: what is encoded; ``line``: a ``BlockLine``."""
+    """One block that may be listed: what lists are filtered and ordered by. ``version_key`` orders as versions do."""
 
     __tablename__ = "lines"
     __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012 - SQLAlchemy's own way; numbers are never given twice
@@ -66,17 +67,25 @@ class Line(Base):
     licence: Mapped[str] = mapped_column(_EXACT)
     consent: Mapped[str] = mapped_column(_EXACT)
     handle: Mapped[str] = mapped_column(_EXACT)
-    meaning: Mapped[str] = mapped_column(_EXACT)
-    line: Mapped[str] = mapped_column(_EXACT)
     maturity: Mapped[float | None] = mapped_column(index=True)
     gain: Mapped[float | None] = mapped_column(index=True)
+
+
+class Summary(Base):
+    """What is told of a line: a ``BlockLine`` as JSON, and the text that is encoded. Apart, so that filters read little."""
+
+    __tablename__ = "summaries"
+
+    number: Mapped[int] = mapped_column(_NUMBER, primary_key=True, autoincrement=False)
+    line: Mapped[str] = mapped_column(_EXACT)
+    meaning: Mapped[str] = mapped_column(_EXACT)
 
 
 class Facet(Base):
     """One thing that a block is about. ``kind``: ``domain``, or ``language`` for those that are one, too."""
 
     __tablename__ = "facets"
-    __table_args__ = (Index("ix_facets_term", "kind", "term"),)
+    __table_args__ = (Index("ix_facets_term", "kind", "term", "id"),)
 
     id: Mapped[str] = mapped_column(_EXACT, primary_key=True)
     kind: Mapped[str] = mapped_column(_EXACT, primary_key=True)
@@ -97,12 +106,12 @@ def enter(session: Session, manifest: Manifest, profile: str = "") -> None:
     line = Line(
         id=shown.id, name=shown.name, version_key=version_key(shown.version), status=shown.status, created_at=shown.created_at,
         base=shown.base, licence=shown.licence, consent=shown.consent, handle=shown.handle, maturity=shown.maturity, gain=shown.gain,
-        meaning=meaning_of(manifest), line=canonical(shown).decode(),
     )  # fmt: skip
     session.add(line)
     session.add_all(Facet(id=shown.id, kind="domain", term=term) for term in domains)
     session.add_all(Facet(id=shown.id, kind="language", term=term) for term in domains if term in LANGUAGES)
     session.flush()
+    session.add(Summary(number=line.number, line=canonical(shown).decode(), meaning=meaning_of(manifest)))
     found = texts.Words(
         title=f"{shown.name} {shown.handle} {shown.person}", subject=f"{shown.specialization} {' '.join(domains)}",
         told=manifest.capability.text[:20_000], profile=profile,
@@ -128,6 +137,7 @@ def leave(session: Session, ids: Collection[str]) -> None:
         numbers = session.scalars(select(Line.number).where(Line.id == block_id)).all()
         if numbers:
             texts.drop(session, numbers)
+            session.execute(delete(Summary).where(Summary.number.in_(numbers)))
             session.execute(delete(Line).where(Line.id == block_id))
             session.execute(delete(Facet).where(Facet.id == block_id))
 
@@ -137,6 +147,7 @@ def leave_all(session: Session, *, but: Select[str]) -> None:
     numbers = session.scalars(select(Line.number).where(Line.id.not_in(but))).all()
     texts.drop(session, numbers)
     session.execute(delete(Line).where(Line.id.not_in(but)))
+    session.execute(delete(Summary).where(Summary.number.not_in(select(Line.number))))
     session.execute(delete(Facet).where(Facet.id.not_in(but)))
 
 
@@ -152,7 +163,13 @@ class SqlLines:
     """Lists and searches lines. A tombstone in the store counts even where the database does not know of it yet."""
 
     def __init__(self, database: Database, store: Tombstones) -> None:
-        self._database, self._store = database, store
+        self._pool, self._store = Pooled(database), store
+
+    @contextmanager
+    def _session(self) -> Generator[Session]:
+        """To read by: each statement sees what was committed last."""
+        with self._pool.reading() as connection, Session(connection) as session:
+            yield session
 
     def page(self, query: ListQuery) -> BlockPage:
         """Lines in the order asked for. A page never repeats or leaves out a block because others came or went between two pages.
@@ -161,7 +178,7 @@ class SqlLines:
         """
         after = None if query.cursor is None else _read_cursor(query.cursor, query.sort)
         passing, shown, more = _conditions(query), list[Line](), True
-        with self._database.session() as session:
+        with self._session() as session:
             total = session.scalar(select(func.count()).select_from(Line).where(*passing)) or 0
             while more and len(shown) < query.limit:
                 wanted = _sorted(select(Line).where(*passing), query.sort, after).limit(query.limit - len(shown) + 1)
@@ -171,8 +188,9 @@ class SqlLines:
                 if found:
                     after = _place(found[-1], query.sort)
                 shown += (line for line in found if not self._store.is_revoked(line.id))
+            told = _told(session, shown)
         following = _write_cursor(query.sort, after) if more and after is not None else None
-        return BlockPage(blocks=tuple(map(_shown, shown)), next=following, total=total)
+        return BlockPage(blocks=tuple(told), next=following, total=total)
 
     def match(
         self, question: str, skills: Sequence[str], filters: Filters, most: int
@@ -182,36 +200,38 @@ class SqlLines:
         all_of = list(dict.fromkeys(word for skill in skills for word in asked_words(skill, wholes=False)))
         if not (any_of or all_of):
             return ()
-        with self._database.session() as session:
+        with self._session() as session:
             ranked = texts.matching(session, any_of, all_of).subquery("ranked")
             wanted = (
                 select(Line, ranked.c.rank).join(ranked, ranked.c.number == Line.number).where(*_conditions(filters))
                 .order_by(ranked.c.rank, Line.created_at.desc(), Line.id).limit(most)
             )  # fmt: skip
-            found = session.execute(wanted).all()
-        return tuple((_shown(line), -rank) for line, rank in found if not self._store.is_revoked(line.id))
+            found = [(line, rank) for line, rank in session.execute(wanted) if not self._store.is_revoked(line.id)]
+            told = _told(session, [line for line, _ in found])
+        return tuple((line, -rank) for line, (_, rank) in zip(told, found, strict=True))
 
     def chosen(self, ids: Sequence[str], filters: Filters) -> dict[str, BlockLine]:
         """Those of ``ids`` that have a line and pass."""
-        with self._database.session() as session:
+        with self._session() as session:
             found = session.scalars(select(Line).where(Line.id.in_(ids), *_conditions(filters))).all()
-        return {line.id: _shown(line) for line in found if not self._store.is_revoked(line.id)}
+            told = _told(session, [line for line in found if not self._store.is_revoked(line.id)])
+        return {line.id: line for line in told}
 
     def passing(self, filters: Filters) -> frozenset[str]:
         """All blocks that pass."""
-        with self._database.session() as session:
+        with self._session() as session:
             return frozenset(session.scalars(select(Line.id).where(*_conditions(filters))))
 
     def state(self) -> tuple[int, int]:
         """How many lines there are and the highest number given: equal twice, nothing came or went between."""
-        with self._database.session() as session:
+        with self._session() as session:
             count, last = session.execute(select(func.count(), func.max(Line.number)).select_from(Line)).one()
         return count, last or 0
 
     def meanings(self) -> dict[str, str]:
-        """Of each block, the text that an encoder reads; the oldest line first."""
-        with self._database.session() as session:
-            found = session.execute(select(Line.id, Line.meaning).order_by(Line.number)).all()
+        """Of each block, the text that an encoder reads."""
+        with self._session() as session:
+            found = session.execute(select(Line.id, Summary.meaning).join(Summary, Summary.number == Line.number)).all()
         return dict(iter(found))
 
 
@@ -226,12 +246,13 @@ def _conditions(filters: Filters) -> list[ColumnElement[bool]]:
             made.append(column >= least)
     for kind, term in (("domain", filters.domain), ("language", filters.language)):
         if term is not None:
-            has = and_(Facet.id == Line.id, Facet.kind == kind, Facet.term == term.strip().casefold())
-            made.append(exists().where(has))
+            have = select(Facet.id).where(Facet.kind == kind, Facet.term == term.strip().casefold())
+            made.append(Line.id.in_(have))
     return made
 
 
 Place = list[Any]
+MEASURED = ("maturity", "gain")
 _ORDERS: dict[Sort, tuple[tuple[str, bool], ...]] = {  # columns, and whether the greatest comes first
     "newest": (("created_at", True), ("version_key", True), ("id", True)),
     "name": (("name", False), ("version_key", True), ("id", True)),
@@ -244,8 +265,9 @@ def _sorted(wanted: Select[Line], sort: Sort, after: Place | None) -> Select[Lin
     """Ordered, nothing last; from the line behind ``after`` on."""
     columns = [(getattr(Line, name), down) for name, down in _ORDERS[sort]]
     first = columns[0][0]
-    nothing_last = [first.is_(None)] if sort in ("maturity", "gain") else []
-    ordered = wanted.order_by(*nothing_last, *(column.desc() if down else column.asc() for column, down in columns))
+    ordered = wanted.order_by(
+        *(_ordered(column, down, name) for (column, down), (name, _) in zip(columns, _ORDERS[sort], strict=True))
+    )
     if after is None:
         return ordered
     behind: list[ColumnElement[bool]] = []
@@ -254,10 +276,15 @@ def _sorted(wanted: Select[Line], sort: Sort, after: Place | None) -> Select[Lin
         if after[at] is None:  # the first column alone may hold nothing: behind that comes nothing else
             continue
         further = column < after[at] if down else column > after[at]
-        behind.append(and_(*same, or_(further, column.is_(None)) if nothing_last and at == 0 else further))
+        behind.append(and_(*same, or_(further, column.is_(None)) if sort in MEASURED and at == 0 else further))
     if after[0] is None:
         return ordered.where(first.is_(None), columns[1][0] < after[1])
     return ordered.where(or_(*behind))
+
+
+def _ordered(column: Any, down: bool, name: str) -> Any:
+    """SQLite puts nothing last by itself, and then reads an index; PostgreSQL has to be told."""
+    return column.desc().nulls_last() if name in MEASURED else column.desc() if down else column.asc()
 
 
 def _place(line: Line, sort: Sort) -> Place:
@@ -274,9 +301,7 @@ def _read_cursor(cursor: str, sort: Sort) -> Place:
         found = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
     except (ValueError, binascii.Error, RecursionError):
         raise wrong from None
-    kinds: list[tuple[type, ...]] = [
-        (float, type(None)) if name in ("maturity", "gain") else (str,) for name, _ in _ORDERS[sort]
-    ]
+    kinds: list[tuple[type, ...]] = [(float, type(None)) if name in MEASURED else (str,) for name, _ in _ORDERS[sort]]
     if not (isinstance(found, list) and len(found) == len(kinds) + 1 and found[0] == sort):
         raise wrong
     for value, kind in zip(found[1:], kinds, strict=True):
@@ -291,8 +316,15 @@ def _sound(value: str) -> bool:
     return "\0" not in value and not any("\ud800" <= c <= "\udfff" for c in value)
 
 
-def _shown(line: Line) -> BlockLine:
+def _told(session: Session, lines: Sequence[Line]) -> list[BlockLine]:
+    """What is told of these, in their order."""
+    wanted = select(Summary.number, Summary.line).where(Summary.number.in_([line.number for line in lines]))
+    found = dict(iter(session.execute(wanted))) if lines else {}
+    return [_line(line, found.get(line.number, "")) for line in lines]
+
+
+def _line(line: Line, told: str) -> BlockLine:
     try:
-        return BlockLine.model_validate_json(line.line)
+        return BlockLine.model_validate_json(told)
     except ValueError as error:
         raise Corrupt(f"the catalogue's line for {line.id[:12]} is damaged", "rebuild it: dna reindex") from error

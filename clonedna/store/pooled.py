@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Generator
 from contextlib import contextmanager
 
@@ -20,7 +21,7 @@ SIZE = 8
 
 
 class Pooled:
-    """At most ``SIZE`` open connections to one database. Threads may share one; close it, or leave that to the process's end."""
+    """At most ``SIZE`` open connections to one database. Threads may share one; they are closed when nobody holds it any more."""
 
     def __init__(self, database: Database) -> None:
         self._database, self._lock = database, threading.Lock()
@@ -53,6 +54,7 @@ class Pooled:
             self._engine = self._database.open(
                 poolclass=QueuePool, pool_size=SIZE, max_overflow=0, pool_pre_ping=self._database.is_postgres
             )
+            weakref.finalize(self, self._engine.dispose)
             self._file = _file(self._database)
             return self._engine
 

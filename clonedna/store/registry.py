@@ -104,7 +104,7 @@ class SqlRegistry:
             raise BadReference(
                 f"block {stored.id[:12]} is stored as {stored.name!r}, not {manifest.name!r}", f"use {stored.name}"
             )
-        row = _row(stored)
+        row = row_of(stored)
         try:
             with self._session() as session:
                 self._enter(session, row, stored)
@@ -240,7 +240,7 @@ class SqlRegistry:
                 refused.append(Refusal(path=block_id, reason=error.code, detail=error.message))
         revoked, taken, rows = self._store.revoked(), set[tuple[str, str]](), list[tuple[Row, Manifest]]()
         for manifest in sorted(manifests, key=lambda one: (one.created_at, one.id)):
-            row = _row(manifest, revoked=manifest.id in revoked)
+            row = row_of(manifest, revoked=manifest.id in revoked)
             if row.status != "rejected":
                 if (row.name, row.version) in taken:
                     refused.append(
@@ -305,7 +305,7 @@ def _revoked(block_id: str) -> BlockRevoked:
     return BlockRevoked(f"block {block_id[:12]} was revoked", "it cannot be used any more; see: dna ls", id=block_id)
 
 
-def _row(manifest: Manifest, *, revoked: bool = False) -> Row:
+def row_of(manifest: Manifest, *, revoked: bool = False) -> Row:
     accepted = "registered" if manifest.gate.status == "accepted" else "rejected"
     return Row(
         id=manifest.id, name=manifest.name, version=manifest.version, status="revoked" if revoked else accepted,

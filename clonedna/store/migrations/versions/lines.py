@@ -14,7 +14,7 @@ from clonedna.store.lines import enter_known
 revision = "lines"
 down_revision = "0001"
 
-_COLUMNS = ("name", "version_key", "status", "created_at", "base", "licence", "consent", "handle", "meaning", "line")
+_COLUMNS = ("name", "version_key", "status", "created_at", "base", "licence", "consent", "handle")
 
 
 def upgrade() -> None:
@@ -31,10 +31,15 @@ def upgrade() -> None:
     for name in ("created_at", "name", "maturity", "gain"):
         op.create_index(f"ix_lines_{name}", "lines", [name])
     op.create_table(
+        "summaries",
+        sa.Column("number", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=False),
+        *(sa.Column(name, exact, nullable=False) for name in ("line", "meaning")),
+    )
+    op.create_table(
         "facets",
         *(sa.Column(name, exact, primary_key=True) for name in ("id", "kind", "term")),
     )
-    op.create_index("ix_facets_term", "facets", ["kind", "term"])
+    op.create_index("ix_facets_term", "facets", ["kind", "term", "id"])
     if postgres:
         op.execute("CREATE TABLE texts (number BIGINT PRIMARY KEY, words TSVECTOR NOT NULL)")
         op.execute("CREATE INDEX ix_texts_words ON texts USING gin (words)")
@@ -47,5 +52,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for table in ("texts", "facets", "lines"):
+    for table in ("texts", "facets", "summaries", "lines"):
         op.drop_table(table)
