@@ -114,8 +114,8 @@ def test_all_are_listed_newest_first_rejected_ones_too(shop: Shop) -> None:
 
 
 def test_those_of_one_name_are_listed_alone(shop: Shop) -> None:
-    first, second = shop.add(), shop.add(version="1.1.0")
-    shop.add(name="bob")
+    first, second = shop.publish(), shop.publish(version="1.1.0")
+    shop.publish(name="bob")
     assert [one.id for one in shop.registry.manifests(first.name)] == [second.id, first.id]
     assert shop.registry.manifests("nobody") == ()
 
