@@ -83,8 +83,13 @@ class Retrieval:
 
     def _ranked(self, block_id: str, words: list[str]) -> list[Pair]:
         index = self._index(block_id)
-        self._parts.store.path(block_id)  # refuses one that was revoked since its index was made
-        self._parts.consents.check(index.consent, "serve")
+        try:
+            self._parts.store.path(block_id)  # refuses one that was revoked since its index was made
+            self._parts.consents.check(index.consent, "serve")
+        except DnaError:
+            with self._lock:
+                self._indexes.pop(block_id, None)
+            raise
         known = [word for word in words if index.scores is not None and word in index.scores.vocab_dict]
         if index.scores is None or not known:
             return []

@@ -83,7 +83,7 @@ class SqlTeams:
             wanted = wanted.where(tuple_(TeamRow.updated_at, TeamRow.id) < tuple_(*cursor(after)))
         with self._database.session() as session:
             rows = list(session.scalars(wanted))
-            teams = tuple(_team(session, row) for row in rows[:limit])
+            teams = tuple(_teams(session, rows[:limit]))
         more = len(rows) > limit
         return TeamPage(teams=teams, next=f"{teams[-1].updated_at}~{teams[-1].id}" if more else None)
 
@@ -226,22 +226,42 @@ def _slot_row(session: Session, team: str, slot: str) -> SlotRow:
 
 
 def _slot(session: Session, row: SlotRow) -> Slot:
-    rows = session.scalars(
-        select(CandidateRow).where(CandidateRow.slot == row.id).order_by(CandidateRow.created_at, CandidateRow.id)
+    return _slots(session, [row])[0]
+
+
+def _slots(session: Session, rows: Sequence[SlotRow]) -> list[Slot]:
+    """Slots with their candidates, all of these read at once."""
+    wanted = (
+        select(CandidateRow)
+        .where(CandidateRow.slot.in_([row.id for row in rows]))
+        .order_by(CandidateRow.created_at, CandidateRow.id)
     )
-    candidates = tuple(Candidate.model_validate_json(one.candidate) for one in rows)
-    return Slot.model_validate(
-        {
-            "id": row.id, "role": row.role, "candidates": candidates,
-            "selected": next((one for one in candidates if one.id == row.selected), None),
-            "persona": None if row.persona is None else Persona.model_validate_json(row.persona),
-        }
-    )  # fmt: skip
+    found: dict[str, list[Candidate]] = {row.id: [] for row in rows}
+    for one in session.scalars(wanted):
+        found[one.slot].append(Candidate.model_validate_json(one.candidate))
+    return [
+        Slot.model_validate(
+            {
+                "id": row.id, "role": row.role, "candidates": tuple(found[row.id]),
+                "selected": next((one for one in found[row.id] if one.id == row.selected), None),
+                "persona": None if row.persona is None else Persona.model_validate_json(row.persona),
+            }
+        )
+        for row in rows
+    ]  # fmt: skip
 
 
 def _team(session: Session, row: TeamRow) -> Team:
-    slots = session.scalars(select(SlotRow).where(SlotRow.team == row.id).order_by(SlotRow.position))
-    return Team(
-        id=row.id, name=row.name, created_at=row.created_at, updated_at=row.updated_at,
-        slots=tuple(_slot(session, slot) for slot in slots),
-    )  # fmt: skip
+    return _teams(session, [row])[0]
+
+
+def _teams(session: Session, rows: Sequence[TeamRow]) -> list[Team]:
+    wanted = select(SlotRow).where(SlotRow.team.in_([row.id for row in rows])).order_by(SlotRow.position)
+    slots = list(session.scalars(wanted))
+    made: dict[str, list[Slot]] = {row.id: [] for row in rows}
+    for row, slot in zip(slots, _slots(session, slots), strict=True):
+        made[row.team].append(slot)
+    return [
+        Team(id=row.id, name=row.name, created_at=row.created_at, updated_at=row.updated_at, slots=tuple(made[row.id]))
+        for row in rows
+    ]

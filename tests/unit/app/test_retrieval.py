@@ -127,6 +127,7 @@ def test_without_consent_to_serve_nothing_is_shown_though_the_index_is_there(par
     Revoking(parts).block("ada")
     with pytest.raises((ConsentMissing, BlockRevoked)):
         searched.find([layer(ada)], "config")
+    assert not searched._indexes, "nothing of it stays in memory"
     only_mint = consent.model_copy(update={"mode": "local-only", "uses": ("mint",)})
     bob = add_block(parts, "bob", pairs=[READ], consent=only_mint)
     with pytest.raises(ConsentMissing):
