@@ -2,7 +2,8 @@
 
 Each call verifies the block first. Papers that say what anybody may know of a block are given to all who may read here. The person's work
 (``WORK``: pairs, weights, and what names their files and habits) is given only where licence and consent cover sharing and the gate
-accepted the block; or to who asks for ``everything``: whoever runs this machine, or may mint on it, has it anyway.
+accepted the block; or to who asks for ``everything``: whoever runs this machine, or may mint on it, has it anyway. Of a ``local-only``
+block it is given to nobody: such a block stays on its machine.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from clonedna.app.papers import consent_of, evaluation_of
 from clonedna.app.parts import Parts
 from clonedna.app.verdicts import Verdict, unshareable, verdict
 from clonedna.app.versions_diff import VersionDiff, diff
-from clonedna.core.block import BlockRef, Evaluation, Manifest, Maturity
+from clonedna.core.block import BlockRef, ConsentRecord, Evaluation, Manifest, Maturity
 from clonedna.core.errors import NotFound, Refused
 from clonedna.core.value import Value
 from clonedna.evals.maturity import maturity_of
@@ -91,14 +92,21 @@ class Details:
         if entry is None:
             known = ", ".join(sorted(manifest.files))
             raise NotFound(f"{manifest.name}@{manifest.version} has no file {name[:80]!r}", f"it has: {known}")
-        why = None if everything or name not in WORK else unshareable(self.parts, manifest, consent_of(path))
+        if name in WORK:
+            self._refuse_work(manifest, consent_of(path), name, everything=everything)
+        media = MEDIA.get(Path(name).suffix, "application/octet-stream")
+        return BlockFile(at=path / name, name=name, size=entry.size, sha256=entry.sha256, media=media)
+
+    def _refuse_work(self, manifest: Manifest, consent: ConsentRecord, name: str, *, everything: bool) -> None:
+        """Raises ``Refused`` where this file of the person's work may not be given."""
+        local = "local-only" in (manifest.consent_mode, consent.mode)
+        why = None if everything and not local else unshareable(self.parts, manifest, consent)
         if why is not None:
             raise Refused(
                 f"{name} is the person's work, and it may not be given to others: {why.message}",
-                "ask with a key that has the scope mint or admin", file=name, why=why.code,
+                "a local-only block stays on its machine" if local else "ask with a key that has the scope mint or admin",
+                file=name, why=why.code,
             )  # fmt: skip
-        media = MEDIA.get(Path(name).suffix, "application/octet-stream")
-        return BlockFile(at=path / name, name=name, size=entry.size, sha256=entry.sha256, media=media)
 
     def card(self, reference: str) -> Card:
         """The block's README."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -65,14 +66,18 @@ def test_the_table_is_the_manifests_and_says_what_is_open(here: World) -> None:
 @pytest.mark.parametrize("name", sorted(WORK))
 def test_the_persons_work_goes_only_where_consent_covers_sharing(name: str, here: World) -> None:
     parts = here.parts()
+    here.block(parts, "hers", here.consent(parts, ["mint", "serve"], "bob-example"), "bob-example")
     here.block(parts, "shared", here.consent(parts, ["mint", "serve", "share"]))
     here.block(parts, "closed")
     details = Details(parts)
     assert details.file("shared", name).at.is_file()
     with pytest.raises(Refused, match="work") as caught:
-        details.file("closed", name)
-    assert caught.value.facts["why"] == "consent_missing"
-    assert details.file("closed", name, everything=True).at.is_file()
+        details.file("hers", name)
+    assert caught.value.facts["why"] == "consent_invalid"
+    assert details.file("hers", name, everything=True).at.is_file()
+    for everything in (False, True):
+        with pytest.raises(Refused, match="local-only"):
+            details.file("closed", name, everything=everything)
     assert details.file("closed", "README.md").media.startswith("text/markdown")
 
 
@@ -163,7 +168,7 @@ def test_a_difference_names_no_files_of_who_did_not_share(here: World) -> None:
 # Kin.
 
 
-def line(parts: ServerParts, name: str, *parents: str, relation: str = "continued", **changes: object) -> str:
+def line(parts: ServerParts, name: str, *parents: str, relation: str = "continued", **changes: Any) -> str:
     return add_block(
         parts, name, lineage=Lineage.model_validate({"parents": parents, "relation": relation}), **changes
     ).id

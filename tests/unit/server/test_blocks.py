@@ -16,6 +16,7 @@ from clonedna.core.canonical import sha256
 from tests.developers import World, world
 from tests.serving import ServerParts, running
 from tests.unit.trust.small_github import ssh_sign
+from tests.values import ADA
 
 KEY, ADMIN = "0123456789abcdef-key", "0123456789abcdef-admin"
 REGISTRY = "/api/v1/registry"
@@ -41,6 +42,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Generator[Site]:
         parts = ServerParts(folder / "home", **settings)
         shared = made.block(parts, "shared", made.consent(parts, ["mint", "serve", "share"]))
         made.block(parts, "closed")
+        own = parts.consents.grant_self(ADA, [ADA], "local:abacus")
+        made.block(parts, "own", own, "somebody")
         made.block(parts, "next", lineage=Lineage(parents=(shared.id,), relation="continued"))
         with running(ServerParts(folder / "home", **settings), whole=True) as url:
             yield Site(made, parts, url)
@@ -84,8 +87,13 @@ def test_files_come_whole_inert_and_only_to_who_may_have_them(name: str, site: S
         assert got.headers["content-disposition"].startswith("attachment")
         assert got.headers["etag"] == f'"{table[name]["sha256"]}"'
         assert not got.headers["content-type"].startswith("text/html")
-        assert client.get(f"{REGISTRY}/closed/files/{name}").status_code == (403 if name in WORK else 200)
-        assert admin.get(f"{REGISTRY}/closed/files/{name}").status_code == 200
+        for block, key, status in (
+            ("own", client, 403),
+            ("own", admin, 200),
+            ("closed", client, 403),
+            ("closed", admin, 403),
+        ):
+            assert key.get(f"{REGISTRY}/{block}/files/{name}").status_code == (status if name in WORK else 200), block
 
 
 @pytest.mark.parametrize(
