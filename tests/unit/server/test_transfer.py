@@ -12,13 +12,15 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
+from fastapi import FastAPI
 
 from clonedna.app import receiving
 from clonedna.app.service import Service
 from clonedna.core.canonical import canonical
 from clonedna.core.errors import BadRange
 from clonedna.core.work import Identity
-from clonedna.server.api import application
+from clonedna.server import transfer
+from clonedna.server.main import create_app
 from clonedna.server.sending import wanted
 from clonedna.store.archive import zip_block
 from tests.serving import ServerParts
@@ -73,9 +75,15 @@ def taker(ada: Ada, giver: ServerParts, tmp_path: Path) -> ServerParts:
     return parts
 
 
+def small(service: Service) -> FastAPI:
+    """The application with these routes of our own alone: it is made in no time."""
+    routers, larger = [transfer.router(service)], transfer.larger(service.settings)
+    return create_app(service.serving, service.settings, routers=routers, larger=larger)
+
+
 def ask(parts: ServerParts, work: Work, *, token: str = "") -> None:
     async def call() -> None:
-        transport = httpx2.ASGITransport(application(Service(parts, "fake")), raise_app_exceptions=False)
+        transport = httpx2.ASGITransport(small(Service(parts, "fake")), raise_app_exceptions=False)
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000", headers=headers) as client:
             await work(client)
@@ -224,7 +232,7 @@ def test_a_revocation_stops_what_is_being_sent(ada: Ada, tmp_path: Path) -> None
     }  # fmt: skip
 
     async def call() -> None:
-        await application(service)(scope, receive, send)
+        await small(service)(scope, receive, send)
 
     anyio.run(call)
     assert sent[0]["status"] == 200
