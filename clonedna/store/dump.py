@@ -22,7 +22,7 @@ from clonedna.core.errors import BadConfig, Corrupt, InputError
 from clonedna.store.database import Base, Database, errors
 from clonedna.store.files import new_file
 
-DERIVED = frozenset({"blocks", "lines", "facets", "texts"})
+DERIVED = frozenset({"blocks", "lines", "summaries", "facets", "texts"})
 SECRET = frozenset({"tokens"})
 BRIEF = frozenset({"developer_sessions"})  # they end within the hour
 BATCH = 500
