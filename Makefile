@@ -22,7 +22,7 @@ BENCH_READY := $(PEERS)/.ready-$(shell cat constraints-bench.txt | cksum | tr ' 
 INSTALL := env PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install -q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup setup-system test check fmt bench sizes constraints clean vllm-env test-vllm bench-report bench-env reference
+.PHONY: help demo setup setup-system test test-postgres check fmt bench sizes constraints clean vllm-env test-vllm bench-report bench-env reference
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -75,6 +75,10 @@ vllm-env: $(VLLM_READY) ## make the environment that vLLM runs in (3.4 GB; Linux
 
 test-vllm: $(DEV) $(VLLM_READY) ## contract tests against a real vLLM on this machine's CPU
 	@$(BIN)/python tests/vllm/run.py
+
+test-postgres: $(DEV) ## the tests of the database on a PostgreSQL that is started for them (Debian: postgresql)
+	@$(BIN)/python -m tests.postgres.cluster $(BIN)/python -m pytest -q tests/postgres tests/unit/store/test_database.py \
+	  tests/unit/store/test_registry.py tests/unit/store/test_lines.py tests/unit/store/test_dump.py tests/contract/test_registry.py
 
 clean: ## remove what the targets above made
 	@rm -rf $(VENV) $(VLLM) $(PEERS) .bench .demo .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -37,6 +37,7 @@ TARGETS = {
     "test-vllm",
     "bench-report",
     "bench-env",
+    "test-postgres",
     "reference",
 }
 MOST_BYTES = 20_000_000
