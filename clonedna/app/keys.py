@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -203,6 +204,10 @@ class Keys:
                 continue
         for path in sorted((self.parts.settings.home / "consents").glob("*.json")):
             yield from _consent(path)
+        for path in sorted((self.parts.settings.home / "tombstones").glob("*.json")):
+            with suppress(OSError, ValueError):
+                yield Envelope.model_validate(_small_json(path))
+        yield from self.parts.audit.envelopes()
 
 
 def _write_new(out: Path, data: bytes) -> None:

@@ -82,7 +82,7 @@ def change_of(context: Any, parts: Parts) -> Change | None:
     """What the command that runs in this context of click's may change, or ``None`` for one that only reads."""
     if context is None:
         return None
-    command = context.command_path.partition(" ")[2]
+    command = _words(context)
     if command in READING | OWN_ENTRIES or context.params.get("dry_run"):
         return None
     return Change(command, " ".join(_objects(context.params)) or "-", parts)
@@ -117,6 +117,15 @@ def _result(error: BaseException) -> str:
     if isinstance(error, typer.Exit):
         return f"failed {error.exit_code}" if error.exit_code else "done"
     return "interrupted" if isinstance(error, (KeyboardInterrupt, typer.Abort)) else "failed"
+
+
+def _words(context: Any) -> str:
+    """The command as it is listed here, whatever the program itself was called as: ``tokens new``."""
+    words: list[str] = []
+    while context.parent is not None:
+        words.insert(0, context.info_name)
+        context = context.parent
+    return " ".join(words)
 
 
 def _objects(params: dict[str, Any]) -> list[str]:

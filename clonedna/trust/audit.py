@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -97,6 +98,12 @@ class AuditLog:
             head = Head(seq=entry.seq, last=sha256(line))
             write_private(self._head, canonical(self._signer.sign(canonical(head), HEAD_TYPE)))
         return entry
+
+    def envelopes(self) -> Iterator[Envelope]:
+        """What is signed in the log, whether it can be believed or not; what cannot be read is left out."""
+        for data in (*self._lines(), *([self._head.read_bytes()] if self._head.exists() else [])):
+            with suppress(ValueError, RecursionError):
+                yield Envelope.model_validate(strict_json(data))
 
     def ready(self) -> None:
         """Nothing, when an entry could be added now: the log's end is sound, and this machine's key can sign. Raises as ``append``, and

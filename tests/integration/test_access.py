@@ -109,6 +109,7 @@ def test_a_command_in_another_process_shuts_a_token_out_of_a_running_server(serv
     token = other.json("tokens", "new", "ada", "--scope", "read")["token"]
     assert status(server, token) == 200
     other("tokens", "revoke", "ada")
+    assert [one["facts"]["what"] for one in other.json("audit")["entries"]] == ["dna tokens revoke", "dna tokens new"]
     other.json("tokens", "new", "bob", "--scope", "read")
     assert status(server, token) == 401
 

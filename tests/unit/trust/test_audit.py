@@ -142,3 +142,36 @@ def test_a_tombstone_travels_between_machines_that_trust_each_other(tmp_path: Pa
     path.write_bytes(data)
     with pytest.raises(Corrupt):
         ours.get(OTHER)
+
+
+def test_a_log_goes_on_after_its_key_was_given_up(tmp_path: Path) -> None:
+    ring = KeyRing(tmp_path / "keys")
+    log = AuditLog(tmp_path / "audit", ring, now)
+    for number in range(3):
+        log.append("granted", f"{number}@github.com", evidence="ssh")
+    ring.rotate(compromised=True, held=log.envelopes)
+    log.append("changed", "-", what="dna keys rotate")
+    assert [entry.about for entry in log.entries()] == ["0@github.com", "1@github.com", "2@github.com", "-"]
+    assert log.verify().ok
+
+
+def test_pages_are_newest_first_and_an_entry_that_cannot_be_believed_is_an_error(log: AuditLog, tmp_path: Path) -> None:
+    assert [entry.seq for entry in log.page(before=None, limit=2)] == [4, 3]
+    assert [entry.seq for entry in log.page(before=3, limit=9)] == [2, 1]
+    assert log.page(before=1, limit=9) == ()
+    assert [entry.seq for entry in log.page(before=99, limit=1)] == [4]
+    kept = lines(tmp_path)
+    kept[1] = kept[1].replace(b"audit", b"other")
+    write(tmp_path, kept)
+    assert [entry.seq for entry in log.page(before=None, limit=2)] == [4, 3]
+    with pytest.raises(Corrupt):
+        log.page(before=3, limit=1)
+
+
+def test_whether_an_entry_could_be_written_changes_nothing(log: AuditLog, tmp_path: Path) -> None:
+    before = lines(tmp_path)
+    log.ready()
+    assert lines(tmp_path) == before
+    write(tmp_path, before[:-1])
+    with pytest.raises(Corrupt):
+        log.ready()
