@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -53,7 +53,8 @@ class World:
         return consents.granted(login, [f"{login}/abacus"], "mint")
 
     def block(
-        self, parts: ServerParts, name: str, consent: ConsentRecord | None = None, login: str = "ada-example", **changes: Any
+        self, parts: ServerParts, name: str, consent: ConsentRecord | None = None, login: str = "ada-example",
+        files_too: Mapping[str, bytes] | None = None, **changes: Any,
     ) -> Manifest:  # fmt: skip
         """A block of what ``login`` wrote, ``local-only`` where there is no consent; its source is their page."""
         page = REPOSITORY.model_copy(
@@ -63,7 +64,7 @@ class World:
         candidate = Candidate(handle=login, name="Ada Example", consent_verified=consent is not None)
         return add_block(
             parts, name, sum(name.encode()), fingerprint=sha256("fake"), consent=consent, candidate=candidate,
-            files={"sources.json": canonical(source)}, **changes,
+            files={"sources.json": canonical(source), **(files_too or {})}, **changes,
         )  # fmt: skip
 
     def prove(self, developers: Developers, login: str = "ada-example", key: Path | None = None) -> DeveloperSession:

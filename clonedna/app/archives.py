@@ -11,10 +11,10 @@ from pathlib import Path
 
 from clonedna.app.blocks import Blocks
 from clonedna.app.orders import spdx
+from clonedna.app.papers import consent_of
 from clonedna.app.parts import Parts, factory
 from clonedna.app.staging import staging
-from clonedna.core.block import BlockRef, ConsentRecord, Manifest
-from clonedna.core.canonical import strict_json
+from clonedna.core.block import BlockRef, Manifest
 from clonedna.core.errors import BadReference, BlockNotFound, ConsentMissing
 from clonedna.core.value import Value
 
@@ -82,11 +82,6 @@ class Archives:
             except BlockNotFound:
                 self.parts.store.delete(manifest.id)
             raise
-
-
-def consent_of(block: Path) -> ConsentRecord:
-    """The consent that a verified block carries."""
-    return ConsentRecord.model_validate(strict_json((block / "consent.json").read_bytes()))
 
 
 def refuse_local_only(manifest: Manifest, block: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from license_expression import get_spdx_licensing
 
-from clonedna.app.papers import pairs_of
+from clonedna.app.papers import consent_of, pairs_of
 from clonedna.app.parts import Parts, factory
 from clonedna.core.block import ConsentRecord, Evaluation, Manifest, SourceRecord
 from clonedna.core.canonical import strict_json
@@ -35,7 +35,7 @@ def verified(parts: Parts, block_id: str) -> tuple[Manifest, Path]:
 
 
 def consent_at(path: Path) -> ConsentRecord:
-    return ConsentRecord.model_validate(strict_json((path / "consent.json").read_bytes()))
+    return consent_of(path)
 
 
 def repository_at(manifest: Manifest, path: Path) -> Repository:

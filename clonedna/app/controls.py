@@ -23,9 +23,10 @@ from pathlib import Path
 
 from clonedna.app.admission import admit
 from clonedna.app.identity_kept import root
+from clonedna.app.papers import consent_of
 from clonedna.app.parts import Parts, factory
 from clonedna.app.workspace import Workspace, require_space, write_atomic
-from clonedna.core.block import ConsentRecord, Manifest, Measure, Recipe, not_available
+from clonedna.core.block import Manifest, Measure, Recipe, not_available
 from clonedna.core.canonical import canonical, digest, strict_json
 from clonedna.core.errors import BadConfig, DnaError, JobBusy, Unavailable
 from clonedna.core.events import Emit, Note
@@ -73,7 +74,7 @@ def open_block(parts: Parts, manifest: Manifest) -> Block:
 
 def admit_block(parts: Parts, block: Block, engine: Engine) -> None:
     """Raises ``WrongBase``, ``ConsentMissing``, ``BlockRevoked``, ``LicenceUnknown``."""
-    consent = ConsentRecord.model_validate(strict_json((block.path / "consent.json").read_bytes()))
+    consent = consent_of(block.path)
     admit(parts, block.manifest, consent, "serve", base=engine.base)
 
 

@@ -129,7 +129,8 @@ class Gone(Value):
 
 
 class DeveloperView(Value):
-    """One developer. ``standing``: of the account's consent here. ``given``: the statement that counts, for the person alone."""
+    """One developer. ``standing``: of the account's consent here. ``given``: the statement that counts, for the person alone.
+    ``unreadable``: ids of blocks that name this handle, and whose papers are not there or not what they should be: nobody can use them."""
 
     handle: str
     account_id: int | None
@@ -138,6 +139,7 @@ class DeveloperView(Value):
     standing: Status
     blocks: tuple[DeveloperBlock, ...]
     revoked: tuple[Gone, ...] = ()
+    unreadable: tuple[str, ...] = ()
     given: Given | None = None
 
 
@@ -221,10 +223,16 @@ class Developers:
     def _whole(self, session: KeptSession) -> DeveloperView:
         state = self._state(session)
         person, everything = self._person(state), self.parts.registry.manifests()
-        theirs, kin = [one for one in everything if self._is_of(person, one)], Loaded(everything)
+        kin, shown, unreadable = Loaded(everything), list[DeveloperBlock](), list[str]()
+        for one in everything:
+            if self._is_of(person, one):
+                try:
+                    shown.append(self._audited(one, state, kin))
+                except (DnaError, OSError):
+                    unreadable.append(one.id)
         return DeveloperView(
             handle=session.login, account_id=session.account_id, host=session.host, proven=True, standing=state.status(self._now()),
-            blocks=_sorted([self._audited(one, state, kin) for one in theirs]), revoked=self._gone(person), given=state.current,
+            blocks=_sorted(shown), revoked=self._gone(person), unreadable=tuple(unreadable), given=state.current,
         )  # fmt: skip
 
     def _gone(self, person: Person) -> tuple[Gone, ...]:

@@ -19,9 +19,10 @@ from clonedna.app.admission import admit
 from clonedna.app.controls import control_gain
 from clonedna.app.evaluations import Evaluated, Evaluations
 from clonedna.app.given import read_given
+from clonedna.app.papers import consent_of
 from clonedna.app.parts import Parts, factory
 from clonedna.app.workspace import now
-from clonedna.core.block import ConsentRecord, EvalSpan, Evaluation, Manifest
+from clonedna.core.block import EvalSpan, Evaluation, Manifest
 from clonedna.core.canonical import sha256, strict_json
 from clonedna.core.errors import InputError
 from clonedna.core.events import Emit, Note, StageFinished, StageProgress, StageStarted
@@ -153,7 +154,7 @@ class Evaluating:
         return factory("block", "verify")(path, self.parts.signer, expect_id=manifest.id), path
 
     def _engine(self, manifest: Manifest, path: Path, on: str | None) -> Engine:
-        consent = ConsentRecord.model_validate(strict_json((path / "consent.json").read_bytes()))
+        consent = consent_of(path)
         engine = self.parts.engine(on or manifest.base_model)
         admit(
             self.parts, manifest, consent, "serve", base=engine.base, hint="give the base it was trained on with --on"

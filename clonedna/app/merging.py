@@ -18,11 +18,11 @@ from pydantic import ValidationError
 from clonedna.app import merge_papers as inherited
 from clonedna.app.blocks import Blocks
 from clonedna.app.merge_papers import Parent
+from clonedna.app.papers import consent_of
 from clonedna.app.parts import Parts, factory
 from clonedna.app.stages import told
 from clonedna.app.workspace import naming, now, require_space, write_atomic
-from clonedna.core.block import NAME_PATTERN, BlockRef, Capability, Check, ConsentRecord, Lineage, Manifest, Share
-from clonedna.core.canonical import strict_json
+from clonedna.core.block import NAME_PATTERN, BlockRef, Capability, Check, Lineage, Manifest, Share
 from clonedna.core.errors import InputError, UnknownBase, WrongBase
 from clonedna.core.events import Emit, Note, StageProgress, silent
 from clonedna.core.merge import MergeOrder, MergePart, MergeRecord, MergeReport, MergeSpec, Weighted
@@ -144,7 +144,7 @@ class Merging:
         blocks, found = Blocks(self.parts), list[Parent]()
         for part in order.parts:
             manifest, path = blocks.verified(part.reference)
-            consent = ConsentRecord.model_validate(strict_json((path / "consent.json").read_bytes()))
+            consent = consent_of(path)
             for use in ("mint", "serve"):
                 self.parts.consents.check(consent, use)
             found.append(Parent(manifest, path, consent, part.weight))
@@ -227,13 +227,14 @@ class Merging:
             inherited.candidate(parents),
         )
         specialization = "; ".join(dict.fromkeys(parent.manifest.specialization for parent in parents))
+        capability = "; ".join(dict.fromkeys(parent.manifest.capability.text for parent in parents))
         digests = [parent.manifest.base_weights_digest for parent in parents]
         weights = next((digest for digest in digests if digest), None)
         return Manifest(
             id=block_id, name=name, version=version, previous_version=previous,
             created_at=before.created_at if before else now(), created_by=self.parts.signer.key_id, candidate=person,
             consent_mode=consent.mode, specialization=specialization, tags=("lora", "merge", *person.expertise_domains),
-            capability=Capability(text=specialization), base_model=parents[0].manifest.base_model,
+            capability=Capability(text=capability), base_model=parents[0].manifest.base_model,
             base_fingerprint=parents[0].manifest.base_fingerprint,
             base_weights_digest=weights, rank=report.rank, alpha=report.alpha,
             target_modules=report.target_modules, recipe=None,

@@ -22,9 +22,10 @@ from pydantic import ValidationError
 from clonedna.app.blocks import ServedLayer
 from clonedna.app.code_words import code_words
 from clonedna.app.orders import spdx
+from clonedna.app.papers import consent_of
 from clonedna.app.parts import Parts
 from clonedna.core.block import ConsentRecord
-from clonedna.core.canonical import sha256, strict_json
+from clonedna.core.canonical import sha256
 from clonedna.core.errors import BlockCorrupt, DnaError
 from clonedna.core.value import Value
 from clonedna.core.work import Pair
@@ -115,7 +116,7 @@ class Retrieval:
     def _made(self, block_id: str) -> _Index:
         manifest = self._parts.registry.resolve(block_id, unsafe=True)
         path = self._parts.store.path(manifest.id)
-        consent = ConsentRecord.model_validate(strict_json((path / "consent.json").read_bytes()))
+        consent = consent_of(path)
         data = (path / FILE).read_bytes()
         entry = manifest.files.get(FILE)
         if entry is None or sha256(data) != entry.sha256:

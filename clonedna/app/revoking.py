@@ -18,13 +18,13 @@ from clonedna.app.evaluations import Evaluations
 from clonedna.app.identity_kept import forget
 from clonedna.app.job_values import Queued
 from clonedna.app.jobs import Jobs
+from clonedna.app.papers import consent_of, source_of
 from clonedna.app.parts import Parts, factory
 from clonedna.app.persons import Person
 from clonedna.app.uploads import Uploads
 from clonedna.app.workspace import Workspace
 from clonedna.core.block import ConsentRecord, GivenPairs, Manifest, MintOrder, SourceRecord
-from clonedna.core.canonical import strict_json
-from clonedna.core.errors import DnaError
+from clonedna.core.errors import BlockCorrupt, DnaError
 from clonedna.core.people import Account
 from clonedna.core.value import Value
 from clonedna.trust.consents_state import Given
@@ -98,9 +98,17 @@ class Revoking:
         return effects
 
     def is_of(self, person: Person, manifest: Manifest) -> bool:
-        """Whether a stored block was made of this person's own work; a merge is its parents' matter."""
-        consent, source = self._consent(manifest), self._source(manifest)
-        return manifest.lineage.relation != "merged" and person.is_in(consent, source, manifest.created_at)
+        """Whether a stored block was made of this person's own work; a merge is its parents' matter.
+
+        One whose consent cannot be read can be used by nobody; it is taken for the person's whose handle it names.
+        """
+        if manifest.lineage.relation == "merged":
+            return False
+        try:
+            consent = self._consent(manifest)
+        except (OSError, BlockCorrupt):
+            return manifest.candidate.handle.casefold() in person.logins
+        return person.is_in(consent, self._source(manifest), manifest.created_at)
 
     def _carry_out(self, reasons: dict[str, Reason], person: Person | None) -> Effects:
         because = self._descendants(reasons)
@@ -217,7 +225,7 @@ class Revoking:
         return gone
 
     def _consent(self, manifest: Manifest) -> ConsentRecord:
-        return ConsentRecord.model_validate(strict_json((self._blocks / manifest.id / "consent.json").read_bytes()))
+        return consent_of(self._blocks / manifest.id)
 
     def _source(self, manifest: Manifest) -> SourceRecord | None:
         return _source_of(self._blocks / manifest.id)
@@ -226,19 +234,19 @@ class Revoking:
 def _whose(block: Path) -> str:
     """The account (``12@host``) that consented to a block, else the digest of its person's address; empty where neither can be read."""
     try:
-        consent = ConsentRecord.model_validate(strict_json((block / "consent.json").read_bytes()))
+        consent = consent_of(block)
         if consent.mode != "granted":
             return consent.identity_digest
         return parsed(consent.statement.encode("utf-8", "surrogatepass")).principal
-    except (OSError, ValueError, DnaError):
+    except (OSError, DnaError):
         return ""
 
 
 def _source_of(block: Path) -> SourceRecord | None:
     """``None`` for a merge, whose sources are its ancestors', and for a file that is not there or no such record."""
     try:
-        return SourceRecord.model_validate(strict_json((block / "sources.json").read_bytes()))
-    except (OSError, ValueError):
+        return source_of(block)
+    except OSError:
         return None
 
 

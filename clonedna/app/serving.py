@@ -27,9 +27,9 @@ import anyio.to_thread
 
 from clonedna.app.admission import admit
 from clonedna.app.blocks import Served, ServedLayer, served_by, served_layer
+from clonedna.app.papers import consent_of
 from clonedna.app.parts import Parts, factory
 from clonedna.core.block import DIGEST_PATTERN, NAME_PATTERN, ConsentRecord, Manifest
-from clonedna.core.canonical import strict_json
 from clonedna.core.errors import BlockCorrupt, BlockNotFound, DnaError, InputError, NotFound, Refused
 from clonedna.core.model import Layer
 from clonedna.core.seams import Engine
@@ -323,7 +323,7 @@ class Serving:
         known = self._state.blocks.get(manifest.id)
         if known is None or known.stamp != stamp:
             read = factory("block", "verify")(path, self.parts.signer, expect_id=manifest.id)
-            consent = ConsentRecord.model_validate(strict_json((path / "consent.json").read_bytes()))
+            consent = consent_of(path)
             known = _Loaded(manifest=read, consent=consent, stamp=stamp)
         admit(
             self.parts, known.manifest, known.consent, "serve", base=self.engine.base,

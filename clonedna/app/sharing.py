@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from clonedna.app.admission import admit, admit_papers
-from clonedna.app.archives import Archives, consent_of, refuse_local_only
+from clonedna.app.archives import Archives, refuse_local_only
+from clonedna.app.papers import consent_of
 from clonedna.app.parts import Parts, factory
 from clonedna.core.block import BlockRef, ConsentRecord, Manifest
 from clonedna.core.errors import BadReference, BlockNotFound, BlockRejected, ConsentMissing, DnaError

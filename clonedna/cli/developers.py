@@ -61,6 +61,8 @@ def _show(view: DeveloperView) -> None:
     for one in view.blocks:
         if one.audited is not None:
             tell(f"{one.name}@{one.version}: {_audited(one.audited)}")
+    for block in view.unreadable:
+        tell(f"its papers cannot be read, so nobody can use it: {block}")
     for gone in view.revoked:
         because = f", made from {gone.because[:12]}" if gone.because else ""
         tell(f"revoked: {gone.id[:12]} at {gone.revoked_at} ({gone.reason}{because})")

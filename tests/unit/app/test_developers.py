@@ -301,3 +301,16 @@ def test_a_self_asserted_block_of_the_accounts_numbered_address_is_the_persons(h
     developers = Developers(parts)
     (one,) = developers.show("ada-example", session=here.prove(developers).token).blocks
     assert (one.name, one.consent, one.shareable) == ("own", "self-asserted", False)
+
+
+def test_a_block_whose_consent_cannot_be_read_keeps_nobody_from_taking_back(here: World) -> None:
+    parts = here.parts()
+    odd = here.block(parts, "odd", login="bob-example", files_too={"consent.json": b'{"mode": 1}'})
+    mine = here.block(parts, "mine", files_too={"consent.json": b'{"mode": 2}'})
+    block = here.block(parts, "open", here.consent(parts, ["mint", "share"]))
+    developers = Developers(parts)
+    token = here.prove(developers).token
+    view = developers.show("ada-example", session=token)
+    assert ([one.name for one in view.blocks], view.unreadable) == (["open"], (mine.id,))
+    assert set(developers.revoke("ada-example", session=token).effects.blocks) == {block.id, mine.id}
+    assert parts.registry.resolve("odd").id == odd.id
