@@ -23,6 +23,7 @@ from clonedna.trust.audit import AuditLog
 from clonedna.trust.consents_state import AccountState, Given, States, Status
 from clonedna.trust.evidence import Accounts, Checked, Signers, verify_ssh
 from clonedna.trust.files import locked, private_directory
+from clonedna.trust.keys import KeyRing
 from clonedna.trust.statements import VALID_FOR, Statement, Use, invalid, made, parsed, stamp, untimely
 
 REVOCATION_TYPE = "application/vnd.clonedna.revocation+json"
@@ -321,7 +322,7 @@ class GrantedConsents:
                 f"the statement is about {statement.host}, and this machine asks {self._accounts.host}",
                 "set github_url",
             )
-        if statement.minter not in self._signer.trusted() and statement.minter != self._signer.key_id:
+        if statement.minter != self._signer.key_id and statement.minter not in _believed(self._signer):
             raise invalid(
                 "other_minter", f"the statement is for key {statement.minter[:12]}, which this machine does not trust"
             )
@@ -439,6 +440,12 @@ class GrantedConsents:
         private_directory(self._states.directory)
         with locked(self._states.directory):
             yield
+
+
+def _believed(signer: Signer) -> frozenset[str]:
+    """Ids of the keys that are believed: of a key ring also those that followed an identity's first one."""
+    later = signer.known() if isinstance(signer, KeyRing) else ()
+    return frozenset([*signer.trusted(), *(one.key_id for one in later if one.trusted and one.status != "compromised")])
 
 
 def _taken_back(given: Given) -> ConsentRevoked:

@@ -477,6 +477,31 @@ def test_another_machine_has_not_verified_it(world: World, tmp_path: Path) -> No
         elsewhere.check(record.model_copy(update={"uses": ("mint", "serve", "share")}), "serve")
 
 
+def test_a_minter_who_rotated_is_still_believed_elsewhere(world: World, tmp_path: Path) -> None:
+    world.ring.rotate()
+    statement = world.granted()
+    record = world.consents().granted("ada-example", [REPOSITORY], "mint")
+    assert statement.minter != world.ring.log.identity
+    ring = KeyRing(tmp_path / "elsewhere/keys")
+    elsewhere = world.consents(home=tmp_path / "elsewhere", ring=ring)
+    ring.trust_log(world.ring.log.to_bytes())
+    elsewhere.grant(statement.data(), signature=record.signature.encode())
+    elsewhere.check(record, "serve")
+
+
+def test_a_statement_for_a_stolen_key_is_not(world: World, tmp_path: Path) -> None:
+    statement = world.granted()
+    signature = world.consents().granted("ada-example", [REPOSITORY], "mint").signature.encode()
+    world.ring.rotate()
+    second = world.ask()
+    world.ring.rotate(compromised=True)
+    ring = KeyRing(tmp_path / "elsewhere/keys")
+    ring.trust_log(world.ring.log.to_bytes())
+    elsewhere = world.consents(home=tmp_path / "elsewhere", ring=ring)
+    assert fault(lambda: elsewhere.grant(second.data(), signature=ssh_sign(world.ada, second.data()))) == "other_minter"
+    elsewhere.grant(statement.data(), signature=signature)
+
+
 # Taking it back.
 
 
