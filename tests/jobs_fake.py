@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,8 @@ class Nursery:
 
     def start(self, what: str, **fields: Any) -> int:
         """A ``worker`` or a ``server``; its process id."""
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin
+        assert self._process.stdout
         self._process.stdin.write(json.dumps({"what": what, **fields}) + "\n")
         self._process.stdin.flush()
         self.alive.append(int(self._process.stdout.readline()))
@@ -163,13 +165,14 @@ def _child(fields: dict[str, Any]) -> None:
 
 def _preload() -> None:
     """Load what children need, and start no thread."""
-    import dbos
-    import psycopg
-
-    import clonedna.app.worker
-    import clonedna.server.api
-
-    _ = dbos, psycopg, clonedna
+    for name in (
+        "dbos", "psycopg", "detect_secrets", "matplotlib.figure", "matplotlib.backends.backend_svg", "tree_sitter_python",
+        "clonedna.app.worker", "clonedna.server.api", "clonedna.app.probing", "clonedna.engine.comparing", "clonedna.engine.drift",
+        "clonedna.engine.merging", "clonedna.sandbox.trial", "clonedna.sources.languages", "clonedna.sources.secrets",
+        "clonedna.store.registry", "clonedna.store.rollbacks", "clonedna.teachers.own_words", "clonedna.trust.consents",
+        "clonedna.trust.evidence_github",
+    ):  # fmt: skip
+        import_module(name)
 
 
 def main() -> None:

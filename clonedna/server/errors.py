@@ -150,6 +150,10 @@ def _invalid(error: RequestValidationError) -> DnaError:
     """The first thing that is wrong, by its place; never the value itself, which may be long or private."""
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
+    if first["type"].startswith("union_tag"):  # which of several bodies it is
+        field = str(first["ctx"]["discriminator"]).strip("'")
+        known = first["ctx"].get("expected_tags", "one of those in /openapi.json")
+        return InputError(f"{field}: no such {field} of a body", f"give one of: {known}", param=field)
     if first["type"] == "json_invalid" or first["loc"] == ("body",):
         return InputError("the body is no JSON object", "send one, with content-type application/json", param="body")
     return InputError(f"{place}: {first['msg']}", "correct this field", param=place)

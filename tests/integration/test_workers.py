@@ -145,8 +145,8 @@ def test_servers_and_workers_killed_at_random_lose_nothing_and_do_nothing_twice(
     while not all(jobs.status(one) == "finished" for one in workspaces):
         assert time.monotonic() < end, Counter(jobs.status(one) for one in workspaces)
         start_all()
-        time.sleep(draw.uniform(0.1, 1.0))
-        if kills < 8:
+        time.sleep(draw.uniform(0.1, 1.5))
+        if kills < 5:
             kill_one()
             kills += 1
     start_all()
@@ -173,12 +173,12 @@ def test_servers_and_workers_killed_at_random_lose_nothing_and_do_nothing_twice(
 def ordered(client: Client, number: int, start_all: object) -> str:
     """Order the job of this number until an answer comes; its key makes it one job, whatever was killed."""
     ask: MintAsk | MergeAsk | CompareAsk
-    if number % 3 == 0:
+    if number % 5 == 0:
         ask = MintAsk(
             kind="mint", target="@ada-example", authors=("Ada Example <ada@example.org>",), name=f"n{number}", consent="local-only",
             seed=number, epochs=1, max_pairs=24, general_ratio=0, learning_rate=1e-4,
         )  # fmt: skip
-    elif number % 3 == 1:
+    elif number % 2:
         ask = MergeAsk(kind="merge", parts=("ada:0.6", f"bob:0.{number:02}"), name=f"m{number}", check=False)
     else:
         ask = CompareAsk(kind="compare", a="ada", b="bob", weights_only=True, seed=number)
@@ -187,8 +187,8 @@ def ordered(client: Client, number: int, start_all: object) -> str:
         try:
             return client.jobs.start(ask, key=f"key-{number}").id
         except (Unavailable, TimedOut) as error:
-            assert error.code in ("unavailable", "timed_out", "overloaded"), error
-            assert time.monotonic() < end
+            if time.monotonic() > end or error.code not in ("unavailable", "timed_out", "overloaded"):
+                raise
             start_all()  # type: ignore[operator]
             time.sleep(0.1)
 
