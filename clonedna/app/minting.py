@@ -45,6 +45,7 @@ from clonedna.core.work import Collection, Found, Identity, Refusal
 from clonedna.evals.examination import Subject, examine, joined, summary, trained_part
 from clonedna.evals.likelihood import example_of
 from clonedna.evals.maturity import with_maturity
+from clonedna.mint.capability import capability_text
 from clonedna.mint.continuing import Heritage, divide_new, nothing_new, only_new, with_inherited
 from clonedna.mint.continuing_gate import judge_continued
 from clonedna.mint.divide import divide
@@ -430,6 +431,10 @@ class Minting:
             return before, before.version, before.previous_version
         return None, *self.parts.registry.next_version(name)
 
+    def _capability(self, draft: Draft, spoken: tuple[str, ...]) -> str:
+        source = draft.repository.name if draft.repository is not None else ""
+        return capability_text(draft.pairs, spoken, draft.evaluation, source)
+
     def _manifest(self, draft: Draft, staging: Path) -> Manifest:
         """The manifest of the packed files. Exactly these files under this name already registered: that block's version and time."""
         table = factory("block", "table")(staging)
@@ -450,7 +455,7 @@ class Minting:
                 consent_verified=draft.consent.verified,
             ),
             consent_mode=draft.consent.mode, specialization=specialization, tags=("lora", *spoken),
-            capability=Capability(text=specialization), base_model=base.id, base_fingerprint=base.fingerprint,
+            capability=Capability(text=self._capability(draft, spoken) or specialization), base_model=base.id, base_fingerprint=base.fingerprint,
             base_weights_digest=base.weights_digest,
             rank=lora.rank, alpha=lora.alpha, target_modules=lora.target_modules,
             recipe=recipe.model_copy(

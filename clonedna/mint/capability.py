@@ -1,0 +1,53 @@
+"""What a block can do, in words for an index: what its person's own training code is written in, works on and uses.
+
+Every word stands in the names of that code: of functions and classes, files and folders, libraries. There are no counts in it, no praise,
+and nothing that a model or a person claimed. Names are third-party text.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from clonedna.core.block import Evaluation
+from clonedna.core.words import words
+from clonedna.core.work import Pair
+
+MOST_SUBJECTS, MOST_LIBRARIES = 24, 12
+_EVERYWHERE = (
+    "abstract add all any args base body bool build call check class cls code data def default del do doc dunder enter eq exit example"
+    " false fixture for from func function get has hash helper impl in index init input int is item iter js jsx key kwargs len lib list load main"
+    " make misc mjs mock module name new next node none obj object of on op or out output parse pkg private property public py read remove"
+    " repr result return run self set setup size spec src start static stop str sub super temp test tests the this to true ts tsx type"
+    " update util utils val value with wrapper write"
+)
+EVERYWHERE = frozenset(_EVERYWHERE.split()) - {"parse"}
+"""Words that stand in everybody's names."""
+
+
+def capability_text(pairs: Sequence[Pair], languages: Sequence[str], evaluation: Evaluation, source: str) -> str:
+    """``pairs``: all of a mint, of which the person's training pairs count. ``source``: the repository's name, or nothing.
+
+    The same pairs give the same text.
+    """
+    subjects = Counter[str]()
+    for pair in pairs:
+        if pair.split == "train":
+            subjects.update(_subjects(pair))
+    often = sorted((word for word, count in subjects.items() if count > 1), key=lambda word: (-subjects[word], word))
+    libraries = sorted({one.name for one in evaluation.domains if one.kind == "library"})[:MOST_LIBRARIES]
+    parts = (
+        ", ".join(languages), f"works on {', '.join(often[:MOST_SUBJECTS])}" if often else "",
+        f"uses {', '.join(libraries)}" if libraries else "", f"from {source}" if source else "",
+    )  # fmt: skip
+    return ". ".join(part for part in parts if part)
+
+
+def _subjects(pair: Pair) -> set[str]:
+    """What the names around one span are about. What was given in a file has no names of the person's."""
+    if pair.form == "given":
+        return set()
+    named = f"{pair.name} {pair.provenance.path}"
+    return {
+        word for word in words(named, wholes=False) if len(word) > 2 and word not in EVERYWHERE and not word.isdigit()
+    }
