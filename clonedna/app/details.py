@@ -8,6 +8,7 @@ block it is given to nobody: such a block stays on its machine.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from clonedna.app.blocks import Blocks
@@ -50,6 +51,13 @@ class BlockFile(Value):
     size: int
     sha256: str
     media: str
+
+    def stat(self) -> os.stat_result:
+        """Of the file as it is there. Raises ``NotFound`` when the block went away in this moment."""
+        try:
+            return self.at.stat()
+        except FileNotFoundError:
+            raise NotFound(f"{self.name} is not there any more", "the block was removed or revoked") from None
 
 
 class Card(Value):
