@@ -34,6 +34,7 @@ from clonedna.core.errors import (
     JobBusy,
     NoSpace,
     Refused,
+    TooLarge,
     Unauthorised,
     Unavailable,
 )
@@ -202,6 +203,15 @@ def test_tokens(ada: Ada, giver: ServerParts, tmp_path: Path) -> None:
         assert ids(locked) == set()
         with client(url, ADMIN) as remote:
             assert remote.transfer.push(Sharing(giver), "small").new
+
+
+def test_a_block_that_is_too_large_there(ada: Ada, giver: ServerParts, tmp_path: Path) -> None:
+    """Refused by its length, before it is sent whole: the sender is told why all the same."""
+    little = ada.parts(tmp_path / "little", max_upload_bytes=100_000)
+    little.signer.trust(giver.signer.public_key)
+    with running(little, whole=True) as url, client(url) as remote:
+        refused(lambda: remote.transfer.push(Sharing(giver), "ada"), TooLarge)
+        assert remote.transfer.push(Sharing(giver), "small").new
 
 
 def test_an_unknown_signer_and_the_way_on(ada: Ada, giver: ServerParts, giving: str, tmp_path: Path) -> None:
