@@ -99,6 +99,8 @@ class Workspace:
                 return False
         except JobBusy:
             return True
+        except FileNotFoundError:  # removed by a revocation
+            return False
 
     def stopped(self) -> None:
         """Raises ``Cancelled`` when somebody asked the job to stop."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -366,6 +367,62 @@ def test_files_are_uploaded_and_measured(tmp_path: Path) -> None:
             client.jobs.upload(tmp_path / "nothing.jsonl")
         with pytest.raises(JobNotFound):
             client.jobs.get("../x")
+
+
+def test_given_pairs_and_the_next_version_are_ordered_as_on_the_command_line(tmp_path: Path) -> None:
+    parts = JobParts(tmp_path / "home")
+    rows = [
+        {"messages": [{"role": "user", "content": f"Greet number {i}."}, {"role": "assistant", "content": f"hello hello number {i}!"}]}
+        for i in range(20)
+    ]  # fmt: skip
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with serving(parts) as url, Client(url) as client:
+        given = MintAsk(
+            kind="mint", pairs=client.jobs.upload(file), licence="MIT", name="greets", epochs=2, learning_rate=1e-4, general_ratio=0
+        )  # fmt: skip
+        assert str(finish(client.jobs, given).block) == "greets@1.0.0"
+        finish(client.jobs, mint())
+        nothing_new = client.jobs.start(MintAsk(kind="mint", continues="ada-example"))
+        assert nothing_new.authors == ("Ada Example <ada@example.org>",)
+        failed = until(client.jobs, nothing_new.id, "failed").error
+        assert failed is not None
+        assert "nothing" in failed.message
+        with pytest.raises(InputError, match="licence"):
+            client.jobs.start(MintAsk(kind="mint", target="@ada", licence="MIT"))
+
+
+def test_a_database_that_is_locked_for_a_while_is_waited_for(tmp_path: Path) -> None:
+    SlowTrainer.seconds = 0.02
+    with serving(JobParts(tmp_path)) as url, Client(url) as client:
+        job = client.jobs.start(mint()).id
+        until_training(client.jobs, job)
+        with closing(sqlite3.connect(tmp_path / "jobs" / "workflows.sqlite", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            time.sleep(1.5)
+            assert client.jobs.get(job).status == "running"
+            other.execute("ROLLBACK")
+        assert until(client.jobs, job, "finished").block == "ada-example@1.0.0"
+
+
+def test_a_catalogue_that_stays_locked_is_an_error_and_the_job_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clonedna.store.database.BUSY_SECONDS", 0.2)
+    parts = JobParts(tmp_path)
+    _ = parts.registry.manifests()
+    SlowTrainer.seconds = 0.02
+    with serving(parts) as url, Client(url) as client:
+        job = client.jobs.start(mint()).id
+        until_training(client.jobs, job)
+        with closing(sqlite3.connect(tmp_path / "registry.sqlite", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            failed = until(client.jobs, job, "failed").error
+            other.execute("ROLLBACK")
+        assert failed is not None
+        assert failed.code == "timed_out"
+        client.jobs.resume(job)
+        assert until(client.jobs, job, "finished").block == "ada-example@1.0.0"
 
 
 def test_who_may_name_paths_of_the_server(tmp_path: Path) -> None:

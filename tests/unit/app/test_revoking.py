@@ -14,6 +14,7 @@ import pytest
 from clonedna.app.archives import Archives
 from clonedna.app.blocks import Blocks
 from clonedna.app.consent import Consent
+from clonedna.app.job_values import EvaluateOrder, Queued
 from clonedna.app.jobs import Jobs
 from clonedna.app.merging import Merging, order_of
 from clonedna.app.revoking import Revoking
@@ -231,6 +232,20 @@ def test_the_person_behind_a_block_takes_everything_back(parts: ServerParts) -> 
         parts.consents.refuse_revoked([eve])
     stored = b"".join(path.read_bytes() for path in (parts.settings.home / "consents").rglob("*.json"))
     assert b"eve@" not in stored
+
+
+def test_what_jobs_found_out_about_a_block_goes_with_it(parts: ServerParts) -> None:
+    ada, bob = put(parts, "ada"), put(parts, "bob")
+    jobs = Jobs(parts.settings, parts)
+    with jobs.creating():
+        both, alone = (
+            jobs.put(EvaluateOrder(block="ada"), queued=Queued(base="fake", blocks=blocks))
+            for blocks in ((bob.id, ada.id), (bob.id,))
+        )
+    assert Revoking(parts).block("ada").jobs == 1
+    assert [one.id for one in jobs.workspaces()] == [alone.id]
+    assert [one.id for one in jobs.waiting()] == [alone.id]
+    assert not both.directory.exists()
 
 
 def test_minting_again_is_refused(tmp_path: Path) -> None:
