@@ -6,6 +6,7 @@ A token is kept under scheme, host and port of its server, and given to no other
 from __future__ import annotations
 
 import stat
+from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -69,6 +70,17 @@ class Paired:
 
     def _path(self, url: str) -> Path:
         return self._directory / f"{sha256(origin(url))[:32]}.json"
+
+
+def readable_on_the_way(url: str) -> bool:
+    """Whether what is sent to this server can be read by who carries it: no TLS, and another machine. Raises as ``origin``."""
+    parts = urlsplit(origin(url))
+    host = parts.hostname or ""
+    try:
+        here = host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        here = False
+    return parts.scheme == "http" and not here
 
 
 def origin(url: str) -> str:

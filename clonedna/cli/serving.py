@@ -167,10 +167,12 @@ def _ask(server: str, settings: Settings) -> dict[str, Any]:
     """What the server says of its engine. Raises ``Unavailable``, ``Unauthorised``, ``InputError``."""
     import httpx2
 
+    from clonedna.app.paired import Paired
     from clonedna.core.errors import InputError, Unauthorised, Unavailable
 
-    key = settings.admin_key or settings.api_key
-    headers = {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
+    key = settings.token or settings.admin_key or settings.api_key
+    given = key.get_secret_value() if key else Paired(settings.home).token(server)
+    headers = {"Authorization": f"Bearer {given}"} if given else {}
     hint = "start one with: dna serve, or give --server"
     try:
         answer = httpx2.get(f"{server.rstrip('/')}/api/v1/engine", headers=headers, timeout=PS_SECONDS)
@@ -179,7 +181,7 @@ def _ask(server: str, settings: Settings) -> dict[str, Any]:
     except httpx2.HTTPError as error:
         raise Unavailable(f"no server answers at {server}: {error}", hint) from None
     if answer.status_code == 401:
-        raise Unauthorised(f"{server} wants a key", "set DNA_API_KEY to the server's key")
+        raise Unauthorised(f"{server} wants a token or key", "set DNA_TOKEN, or pair: dna --server URL pair CODE")
     try:
         answer.raise_for_status()
         found = answer.json()

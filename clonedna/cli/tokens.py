@@ -115,7 +115,7 @@ def pair(
     as_json: Json = False,
 ) -> None:
     """Claim a token of the server that --server names, and keep it for later commands."""
-    from clonedna.app.paired import Paired
+    from clonedna.app.paired import Paired, readable_on_the_way
     from clonedna.core.errors import InputError
 
     state: State = context.obj
@@ -129,6 +129,8 @@ def pair(
         there = paired.forget(settings.server)
         print_json({"forgotten": there}) if as_json else tell("forgotten" if there else "there was none")
         return
+    if readable_on_the_way(settings.server):
+        tell("there is no TLS between this machine and the server: who carries the token can read it")
     made = state.claim(code)
     path = paired.keep(settings.server, made.about.name, made.token)
     if as_json:

@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from clonedna.app.gate import USED_SECONDS, Gate
-from clonedna.app.paired import Paired, origin
+from clonedna.app.paired import Paired, origin, readable_on_the_way
 from clonedna.app.parts import Parts
 from clonedna.app.settings import Settings
 from clonedna.app.tokens import PairOrder, TokenOrder, Tokens
@@ -245,3 +245,12 @@ def test_a_server_is_its_scheme_host_and_port(url: str, is_at: str) -> None:
 def test_what_is_no_server(url: str) -> None:
     with pytest.raises(InputError):
         origin(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "readable"),
+    [("http://dna.example.org", True), ("https://dna.example.org", False), ("http://127.0.0.1:8000", False), ("http://[::1]:8000", False),
+     ("http://localhost", False), ("http://192.0.2.7", True)],
+)  # fmt: skip
+def test_who_carries_a_token_without_tls_can_read_it(url: str, readable: bool) -> None:
+    assert readable_on_the_way(url) == readable
