@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from clonedna.app.developers import Developers, DeveloperSession
+from clonedna.app.developer_values import DeveloperSession
+from clonedna.app.developers import Developers
 from clonedna.app.parts import FACTORIES
 from clonedna.core.block import Candidate, ConsentRecord, Manifest, SourceRecord
 from clonedna.core.canonical import canonical, sha256

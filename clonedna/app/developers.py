@@ -14,27 +14,35 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
 from clonedna.app.consent import Revocation
-from clonedna.app.lineage import KinBlock, Loaded, graph_of
+from clonedna.app.developer_values import (
+    Action,
+    Audited,
+    DeveloperBlock,
+    DeveloperSession,
+    DeveloperView,
+    Gone,
+    Holders,
+    ToSign,
+    sources_of,
+)
+from clonedna.app.lineage import Loaded, graph_of
 from clonedna.app.papers import consent_of, source_of
 from clonedna.app.parts import Parts, factory
 from clonedna.app.persons import Person
 from clonedna.app.revoking import Revoking
 from clonedna.app.throttle import Throttle
 from clonedna.app.verdicts import unshareable
-from clonedna.core.block import ConsentRecord, Manifest, SourceFile, SourceRecord
+from clonedna.core.block import ConsentRecord, Manifest
 from clonedna.core.canonical import sha256
 from clonedna.core.developers import KeptSession
 from clonedna.core.errors import ConsentInvalid, DnaError, InputError, Unauthorised
 from clonedna.core.people import Account
-from clonedna.core.value import Value
-from clonedna.core.work import Repository
 from clonedna.trust.audit import Entry
 from clonedna.trust.challenges import NAMESPACE, Challenge
 from clonedna.trust.challenges import words as challenge_words
-from clonedna.trust.consents_state import AccountState, Given, Status
+from clonedna.trust.consents_state import AccountState
 from clonedna.trust.statements import NAMESPACE as CONSENT
 from clonedna.trust.statements import Statement, parsed, stamp, words
-from clonedna.trust.tombstones import Reason
 
 if TYPE_CHECKING:
     from clonedna.store.developers import SqlSessions
@@ -44,103 +52,6 @@ SESSION_MINUTES = 30
 ASKED_MINUTES, ASKED_MOST, ASKED_BY_ALL = 10, 20, 100
 NO_HOLDERS = "downloads and copies are not recorded here, so it is not known who has one"
 _TOKEN = re.compile(r"dnad_[A-Za-z0-9_-]{43}")
-Action = Literal["prove", "revoke"]
-
-
-class ToSign(Value):
-    """What to sign, exactly: ``text``. ``words``: what it says; ``command``: how, ``KEY`` being the key and ``FILE`` a file of the text."""
-
-    action: Action
-    handle: str
-    account_id: int
-    host: str
-    text: str
-    words: str
-    namespace: str
-    command: str
-    expires: str | None
-
-
-class DeveloperSession(Value):
-    """A session: ``token`` opens the audit of ``handle`` until ``expires``, and is shown once."""
-
-    token: str
-    handle: str
-    account_id: int
-    host: str
-    key: str
-    expires: str
-
-
-class Holders(Value):
-    """Who has a copy, as far as it is known here."""
-
-    status: Literal["measured", "not_available"]
-    how: str
-    holders: tuple[str, ...] = ()
-
-
-class SourceSeen(Value):
-    """A repository, or given pairs (``url`` empty), that a block was made of. ``refused``: files and spans that were not used, of
-    all repositories together."""
-
-    name: str
-    url: str
-    commit: str
-    licence: str
-    files: int
-    bytes: int
-    refused: int
-
-
-class Audited(Value):
-    """What only the person sees of a block. ``pairs``: how many it was trained on; ``made_from_it``: ids of blocks made from it."""
-
-    created_at: str
-    gate: Literal["accepted", "rejected"]
-    consent: ConsentRecord
-    sources: tuple[SourceSeen, ...]
-    pairs: int
-    holders: Holders
-    kin: tuple[KinBlock, ...]
-
-
-class DeveloperBlock(Value):
-    """A block of this person's work. ``consent``: how it stands now; ``until``: its end. ``audited`` is ``None`` in the public view."""
-
-    name: str
-    version: str
-    id: str
-    licence: str
-    mode: Literal["self", "granted", "local-only"]
-    consent: Literal["granted", "self-asserted", "none", "revoked", "expired"]
-    until: str | None
-    shareable: bool
-    audited: Audited | None = None
-
-
-class Gone(Value):
-    """A revoked block: nothing else is kept of it."""
-
-    id: str
-    revoked_at: str
-    reason: Reason
-    because: str | None
-
-
-class DeveloperView(Value):
-    """One developer. ``standing``: of the account's consent here. ``given``: the statement that counts, for the person alone.
-    ``unreadable``: ids of blocks that name this handle, and whose papers are not there or not what they should be: nobody can use them."""
-
-    handle: str
-    account_id: int | None
-    host: str
-    proven: bool
-    standing: Status
-    blocks: tuple[DeveloperBlock, ...]
-    revoked: tuple[Gone, ...] = ()
-    unreadable: tuple[str, ...] = ()
-    given: Given | None = None
 
 
 class Developers:
@@ -331,35 +242,11 @@ class Developers:
     def _audited(self, manifest: Manifest, state: AccountState, kin: Loaded) -> DeveloperBlock:
         path, graph = self.parts.store.path(manifest.id), graph_of(manifest, kin)
         audited = Audited(
-            created_at=manifest.created_at, gate=manifest.gate.status, consent=consent_of(path), sources=_sources(source_of(path)),
+            created_at=manifest.created_at, gate=manifest.gate.status, consent=consent_of(path), sources=sources_of(source_of(path)),
             pairs=manifest.candidate_pairs, holders=Holders(status="not_available", how=NO_HOLDERS),
             kin=tuple(one for one in graph.blocks if one.step != 0),
         )  # fmt: skip
         return self._block(manifest, state).model_copy(update={"audited": audited})
-
-
-def _sources(record: SourceRecord | None) -> tuple[SourceSeen, ...]:
-    if record is None:
-        return ()
-    refused = sum(record.refused_counts.values())
-    if record.repository is None:
-        given = record.given
-        name, licence = (given.training.name, given.licence) if given else ("", "")
-        size = given.training.bytes if given else 0
-        return (SourceSeen(name=name, url="", commit="", licence=licence, files=1, bytes=size, refused=refused),)
-    whole = record.repository
-    return tuple(
-        SourceSeen(
-            name=one.name, url=one.url, commit=one.commit, licence=one.licence.spdx or "",
-            files=sum(_is_from(file, one, whole) for file in record.files),
-            bytes=sum(file.bytes for file in record.files if _is_from(file, one, whole)), refused=refused,
-        )
-        for one in whole.parts or (whole,)
-    )  # fmt: skip
-
-
-def _is_from(file: SourceFile, one: Repository, whole: Repository) -> bool:
-    return one is whole or file.repository == one.url
 
 
 def _to_sign(action: Action, said: Challenge | Statement, told: str, namespace: str, expires: str | None) -> ToSign:

@@ -11,7 +11,8 @@ from clonedna.cli.consent import Yes, tell_effects
 from clonedna.cli.context import Json, State, print_json, printable, table, tell
 
 if TYPE_CHECKING:
-    from clonedna.app.developers import Audited, Developers, DeveloperView
+    from clonedna.app.developer_values import Audited, DeveloperView
+    from clonedna.app.developers import Developers
     from clonedna.client.developers import RemoteDevelopers
 
 app = typer.Typer(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from clonedna.app.consent import Revocation
-from clonedna.app.developers import Action, DeveloperSession, DeveloperView, ToSign
+from clonedna.app.developer_values import Action, DeveloperSession, DeveloperView, ToSign
 from clonedna.client.consent import handle_segment, text_of
 from clonedna.client.wire import Wire
 

@@ -11,7 +11,8 @@ from fastapi import APIRouter, Header, Path, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from clonedna.app.consent import Revocation
-from clonedna.app.developers import Developers, DeveloperSession, DeveloperView, ToSign
+from clonedna.app.developer_values import DeveloperSession, DeveloperView, ToSign
+from clonedna.app.developers import Developers
 from clonedna.app.service import Service
 from clonedna.server.access import READ
 from clonedna.server.changes import CHANGES
