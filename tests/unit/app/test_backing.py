@@ -32,10 +32,10 @@ from tests.sharing import put
 ME = Identity(name="Ada Example", email="ada@example.org")
 
 
-@pytest.fixture
-def parts(tmp_path: Path) -> ServerParts:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with everything that a backup takes."""
-    parts = ServerParts(tmp_path / "home", min_free_bytes=0)
+    parts = ServerParts(tmp_path_factory.mktemp("made") / "home", min_free_bytes=0)
     own = canonical(parts.consents.grant_self(ME, [ME], "local:x"))
     put(parts, "ada", own, consent_mode="self", size=100_000)
     put(parts, "bob")
@@ -47,7 +47,14 @@ def parts(tmp_path: Path) -> ServerParts:
     threads.create('About \N{SNOWMAN} "rows"\n')
     threads.create("Empty")
     Tokens(parts).new(TokenOrder(name="laptop", scopes=("read",)))
-    return parts
+    return parts.settings.home
+
+
+@pytest.fixture
+def parts(made: Path, tmp_path: Path) -> ServerParts:
+    """A copy of it."""
+    shutil.copytree(made, tmp_path / "home")
+    return ServerParts(tmp_path / "home", min_free_bytes=0)
 
 
 def settings(home: Path) -> Settings:
