@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import anyio
 import anyio.to_thread
 from fastapi import APIRouter, Header, Path, Request, Response
+from starlette.requests import ClientDisconnect
 
 from clonedna.app.keys import OfferedKeys, OfferedLog
 from clonedna.app.receiving import Arrival
@@ -17,7 +18,7 @@ from clonedna.app.revoking import Effects, Revoking
 from clonedna.app.service import Service
 from clonedna.app.settings import Settings
 from clonedna.core.block import BlockRef
-from clonedna.core.errors import InputError
+from clonedna.core.errors import InputError, Interrupted
 from clonedna.server.access import ADMIN, MINT, READ
 from clonedna.server.errors import OURS, Error, documented
 from clonedna.server.sending import CHUNK, Sent
@@ -106,13 +107,16 @@ def _add_in(made: APIRouter, service: Service) -> None:
 
 
 async def _written(request: Request, arrival: Arrival) -> None:
-    """The body to disk, about a megabyte at a time. Raises ``TooLarge``, ``NoSpace``."""
+    """The body to disk, about a megabyte at a time. Raises ``TooLarge``, ``NoSpace``, ``Interrupted`` when the sender leaves."""
     held = bytearray()
-    async for piece in request.stream():
-        held += piece
-        if len(held) >= CHUNK:
-            await anyio.to_thread.run_sync(arrival.write, bytes(held))
-            held.clear()
+    try:
+        async for piece in request.stream():
+            held += piece
+            if len(held) >= CHUNK:
+                await anyio.to_thread.run_sync(arrival.write, bytes(held))
+                held.clear()
+    except ClientDisconnect:
+        raise Interrupted("the sender left before the block was whole", "send it again") from None
     if held:
         await anyio.to_thread.run_sync(arrival.write, bytes(held))
 

@@ -210,6 +210,16 @@ def test_what_is_revoked_damaged_or_not_consented_to_any_more(ada: Ada, tmp_path
     ask(parts, work)
 
 
+def asked(method: str, path: str, **headers: str) -> dict[str, Any]:
+    """A request as a server gives it to the application."""
+    given = {"host": "127.0.0.1"} | {name.replace("_", "-"): value for name, value in headers.items()}
+    return {
+        "type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "", "scheme": "http",
+        "headers": [(name.encode(), value.encode()) for name, value in given.items()], "http_version": "1.1",
+        "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2), "asgi": {"version": "3.0", "spec_version": "2.3"},
+    }  # fmt: skip
+
+
 def test_a_revocation_stops_what_is_being_sent(ada: Ada, tmp_path: Path) -> None:
     parts = ada.parts(tmp_path / "home")
     made = put(parts, "ada", ada.consents(parts), size=5_000_000)
@@ -225,14 +235,8 @@ def test_a_revocation_stops_what_is_being_sent(ada: Ada, tmp_path: Path) -> None
         await anyio.sleep_forever()
         raise AssertionError
 
-    scope = {
-        "type": "http", "method": "GET", "path": DOWN, "raw_path": DOWN.encode(), "query_string": b"", "root_path": "", "scheme": "http",
-        "headers": [(b"host", b"127.0.0.1")], "http_version": "1.1", "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2),
-        "asgi": {"version": "3.0", "spec_version": "2.3"},
-    }  # fmt: skip
-
     async def call() -> None:
-        await small(service)(scope, receive, send)
+        await small(service)(asked("GET", DOWN), receive, send)
 
     anyio.run(call)
     assert sent[0]["status"] == 200
@@ -288,6 +292,31 @@ def test_a_block_comes_in_once(taker: ServerParts, giver: ServerParts, archive: 
     ask(taker, work)
     assert names(taker) == ["ada@1.0.0"]
     assert leftovers(taker) == []
+
+
+def test_a_sender_that_leaves_leaves_nothing(
+    taker: ServerParts, archive: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    sent: list[dict[str, Any]] = []
+    pieces = iter([archive[:2000], archive[2000:3000]])
+
+    async def receive() -> dict[str, Any]:
+        piece = next(pieces, None)
+        if piece is None:
+            return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": piece, "more_body": True}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def call() -> None:
+        scope = asked("POST", UP, content_type=OCTETS["content-type"], content_length=str(len(archive)))
+        await small(Service(taker, "fake"))(scope, receive, send)
+
+    anyio.run(call)
+    assert sent[0]["status"] == 499
+    assert (names(taker), leftovers(taker)) == ([], [])
+    assert not [record for record in caplog.records if record.levelname in ("ERROR", "WARNING")]
 
 
 def test_what_may_not_come_in(ada: Ada, taker: ServerParts, giver: ServerParts, archive: bytes, tmp_path: Path) -> None:
