@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from clonedna.core.block import Manifest
+from clonedna.core.model import BaseInfo
 from clonedna.core.value import Value
 
 Sort = Literal["newest", "name", "maturity", "gain"]
@@ -44,6 +45,7 @@ class BlockLine(Value):
     created_at: str
     base: str
     base_fingerprint: str
+    base_weights_digest: str | None
     licence: str
     consent: Literal["self", "granted", "local-only"]
     handle: str
@@ -53,6 +55,12 @@ class BlockLine(Value):
     relation: str
     maturity: float | None
     gain: float | None
+
+    def fits(self, base: BaseInfo) -> bool:
+        """Whether ``base`` is the one it was trained on, as ``Manifest.unlike`` has it."""
+        known = None not in (self.base_weights_digest, base.weights_digest)
+        same = self.base_weights_digest == base.weights_digest or not known
+        return self.base_fingerprint == base.fingerprint and same
 
 
 class Filters(Value):
@@ -123,7 +131,8 @@ def line_of(manifest: Manifest) -> BlockLine:
         id=manifest.id, name=manifest.name, version=_short(manifest.version, 64),
         status="registered" if manifest.gate.status == "accepted" else "rejected", created_at=_short(manifest.created_at, 40),
         base=_short(manifest.base_model), base_fingerprint=_short(manifest.base_fingerprint), licence=_short(manifest.license),
-        consent=manifest.consent_mode, handle=_short(person.handle, 100), person=_short(person.name),
+        base_weights_digest=manifest.base_weights_digest, consent=manifest.consent_mode,
+        handle=_short(person.handle, 100), person=_short(person.name),
         specialization=_short(manifest.specialization, 300), domains=domains_of(manifest), relation=manifest.lineage.relation,
         maturity=summary.maturity.value, gain=summary.nll_delta.value,
     )  # fmt: skip

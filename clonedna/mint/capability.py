@@ -15,11 +15,12 @@ from clonedna.core.work import Pair
 
 MOST_SUBJECTS, MOST_LIBRARIES = 24, 12
 _EVERYWHERE = (
-    "abstract add all any args base body bool build call check class cls code data def default del do doc dunder enter eq exit example"
-    " false fixture for from func function get has hash helper impl in index init input int is item iter js jsx key kwargs len lib list load main"
-    " make misc mjs mock module name new next node none obj object of on op or out output parse pkg private property public py read remove"
-    " repr result return run self set setup size spec src start static stop str sub super temp test tests the this to true ts tsx type"
-    " update util utils val value with wrapper write"
+    "abstract add all any args base body bool build call check class cls code data def default del do doc dunder"
+    " enter eq exit example false fixture for from func function get has hash helper impl in index init input int is"
+    " item iter js jsx key kwargs len lib list load main make misc mjs mock module name new next node none obj"
+    " object of on op or out output parse pkg private property public py read remove repr result return run self set"
+    " setup size spec src start static stop str sub super temp test tests the this to true ts tsx type update util"
+    " utils val value with wrapper write"
 )
 EVERYWHERE = frozenset(_EVERYWHERE.split()) - {"parse"}
 """Words that stand in everybody's names."""

@@ -46,6 +46,7 @@ from clonedna.core.words import asked_words
 from clonedna.store import texts
 from clonedna.store.database import Base, Database
 from clonedna.store.pooled import Pooled
+from clonedna.store.rollbacks import Rollback
 
 _EXACT = String().with_variant(String(collation="C"), "postgresql")  # the same order everywhere: by code points
 _NUMBER = BigInteger().with_variant(Integer, "sqlite")
@@ -93,7 +94,12 @@ class Facet(Base):
 
 
 class Tombstones(Protocol):
+    """What is needed of the store."""
+
     def is_revoked(self, block_id: str) -> bool: ...
+    def revoked(self) -> frozenset[str]: ...
+    def rolled_back(self) -> frozenset[str]: ...
+    def rollback(self, name: str) -> Rollback | None: ...
 
 
 # What is written.
@@ -222,6 +228,33 @@ class SqlLines:
         with self._session() as session:
             return frozenset(session.scalars(select(Line.id).where(*_conditions(filters))))
 
+    def accepted(self) -> tuple[BlockLine, ...]:
+        """Every accepted block that was not revoked, newest first: for what needs all at once."""
+        wanted = (
+            select(Line.id, Summary.line)
+            .join(Summary, Summary.number == Line.number)
+            .where(Line.status == "registered")
+        )
+        with self._session() as session:
+            found = session.execute(
+                wanted.order_by(Line.created_at.desc(), Line.version_key.desc(), Line.id.desc())
+            ).all()
+        revoked = self._store.revoked()
+        return tuple(_line(block_id, told) for block_id, told in found if block_id not in revoked)
+
+    def meant(self) -> dict[str, str]:
+        """For each name, the block that it means now, as ``SqlRegistry.resolve`` has it; names that mean none are not there."""
+        wanted = (
+            select(Line.id, Line.name).where(Line.status == "registered").order_by(Line.version_key, Line.created_at)
+        )
+        with self._session() as session:
+            found = session.execute(wanted).all()
+        gone = set(self._store.revoked())
+        for name in self._store.rolled_back():
+            back = self._store.rollback(name)
+            gone |= set(back.over) if back is not None else set()
+        return {name: block_id for block_id, name in found if block_id not in gone}
+
     def state(self) -> tuple[int, int]:
         """How many lines there are and the highest number given: equal twice, nothing came or went between."""
         with self._session() as session:
@@ -320,11 +353,11 @@ def _told(session: Session, lines: Sequence[Line]) -> list[BlockLine]:
     """What is told of these, in their order."""
     wanted = select(Summary.number, Summary.line).where(Summary.number.in_([line.number for line in lines]))
     found = dict(iter(session.execute(wanted))) if lines else {}
-    return [_line(line, found.get(line.number, "")) for line in lines]
+    return [_line(line.id, found.get(line.number, "")) for line in lines]
 
 
-def _line(line: Line, told: str) -> BlockLine:
+def _line(block_id: str, told: str) -> BlockLine:
     try:
         return BlockLine.model_validate_json(told)
     except ValueError as error:
-        raise Corrupt(f"the catalogue's line for {line.id[:12]} is damaged", "rebuild it: dna reindex") from error
+        raise Corrupt(f"the catalogue's line for {block_id[:12]} is damaged", "rebuild it: dna reindex") from error

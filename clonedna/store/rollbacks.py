@@ -8,6 +8,7 @@ under a number that was free again. Written whole or not at all; a file that can
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Literal
@@ -59,6 +60,12 @@ class Rollbacks:
         if found.name != name:
             raise _damaged(path)
         return found
+
+    def names(self) -> frozenset[str]:
+        """All names that were rolled back."""
+        with disk_errors(self._directory):
+            there = os.listdir(self._directory) if self._directory.is_dir() else ()
+        return frozenset(name.removesuffix(".json") for name in there if _NAME.fullmatch(name.removesuffix(".json")))
 
     def put(self, record: Rollback) -> None:
         """Keep it; of one name the last counts. Raises ``NoSpace``, ``Unavailable``."""

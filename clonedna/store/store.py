@@ -154,6 +154,10 @@ class DirectoryStore:
         """The record of a name that was rolled back. Raises ``Corrupt``."""
         return self._rollbacks.get(name)
 
+    def rolled_back(self) -> frozenset[str]:
+        """The names that have such a record."""
+        return self._rollbacks.names()
+
     def _tombstone(self, block_id: str) -> Path:
         return self._revoked / f"{block_id}.json"
 

@@ -30,6 +30,15 @@ class Tombstones:
     def is_revoked(self, block_id: str) -> bool:
         return block_id in self.ids
 
+    def revoked(self) -> frozenset[str]:
+        return frozenset(self.ids)
+
+    def rolled_back(self) -> frozenset[str]:
+        return frozenset()
+
+    def rollback(self, name: str) -> None:
+        return None
+
 
 class Shelf:
     """Lines without blocks behind them."""

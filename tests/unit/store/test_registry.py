@@ -23,7 +23,9 @@ from clonedna.core.errors import (
 )
 from clonedna.store import database as module
 from clonedna.store.database import Database
+from clonedna.store.lines import SqlLines
 from clonedna.store.registry import SqlRegistry
+from clonedna.store.rollbacks import Rollback, Rollbacks
 from clonedna.store.store import DirectoryStore
 from clonedna.trust.keys import KeyRing
 from tests.databases import KINDS, new_url
@@ -168,6 +170,24 @@ def test_a_rejected_block_takes_no_version_and_hides_no_accepted_one(bench: Benc
     second = bench.publish(version="1.1.0")
     bench.publish(version="1.1.0", gate=rejected())
     assert bench.registry.resolve("ada") == bench.registry.resolve("ada@1.1.0") == second
+
+
+def test_what_all_names_mean_is_what_each_means(bench: Bench) -> None:
+    for version in ("1.9.0", "1.10.0", "1.11.0", "1.2.0"):
+        bench.publish(version=version)
+    bench.publish(version="1.12.0", gate=rejected())
+    bench.registry.revoke(bench.registry.resolve("ada@1.11.0").id)
+    over = (bench.registry.resolve("ada@1.10.0").id,)
+    bench.publish(name="bob")
+    bench.publish(name="carol", gate=rejected())
+    gone = bench.publish(name="dan")
+    bench.store.revoke(gone.id)  # the catalogue does not know yet
+    lines = SqlLines(Database(bench.url), bench.store)
+    for _ in range(2):
+        assert lines.meant() == {name: bench.registry.resolve(name).id for name in ("ada", "bob")}
+        Rollbacks(bench.home / "store").put(Rollback(name="ada", to="1.9.0", over=over))
+    assert [(line.name, line.version) for line in lines.accepted()][:1] == [("bob", "1.0.0")]
+    assert {line.name for line in lines.accepted()} == {"ada", "bob"}
 
 
 # Publishing.
