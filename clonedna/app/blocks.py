@@ -5,6 +5,7 @@ A block is verified each time before anything of it is loaded, and every answer 
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from clonedna.app.evaluations import Evaluated, Evaluations
 from clonedna.app.identity_kept import forget
 from clonedna.app.papers import consent_of, evaluation_of, pairs_of
 from clonedna.app.parts import Parts, factory
+from clonedna.app.stamps import Stamp, stamp, stamp_of_any
 from clonedna.core.block import BlockRef, ConsentRecord, Evaluation, Manifest, Maturity
 from clonedna.core.model import BaseInfo, Layer
 from clonedna.core.seams import Engine
@@ -59,6 +61,9 @@ def served_by(base: BaseInfo, layers: tuple[ServedLayer, ...]) -> Served:
     )  # fmt: skip
 
 
+MOST_KNOWN = 512  # verified blocks that are remembered; a manifest has some kilobytes
+
+
 class BlockDetail(Value):
     manifest: Manifest
     path: str
@@ -73,6 +78,8 @@ class Blocks:
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[tuple[Stamp, Stamp], Manifest]] = {}
 
     def list(self) -> tuple[Manifest, ...]:
         """All blocks, newest first, rejected ones among them (their ``gate`` says so)."""
@@ -80,7 +87,7 @@ class Blocks:
 
     def show(self, reference: str) -> BlockDetail:
         """A verified block's papers. One that the gate rejected is shown by its id."""
-        manifest, path = self.verified(reference, any_status=True)
+        manifest, path = self.known(reference)
         evaluation = evaluation_of(path)
         return BlockDetail(
             manifest=manifest, path=str(path),
@@ -98,6 +105,23 @@ class Blocks:
         manifest = self.parts.registry.resolve(reference, unsafe=any_status)
         path = self.parts.store.path(manifest.id)
         return factory("block", "verify")(path, self.parts.signer, expect_id=manifest.id), path
+
+    def known(self, reference: str) -> tuple[Manifest, Path]:
+        """As ``verified``, to be read: what this process verified is not hashed again while nothing about the block's files, or about who is
+        trusted here, changed. One that the gate rejected is known by its id."""
+        found = self.parts.registry.resolve(reference, unsafe=True)
+        path = self.parts.store.path(found.id)
+        now = stamp(path), stamp_of_any(self.parts.settings.home / "keys" / "trusted")
+        with self._lock:
+            before = self._known.get(found.id)
+        if before is not None and before[0] == now:
+            return before[1], path
+        manifest: Manifest = factory("block", "verify")(path, self.parts.signer, expect_id=found.id)
+        with self._lock:
+            self._known[found.id] = now, manifest
+            while len(self._known) > MOST_KNOWN:
+                del self._known[next(iter(self._known))]
+        return manifest, path
 
     def verify_directory(self, directory: Path) -> Manifest:
         """Check a block that is not in the store (a downloaded or copied directory). Raises ``BlockRevoked`` for one with a tombstone."""

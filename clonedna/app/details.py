@@ -85,7 +85,7 @@ class Details:
 
     def files(self, reference: str) -> FileTable:
         """The block's own table."""
-        manifest, path = self._verified(reference)
+        manifest, path = self._blocks.known(reference)
         why = unshareable(self.parts, manifest, consent_of(path))
         lines = tuple(
             FileLine(path=name, size=one.size, sha256=one.sha256, open=why is None or name not in WORK)
@@ -118,7 +118,7 @@ class Details:
 
     def card(self, reference: str) -> Card:
         """The block's README."""
-        manifest, path = self._verified(reference)
+        manifest, path = self._blocks.known(reference)
         return Card(block=ref(manifest), text=(path / "README.md").read_bytes().decode("utf-8", "replace"))
 
     def verify(self, reference: str) -> Verdict:
@@ -131,7 +131,7 @@ class Details:
 
     def measured(self, reference: str) -> Measured:
         """Its evaluation, and those that were made on this machine since."""
-        manifest, path = self._verified(reference)
+        manifest, path = self._blocks.known(reference)
         evaluation = evaluation_of(path)
         return Measured(
             block=ref(manifest), evaluation=evaluation, maturity=maturity_of(manifest, evaluation),

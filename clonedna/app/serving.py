@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import re
 import threading
 from collections.abc import Sequence
@@ -29,6 +28,7 @@ from clonedna.app.admission import admit
 from clonedna.app.blocks import Served, ServedLayer, served_by, served_layer
 from clonedna.app.papers import consent_of
 from clonedna.app.parts import Parts, factory
+from clonedna.app.stamps import Stamp, stamp
 from clonedna.core.block import DIGEST_PATTERN, NAME_PATTERN, ConsentRecord, Manifest
 from clonedna.core.errors import BlockCorrupt, BlockNotFound, DnaError, InputError, NotFound, Refused
 from clonedna.core.model import Layer
@@ -40,8 +40,6 @@ MAX_WEIGHT = 100.0
 _DIGITS = re.compile(r"[0-9a-f]{8,64}")
 _NAME = re.compile(NAME_PATTERN)
 _ID = re.compile(DIGEST_PATTERN)
-
-Stamp = tuple[tuple[str, int, int, int, int], ...]
 
 
 class Model(Value):
@@ -212,7 +210,7 @@ class Serving:
                 info = await self.engine.load(path, owner=manifest.candidate.handle)
                 known.adapter = info.id
                 self._state.blocks[manifest.id] = known
-                if await anyio.to_thread.run_sync(_stamp, path) != known.stamp:
+                if await anyio.to_thread.run_sync(stamp, path) != known.stamp:
                     await self._unload(manifest.id)
                     raise BlockCorrupt(f"block {manifest.id[:12]} changed while it was loaded", "dna verify it")
             return known.adapter
@@ -319,12 +317,12 @@ class Serving:
     def _verified(self, manifest: Manifest) -> _Loaded:
         """The block's record: as it was verified before while nothing about its files changed, else verified now. Consent each time."""
         path = self.parts.store.path(manifest.id)
-        stamp = _stamp(path)
+        now = stamp(path)
         known = self._state.blocks.get(manifest.id)
-        if known is None or known.stamp != stamp:
+        if known is None or known.stamp != now:
             read = factory("block", "verify")(path, self.parts.signer, expect_id=manifest.id)
             consent = consent_of(path)
-            known = _Loaded(manifest=read, consent=consent, stamp=stamp)
+            known = _Loaded(manifest=read, consent=consent, stamp=now)
         admit(
             self.parts, known.manifest, known.consent, "serve", base=self.engine.base,
             hint="serve the base it was trained on: dna serve --base",
@@ -339,17 +337,6 @@ class Serving:
             id=name, root=manifest.id, parent=self.engine.base.id, created=_seconds(manifest.created_at),
             block=f"{manifest.name}@{manifest.version}", block_id=manifest.id, index=self._state.indexes.get(manifest.id),
         )  # fmt: skip
-
-
-def _stamp(directory: Path) -> Stamp:
-    """Name, inode, size, mtime and ctime of a directory and of what is in it. Raises ``BlockNotFound``."""
-    try:
-        with os.scandir(directory) as entries:
-            found = [(entry.name, entry.stat(follow_symlinks=False)) for entry in entries]
-        found.append((".", directory.stat()))
-    except OSError as error:
-        raise BlockNotFound(f"block {directory.name[:12]} cannot be read: {error.strerror}", "see: dna ls") from error
-    return tuple(sorted((name, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, s in found))
 
 
 def _seconds(time: str) -> int:
