@@ -46,8 +46,8 @@ TAGS = {
 ERRORS: tuple[tuple[type[tree.DnaError], str, str, str], ...] = (
     (tree.InputError, "limit: Input should be less than or equal to 100", "correct this field", ""),
     (tree.BadReference, "'a b' is not a block", "write name, name@version, or at least 8 digits of its id", "{reference}"),
-    (tree.Unauthorised, "a key is needed, and this is none of this server's", "send Authorization: Bearer KEY", ""),
-    (tree.Refused, "this key has no scope admin", "use a key that has admin", ""),
+    (tree.Unauthorised, "a token or key is needed, and this is none of this server's", "send Authorization: Bearer TOKEN", ""),
+    (tree.Refused, "this token or key has no scope admin", "use one that has it", ""),
     (tree.BlockRevoked, "block ada@1.0.0 was revoked", "choose another version: dna ls", "{reference}"),
     (tree.BlockRejected, "ada@1.0.0 was rejected by the gate", "see why: dna show ada@1.0.0", "{reference}"),
     (tree.NotFound, "no such thing here", "check the name", ""),
