@@ -107,8 +107,8 @@ class Blocks:
         return factory("block", "verify")(path, self.parts.signer, expect_id=manifest.id), path
 
     def known(self, reference: str) -> tuple[Manifest, Path]:
-        """As ``verified``, to be read: what this process verified is not hashed again while nothing about the block's files, or about who is
-        trusted here, changed. One that the gate rejected is known by its id."""
+        """As ``verified``, to be read: what this process verified is not hashed again while nothing about the block's files, or about who
+        is trusted here, changed. One that the gate rejected is known by its id."""
         found = self.parts.registry.resolve(reference, unsafe=True)
         path = self.parts.store.path(found.id)
         now = stamp(path), stamp_of_any(self.parts.settings.home / "keys" / "trusted")
