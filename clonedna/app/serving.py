@@ -30,6 +30,7 @@ from clonedna.app.papers import consent_of
 from clonedna.app.parts import Parts, factory
 from clonedna.app.stamps import Stamp, stamp
 from clonedna.core.block import DIGEST_PATTERN, NAME_PATTERN, ConsentRecord, Manifest
+from clonedna.core.catalogue import BlockLine
 from clonedna.core.errors import BlockCorrupt, BlockNotFound, DnaError, InputError, NotFound, Refused
 from clonedna.core.model import Layer
 from clonedna.core.seams import Engine
@@ -248,29 +249,25 @@ class Serving:
 
     def _models(self) -> tuple[Model, ...]:
         found = [self._base_model(self.engine.base.id)]
-        servable = self._servable()
-        means = {name: self._means(name) for name in {one.name for one in servable} - self._base_names}
-        for manifest in servable:
-            full = f"{manifest.name}@{manifest.version}"
-            names = [full, f"{manifest.name}@{manifest.id[:8]}"]
-            if means.get(manifest.name) == manifest.id:
-                names.insert(0, manifest.name)
-            found += [self._block_model(name, manifest) for name in names]
+        servable, means = self._servable(), self.parts.lines.meant()
+        # What may be digits of an id is looked at by itself.
+        means |= {name: self._means(name) or "" for name in means if _DIGITS.fullmatch(name)}
+        for line in servable:
+            names = [f"{line.name}@{line.version}", f"{line.name}@{line.id[:8]}"]
+            if means.get(line.name) == line.id and line.name not in self._base_names:
+                names.insert(0, line.name)
+            found += [self._block_model(name, line) for name in names]
         for name, block_id in sorted(self._state.aliases.items()):
             with contextlib.suppress(DnaError):
                 found.append(self._block_model(name, self._resolve_id(block_id)))
         return tuple(found)
 
-    def _servable(self) -> list[Manifest]:
+    def _servable(self) -> list[BlockLine]:
         """Accepted blocks of this base, newest first. Gives each its index, the oldest first."""
-        mine = [
-            manifest
-            for manifest in self.parts.registry.manifests()
-            if manifest.gate.status == "accepted" and not manifest.unlike(self.engine.base)
-        ]
+        mine = [line for line in self.parts.lines.accepted() if line.fits(self.engine.base)]
         with self._numbering:  # worker threads list models side by side
-            for manifest in reversed(mine):
-                self._state.indexes.setdefault(manifest.id, len(self._state.indexes))
+            for line in reversed(mine):
+                self._state.indexes.setdefault(line.id, len(self._state.indexes))
         return mine
 
     def _resolve(self, name: str | int) -> Manifest:
@@ -332,7 +329,7 @@ class Serving:
     def _base_model(self, name: str) -> Model:
         return Model(id=name, root=self.engine.base.id, parent=None, created=0)
 
-    def _block_model(self, name: str, manifest: Manifest) -> Model:
+    def _block_model(self, name: str, manifest: Manifest | BlockLine) -> Model:
         return Model(
             id=name, root=manifest.id, parent=self.engine.base.id, created=_seconds(manifest.created_at),
             block=f"{manifest.name}@{manifest.version}", block_id=manifest.id, index=self._state.indexes.get(manifest.id),
