@@ -1,4 +1,7 @@
-"""What an answer is made from: a system message (persona, pairs that fit), as much of what came before as there is room for, the question.
+"""What an answer is made from: the persona, pairs that fit, as much of what came before as there is room for, the question.
+
+Pairs are shown as turns that were answered before, the best one last: the form in which a block learnt them. As examples in a system
+message they made the bundled base's likelihood of held-out code worse, as turns they do not (``bench/retrieval.py``, docs/chat.md).
 
 The engine alone can count tokens. So there is an estimate first (``BYTES_A_TOKEN``), and what the engine refuses as too long is cut
 further by ``shorter``: the oldest messages first, then the pairs. Persona and question are never cut.
@@ -6,7 +9,6 @@ further by ``shorter``: the oldest messages first, then the pairs. Persona and q
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -45,10 +47,15 @@ class Prompt:
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        system = system_text(self.speaker, self.shown)
+        system = system_text(self.speaker) if self.speaker else ""
         first = (Message(role="system", content=system),) if system else ()
+        examples = tuple(
+            message
+            for one in reversed(self.shown)
+            for message in (Message(role="user", content=one.task), Message(role="assistant", content=one.code))
+        )
         said = tuple(Message(role=turn.role, content=turn.text) for turn in self.history)
-        return (*first, *said, Message(role="user", content=self.question))
+        return (*first, *examples, *said, Message(role="user", content=self.question))
 
     def fitted(self, context: int, max_tokens: int) -> Prompt:
         """With the newest messages that are estimated to fit beside the answer, which has at most half of the context."""
@@ -73,12 +80,9 @@ class Prompt:
         return replace(self, history=rest, left_out=self.left_out + len(self.history) - len(rest))
 
 
-def system_text(speaker: Speaker | None, shown: Sequence[Shown]) -> str:
-    """The system message; empty without persona and pairs."""
-    return _template().render(
-        persona=speaker.persona if speaker else None, role=ROLES[speaker.role] if speaker else "",
-        team=speaker.team if speaker else "", shown=shown,
-    ).strip()  # fmt: skip
+def system_text(speaker: Speaker) -> str:
+    """What a persona is told of itself."""
+    return _template().render(persona=speaker.persona, role=ROLES[speaker.role], team=speaker.team).strip()
 
 
 @cache

@@ -35,15 +35,14 @@ if TYPE_CHECKING:
 
 TOP = 3
 MOST_CHARACTERS = 1_200
-MOST_TASK = 240
-LEAST_LINE = 24
+MOST_TASK = 400
 MOST_INDEXES = 16
 MOST_PAIRS = 20_000
 FILE = "pairs.jsonl"
 
 
 class Shown(Value):
-    """A pair as it is shown: its task in one line, and the whole first lines of its code that fit."""
+    """A pair as it is shown: the whole first lines of its task and of its code that fit."""
 
     id: str
     task: str
@@ -155,13 +154,14 @@ def _may_be_shown(licence: str) -> bool:
 
 
 def _cut(pair: Pair, room: int) -> Shown | None:
-    """The pair in at most ``room`` characters, its code in whole lines; ``None`` where not even one line of it fits."""
-    flat = " ".join(pair.instruction.split())
-    task = flat if len(flat) <= MOST_TASK else flat[:MOST_TASK].rsplit(" ", 1)[0]
-    room -= len(task)
-    code = pair.completion.strip("\n")
-    if len(code) > room:
-        if room < LEAST_LINE:
-            return None
-        code = code[: room + 1].rpartition("\n")[0].rstrip()
-    return Shown(id=pair.id, task=task, code=code, language=pair.language) if code.strip() else None
+    """The pair in at most ``room`` characters, in whole lines; ``None`` where not even one line of its code fits."""
+    task = _lines(pair.instruction.strip(), MOST_TASK) or " ".join(pair.instruction.split())[:MOST_TASK]
+    code = _lines(pair.completion.strip("\n"), room - len(task))
+    return Shown(id=pair.id, task=task, code=code, language=pair.language) if task and code.strip() else None
+
+
+def _lines(text: str, most: int) -> str:
+    """The first whole lines of at most ``most`` characters."""
+    if len(text) <= most:
+        return text
+    return text[: max(0, most) + 1].rpartition("\n")[0].rstrip()

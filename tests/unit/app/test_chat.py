@@ -303,11 +303,9 @@ def test_pairs_that_fit_are_shown_and_told_and_can_be_switched_off(parts: Server
     add_block(parts, "ada", pairs=[CONFIG])
     answer = reply(parts, "read the config", model="ada").reply.answer
     assert answer.served_by.retrieval == ("read_config",)
-    role, content = asked(engine)[0]
-    assert role == "system"
-    assert CONFIG.completion.strip() in content
+    assert asked(engine)[:2] == [("user", CONFIG.instruction), ("assistant", CONFIG.completion.strip("\n"))]
     assert reply(parts, "read the config", model="ada", retrieval=False).reply.answer.served_by.retrieval == ()
-    assert [one for one, _ in asked(engine)] == ["user"]
+    assert asked(engine) == [("user", "read the config")]
     quiet = ServerParts(parts.settings.home, engine, retrieval=False)
     assert reply(quiet, "read the config", model="ada").reply.answer.served_by.retrieval == ()
     assert reply(quiet, "read the config", model="ada", retrieval=True).reply.answer.served_by.retrieval == (

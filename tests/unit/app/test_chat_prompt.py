@@ -18,22 +18,31 @@ def turns(count: int, letters: int = 30) -> tuple[Turn, ...]:
     return tuple(Turn(role="assistant" if n % 2 else "user", text=f"{n} ".ljust(letters, "x")) for n in range(count))
 
 
+def said(prompt: Prompt) -> list[tuple[str, str]]:
+    return [(one.role, one.content) for one in prompt.messages]
+
+
 def test_nothing_to_say_is_no_system_message() -> None:
-    assert system_text(None, ()) == ""
-    assert [one.role for one in Prompt(question="hi").messages] == ["user"]
+    assert said(Prompt(question="hi")) == [("user", "hi")]
 
 
-def test_persona_and_pairs_are_one_message_and_markup_is_left_as_it_is() -> None:
-    text = system_text(SPEAKER, (SHOWN,))
-    assert text.startswith("You are Ada, a software engineer in the team Abacus.\nAnswer shortly.")
-    assert "Task: Read <it> {{ now }}.\n```python\ndef read(): return '<b>'\n```" in text
-    assert "the team" not in system_text(None, (SHOWN,))
-    assert "You are" not in system_text(None, (SHOWN,))
+def test_a_persona_is_a_system_message() -> None:
+    first, *_ = said(Prompt(question="hi", speaker=SPEAKER))
+    assert first == ("system", "You are Ada, a software engineer in the team Abacus.\nAnswer shortly.")
+
+
+def test_pairs_are_turns_that_were_answered_the_best_one_last_and_markup_is_left_as_it_is() -> None:
+    best = SHOWN.model_copy(update={"task": "Best.", "code": "best()"})
+    told = said(Prompt(question="now?", speaker=SPEAKER, shown=(best, SHOWN), history=turns(2)))
+    assert told[1:] == [
+        ("user", "Read <it> {{ now }}."), ("assistant", "def read(): return '<b>'"), ("user", "Best."), ("assistant", "best()"),
+        *((one.role, one.text) for one in turns(2)), ("user", "now?"),
+    ]  # fmt: skip
 
 
 def test_a_role_that_is_any_is_not_named() -> None:
     nobody = Speaker(persona=PERSONA.model_copy(update={"instructions": ""}), role="any", team="T", slot=SPEAKER.slot)
-    assert system_text(nobody, ()) == "You are Ada in the team T."
+    assert system_text(nobody) == "You are Ada in the team T."
 
 
 def test_the_newest_turns_that_fit_are_kept_and_begin_with_a_question() -> None:

@@ -99,6 +99,20 @@ def test_three_at_most_and_no_more_characters_than_may_be(parts: ServerParts) ->
     assert len(Retrieval(parts).find([layer(add_block(parts, "bob", pairs=short))], "config")) == 3
 
 
+def test_a_task_of_several_lines_stays_one_and_is_cut_at_a_line(parts: ServerParts) -> None:
+    task = "Write the body:\ndef read_config(path):\n    ..."
+    long = task + "\n" + "y" * 500
+    pairs = [
+        pair("short", "return 1\n", task=task),
+        pair("long", "return 2\n", task=long),
+        pair("flat", "return 3\n", task="config " * 99),
+    ]
+    ada = add_block(parts, "ada", pairs=pairs)
+    found = {one.id: one.task for one in Retrieval(parts).find([layer(ada)], "config")}
+    assert found["short"] == found["long"] == task
+    assert len(found["flat"]) == module.MOST_TASK
+
+
 def test_a_small_context_gets_less(parts: ServerParts) -> None:
     ada = add_block(parts, "ada", pairs=[READ, SUM])
     assert Retrieval(parts).find([layer(ada)], "config", most=30) == ()
