@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import itertools
+import zipfile
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -334,6 +336,7 @@ def test_what_may_not_come_in(ada: Ada, taker: ServerParts, giver: ServerParts, 
         "cut to nothing": (b"", 422, "block_corrupt"), "with something behind": (archive + b"x", 422, "block_corrupt"),
         "no archive": (b"x" * 1000, 422, "block_corrupt"), "a path": (renamed(archive, "../../../x"), 422, "block_corrupt"),
         "an absolute path": (renamed(archive, "/etc/passw"), 422, "block_corrupt"),
+        "a bomb": (bomb(), 422, "block_corrupt"),
         "a name that is taken": (archived(giver, "taken", tmp_path), 400, "bad_reference"),
     }  # fmt: skip
 
@@ -352,6 +355,15 @@ def test_what_may_not_come_in(ada: Ada, taker: ServerParts, giver: ServerParts, 
     ask(taker, work)
     assert names(taker) == ["taken@1.0.0"]
     assert not taker.store.has(other.id)  # type: ignore[attr-defined]
+
+
+def bomb() -> bytes:
+    """Sixty-four megabytes of a file in some kilobytes."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as made, made.open("README.md", "w") as entry:
+        for _ in range(8):
+            entry.write(bytes(8_000_000))
+    return out.getvalue()
 
 
 def renamed(archive: bytes, name: str) -> bytes:
