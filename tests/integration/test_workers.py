@@ -9,9 +9,11 @@ import json
 import os
 import random
 import socket
+import threading
 import time
 from collections import Counter
 from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -25,9 +27,10 @@ from clonedna.client import Client
 from clonedna.core.canonical import sha256
 from clonedna.core.errors import BadConfig, DnaError, TimedOut, Unavailable
 from clonedna.core.events import StageFinished
-from tests.databases import KINDS, new_url
+from tests.databases import KINDS, SKIPPED, new_url
 from tests.jobs_fake import Nursery, ProcessParts, nursery, small
 from tests.merges import add_block
+from tests.postgres.cluster import VARIABLE, cluster
 
 pytestmark = pytest.mark.slow
 JOBS = int(os.environ.get("TEST_CHAOS_JOBS", "50"))
@@ -199,6 +202,27 @@ def free_port() -> int:
         return made.getsockname()[1]
 
 
+def test_a_database_that_dies_and_comes_back_is_waited_for(tmp_path: Path) -> None:
+    if VARIABLE not in os.environ:
+        pytest.skip(SKIPPED)
+    with cluster() as server:
+        parts = ProcessParts(tmp_path, server.new(), seconds=0.05)
+        jobs = Jobs(parts.settings, parts)
+        made = [put(jobs, i) for i in range(2)]
+        with working(parts):
+            end = time.monotonic() + PATIENCE
+            while jobs.view(made[0]).doing != "train":
+                assert time.monotonic() < end
+                time.sleep(0.01)
+            server.kill()
+            while jobs.status(made[0]) != "queued":  # given up for now
+                assert time.monotonic() < end
+                time.sleep(0.01)
+            server.start()
+            wait_for("finished", jobs, made, tmp_path)
+        assert Counter(manifest.name for manifest in parts.registry.manifests()) == {"n0": 1, "n1": 1}
+
+
 def test_a_worker_on_a_network_file_system_needs_postgres(tmp_path: Path) -> None:
     mounts = tmp_path / "mountinfo"
     mounts.write_text(
@@ -243,24 +267,24 @@ def test_a_job_that_cannot_be_recorded_is_tried_again(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(Workspace, "write", write)
     monkeypatch.setattr("clonedna.app.background.LONGEST_PAUSE", 0.1)
-    assert run_until(parts, jobs, workspace, "finished")
+    with working(parts):
+        wait_for("finished", jobs, [workspace], tmp_path)
     done = Counter(e.stage for _, _, e in workspace.events() if isinstance(e, StageFinished))
     assert set(done.values()) == {1}
 
 
-def run_until(parts: ProcessParts, jobs: Jobs, workspace: Workspace, status: str) -> bool:
-    """A worker in this process until the job stands so."""
-    import threading
-
+@contextmanager
+def working(parts: ProcessParts) -> Generator[None]:
+    """A worker in a thread of this process."""
     worker = Worker(parts, "nano")
     thread = threading.Thread(target=worker.run)
     thread.start()
-    end = time.monotonic() + 60
-    while jobs.status(workspace) != status and time.monotonic() < end:
-        time.sleep(0.02)
-    worker.stop()
-    thread.join(30)
-    return jobs.status(workspace) == status
+    try:
+        yield
+    finally:
+        worker.stop()
+        thread.join(60)
+        assert not thread.is_alive()
 
 
 def full() -> DnaError:
