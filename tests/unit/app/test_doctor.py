@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import time
@@ -17,8 +18,10 @@ from clonedna.app.doctor_checks import Finding
 from clonedna.app.parts import Parts
 from clonedna.app.settings import Settings
 from clonedna.cli.main import app
+from clonedna.client import Client
 from clonedna.core.errors import SandboxUnavailable
 from tests.command import Dna
+from tests.serving import ServerParts, running
 
 
 @pytest.fixture(autouse=True)
@@ -159,6 +162,15 @@ def test_the_command_s_status_tells_whether_something_fails(tmp_path: Path) -> N
     (tmp_path / "home").mkdir()
     (tmp_path / "home/registry.sqlite").write_bytes(b"not a database" * 1000)
     assert dna.json("doctor", status=6)["status"] == "fail"
+
+
+def test_a_server_says_it_of_itself(tmp_path: Path) -> None:
+    with running(ServerParts(tmp_path, min_free_bytes=0), whole=True) as url, Client(url) as client:
+        said = client.doctor.examine()
+        assert {one.name for one in said.findings} == {name for name, _ in doctor.QUICK}
+        result = CliRunner().invoke(app, ["--server", url, "doctor", "--json"], standalone_mode=False)
+    there = json.loads(result.stdout)
+    assert [one["name"] for one in there["findings"]] == [one.name for one in said.findings]
 
 
 def test_settings_that_cannot_be_read_are_a_finding(tmp_path: Path) -> None:
