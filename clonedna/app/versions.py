@@ -14,6 +14,7 @@ from typing import Any, Literal
 from clonedna.app.blocks import Blocks
 from clonedna.app.continuing import consent_at, repository_at, verified
 from clonedna.app.jobs import Jobs
+from clonedna.app.lineage import Relative
 from clonedna.app.minting import Ordered
 from clonedna.app.orders import order_of
 from clonedna.app.parts import Parts, factory
@@ -179,10 +180,11 @@ class Versions:
 
     def called(self, block_id: str) -> str:
         """``name@version (digits)``, or the digits alone of a block that is not here."""
-        for one in self.parts.registry.manifests():
-            if one.id == block_id:
-                return f"{one.name}@{one.version} ({one.id[:12]})"
-        return f"{block_id[:12]}, which is not here"
+        found: Sequence[Relative] = factory("registry", "kin")(self.parts.database, self.parts.store).named([block_id])
+        if not found or found[0].status == "revoked":
+            return f"{block_id[:12]}, which is not here"
+        one = found[0].manifest
+        return f"{one.name}@{one.version} ({one.id[:12]})"
 
     @property
     def _root(self) -> Path:

@@ -15,6 +15,7 @@ import pytest
 
 from clonedna.app.blocks import Blocks
 from clonedna.app.jobs import Jobs
+from clonedna.app.lineage import Lineages, in_words
 from clonedna.app.minting import STAGES, Minting, Ordered
 from clonedna.app.papers import pairs_of
 from clonedna.app.preflight import preflight
@@ -170,9 +171,9 @@ def test_more_work_in_the_same_manner_is_promoted(twice: Made) -> None:
     assert manifest.lineage.model_dump() == {"parents": (one.id,), "relation": "continued", "merge": None}
     assert manifest.recipe is not None
     assert manifest.recipe.replay_ratio == 1.0
-    words = versions_of(jobs).lineage
-    assert words(manifest) == f"continued from ada@1.0.0 ({one.id[:12]})"
-    assert words(jobs.parts.registry.resolve(one.id)) == f"minted; continued by ada@1.1.0 ({two.id[:12]})"
+    lineages = Lineages(jobs.parts)
+    assert in_words(lineages.of("ada")) == f"continued from ada@1.0.0 ({one.id[:12]})"
+    assert in_words(lineages.of(one.id)) == f"minted; continued by ada@1.1.0 ({two.id[:12]})"
 
 
 def test_a_hold_out_stays_one_over_three_versions(twice: Made) -> None:
