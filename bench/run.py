@@ -22,7 +22,7 @@ HISTORY = ROOT / "bench" / "history"
 PEERS = ROOT / ".venv-bench" / "bin" / "python"  # has the peers that are not among our own dependencies
 NAMES = (
     "engine_load", "engine_decode", "engine_training", "engine_prefix", "engine_serving", "engine_vllm", "merge", "mint", "registry",
-    "sandbox",
+    "registry_load", "sandbox",
 )  # fmt: skip
 NEED_PEERS = frozenset({"engine_training"})
 NOT_QUICK = frozenset({"merge", "mint"})
