@@ -45,8 +45,8 @@ class RemoteChat:
         """Nothing to close: the client owns the connection."""
 
     def send(self, ask: ChatAsk) -> ChatReply:
-        """The whole answer. Raises as ``Chat.stream``."""
-        return self._wire.post(CHAT, ChatReply, ask)
+        """The whole answer, however long it takes. Raises as ``Chat.stream``."""
+        return _last(self.stream(ask), Finished).reply
 
     def stream(self, ask: ChatAsk) -> Generator[ChatEvent]:
         """As ``Chat.stream``. Closing it ends the answer on the server, unless it is ``detached``."""
@@ -55,7 +55,7 @@ class RemoteChat:
 
     def comparison(self, ask: CompareAsk) -> Comparison:
         """Both whole answers. Raises as ``Chat.compare``."""
-        return self._wire.post(f"{CHAT}/compare", Comparison, ask)
+        return _last(self.compare(ask), Compared).reply
 
     def compare(self, ask: CompareAsk) -> Generator[CompareEvent]:
         """As ``Chat.compare``."""
@@ -85,6 +85,15 @@ class RemoteThreads:
 
     def delete(self, thread: str) -> Gone:
         return self._wire.delete(f"{THREADS}/{segment(thread)}", Gone)
+
+
+def _last(events: Generator[BaseModel], kind: type[E]) -> E:
+    """The event that ends a stream. Raises ``BadAnswer`` for one that ends without it."""
+    with closing(events):
+        for event in events:
+            if isinstance(event, kind):
+                return event
+    raise BadAnswer("the answer ended without its last event", "ask again; see the server's log")
 
 
 def told(wire: Wire, path: str, ask: BaseModel, kind_of: Callable[[str], type[E] | None]) -> Generator[E]:

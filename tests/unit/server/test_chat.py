@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import anyio
@@ -14,6 +15,7 @@ import pytest
 from clonedna.app.chat_values import ChatAsk, CompareAsk, Finished, Started
 from clonedna.app.revoking import Revoking
 from clonedna.app.teams import Binding, Choice, HuntDone, HuntFound, TeamOrder
+from clonedna.app.threads import Threads
 from clonedna.client import Client
 from clonedna.core.errors import NoMemory, NotFound
 from clonedna.server import following
@@ -141,6 +143,21 @@ def test_a_client_that_leaves_stops_its_answer_and_finds_what_was_said(
     assert engine.closed == closed + 1
 
 
+def test_a_client_that_leaves_before_a_whole_answer_stops_it_too(
+    http: httpx2.Client, parts: ServerParts, engine: ScriptedEngine
+) -> None:
+    engine.pieces, engine.delay = ["x"] * 100_000, 0.002
+    closed = engine.closed
+    body = b'{"text": "left alone"}'
+    address = (http.base_url.host, http.base_url.port or 80)
+    with socket.create_connection(address) as connection:
+        head = f"POST {CHAT} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        connection.sendall(head.encode() + body)
+        thread = _once(lambda: [one.id for one in Threads(parts).list().threads if one.title == "left alone"])[0]
+    assert _last(http, thread)["answer"]["status"] == "stopped"
+    assert engine.closed == closed + 1
+
+
 def test_a_detached_answer_is_finished_without_its_client(http: httpx2.Client, engine: ScriptedEngine) -> None:
     engine.pieces, engine.delay = ["x"] * 50, 0.002
     with http.stream("POST", CHAT, json={"text": "x", "stream": True, "detached": True}) as answer:
@@ -151,12 +168,16 @@ def test_a_detached_answer_is_finished_without_its_client(http: httpx2.Client, e
 
 def _last(http: httpx2.Client, thread: str) -> Any:
     """A thread's second message, once it is there."""
-    for _ in range(500):
-        messages = http.get(f"{CHAT}/threads/{thread}").json()["messages"]
-        if len(messages) > 1:
-            return messages[1]
+    return _once(lambda: http.get(f"{CHAT}/threads/{thread}").json()["messages"][1:])[0]
+
+
+def _once(look: Callable[[], list[Any]]) -> list[Any]:
+    """What there is, once there is something."""
+    for _ in range(1000):
+        if found := look():
+            return found
         time.sleep(0.02)
-    raise AssertionError("the answer was never kept")
+    raise AssertionError("it never came")
 
 
 def test_a_quiet_stream_begins_and_beats_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
