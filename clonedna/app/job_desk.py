@@ -33,6 +33,7 @@ from clonedna.core.errors import Corrupt, InputError, NotFound
 from clonedna.core.value import Value
 
 KEY_SECONDS = 24 * 3600
+FORGET_SECONDS = 600.0
 KEY = re.compile(r"^[\x21-\x7e]{1,255}$")
 PAGE = 50
 MOST_PAGE = 200
@@ -55,6 +56,7 @@ class JobDesk:
         """``asks`` and ``background``: a server's; without them nothing can be ordered here, and nothing goes on by itself."""
         self.jobs, self._asks, self._background = jobs, asks, background
         self._keys = jobs.directory / "keys"
+        self._next_forgetting = 0.0
 
     # Ordered.
 
@@ -108,9 +110,12 @@ class JobDesk:
         return workspace
 
     def _forget_old_keys(self) -> None:
+        """Every now and then, so that ordering does not cost more with each key that was ever used."""
+        if time.monotonic() < self._next_forgetting:
+            return
+        self._next_forgetting = time.monotonic() + FORGET_SECONDS
         for path in self._keys.glob("*.json"):
-            found = _read_key(path)
-            if found is None or time.time() - found.at > KEY_SECONDS:
+            if time.time() - path.stat().st_mtime > KEY_SECONDS:
                 path.unlink(missing_ok=True)
 
     # Asked about.

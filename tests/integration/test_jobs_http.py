@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import threading
 import time
@@ -233,12 +234,16 @@ def test_events_go_on_behind_the_last_one_and_are_json_too(tmp_path: Path) -> No
 
 def test_a_quiet_stream_says_that_it_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("clonedna.server.jobs.HEARTBEAT_SECONDS", 0.1)
+    monkeypatch.setattr("clonedna.server.jobs.MOST_STREAMS", 1)
     with serving(JobParts(tmp_path, parallel_training=0)) as url, Client(url) as client:
         job = client.jobs.start(mint()).id
         with httpx2.Client(base_url=url) as http, http.stream("GET", f"{JOBS}/{job}/events") as stream:
             for line in stream.iter_lines():
                 if line == ": still here":
                     break
+            assert http.get(f"{JOBS}/{job}/events").status_code == 429
+        client.jobs.cancel(job)
+        assert isinstance(list(client.jobs.follow(job))[-1], JobView)  # the place of the one that left is free again
 
 
 def test_a_cancelled_job_stops_and_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -450,6 +455,21 @@ def test_who_may_name_paths_of_the_server(tmp_path: Path) -> None:
         assert http.get(JOBS, headers=keys["user"]).status_code == 403
         asked = http.post(JOBS, json=MINT | {"target": str(tmp_path / "code")}, headers=keys["admin"])
         assert asked.status_code == 202, asked.text
+
+
+def test_a_key_is_kept_for_a_day(tmp_path: Path) -> None:
+    service = Service(JobParts(tmp_path), "nano")
+    first, new = service.desk.start(mint(), key="k")
+    assert (service.desk.start(mint(), key="k"), new) == ((first, False), True)
+    assert service.desk.start(mint(), key="k", owner="somebody else")[1]
+    (kept, _) = (tmp_path / "jobs" / "keys").iterdir()
+    assert b'"k"' not in kept.read_bytes()
+    for kept in (tmp_path / "jobs" / "keys").iterdir():
+        fields = json.loads(kept.read_bytes())
+        kept.write_text(json.dumps(fields | {"at": fields["at"] - 25 * 3600}))
+        os.utime(kept, (0, 0))
+    assert Service(JobParts(tmp_path), "nano").desk.start(mint(), key="k")[1]
+    assert len(list((tmp_path / "jobs" / "keys").iterdir())) == 1
 
 
 def test_the_queue_is_bounded(tmp_path: Path) -> None:
