@@ -83,10 +83,10 @@ class AuditLog:
         """Add an entry; it is on the disk when this returns. Raises ``Corrupt`` when the log's end is damaged, ``NoSpace``."""
         private_directory(self._directory)
         with locked(self._directory), disk_errors(self._log):
-            lines = self._sound_lines()
+            count, last = self._sound_end()
             entry = Entry(
-                seq=len(lines) + 1, at=stamp(self._now()), kind=kind, about=about, facts=dict(sorted(facts.items())),
-                previous=sha256(lines[-1]) if lines else START,
+                seq=count + 1, at=stamp(self._now()), kind=kind, about=about, facts=dict(sorted(facts.items())),
+                previous=last,
             )  # fmt: skip
             line = canonical(self._signer.sign(canonical(entry), ENTRY_TYPE))
             with os.fdopen(
@@ -110,7 +110,7 @@ class AuditLog:
         ``KeyLocked``."""
         private_directory(self._directory)
         with locked(self._directory), disk_errors(self._log):
-            self._sound_lines()
+            self._sound_end()
             self._signer.sign(b"{}", TRIAL_TYPE)
 
     def page(self, *, before: int | None, limit: int) -> tuple[Entry, ...]:
@@ -123,7 +123,7 @@ class AuditLog:
         report = self._checked(lines[first:end], first=first)
         if not report.ok:
             raise Corrupt(f"the audit log is damaged: {report.fault}", "look at: dna audit --verify", line=report.line)
-        return tuple(self._entry(line) for line in reversed(lines[first:end]))
+        return tuple(_claimed(line) for line in reversed(lines[first:end]))
 
     def chosen(self, wanted: Callable[[Entry], bool]) -> tuple[Entry, ...]:
         """Those that are ``wanted``, oldest first, each one signed; that none is missing only ``verify`` tells. Raises ``Corrupt``."""
@@ -141,7 +141,7 @@ class AuditLog:
         report = self.verify()
         if not report.ok:
             raise Corrupt(f"the audit log is damaged: {report.fault}", "look at: dna consent log --verify")
-        return tuple(self._entry(line) for line in self._lines())
+        return tuple(_claimed(line) for line in self._lines()[: report.entries])
 
     def verify(self) -> AuditReport:
         """Every signature, the chain, and the signed head. Never raises for a damaged log: it says what is wrong."""
@@ -174,15 +174,21 @@ class AuditLog:
         data = self._log.read_bytes()
         return data.removesuffix(b"\n").split(b"\n") if data else []
 
-    def _sound_lines(self) -> list[bytes]:
-        """All lines, when their end can be believed. Raises ``Corrupt``."""
+    def _sound_end(self) -> tuple[int, str]:
+        """How many lines there are, and the digest of the last, when the log's end can be believed. Raises ``Corrupt``."""
+        data = self._log.read_bytes() if self._log.exists() else b""
+        head = self._read_head()
+        if head is not None and data.endswith(b"\n") and data.count(b"\n") == head.seq:
+            last = sha256(data[data.rfind(b"\n", 0, -1) + 1 : -1])
+            if last == head.last:  # the signed head says so: as good as the last line's own signature
+                return head.seq, last
+        # A writer was killed between the two files, or this is the first line, or the log is damaged.
         lines = self._whole_lines()
         report = self._checked(lines[-1:], first=len(lines) - 1) if lines else AuditReport(ok=True, entries=0)
-        head = self._read_head()
         behind = head.seq > len(lines) or sha256(lines[head.seq - 1]) != head.last if head else len(lines) > 1
         if not report.ok or behind:
             raise Corrupt("the audit log is damaged, so nothing is added to it", "look at: dna consent log --verify")
-        return lines
+        return len(lines), sha256(lines[-1]) if lines else START
 
     def _whole_lines(self) -> list[bytes]:
         """All lines, after what a killed writer left of a last one was taken away: nobody was ever told that it was written."""
@@ -224,6 +230,6 @@ class AuditLog:
 
 
 def _claimed(line: bytes) -> Entry:
-    """What a line says, not believed yet."""
+    """What a line says, whether it was checked or not."""
     envelope = Envelope.model_validate(strict_json(line))
     return Entry.model_validate(strict_json(base64.b64decode(envelope.payload, validate=True)))
