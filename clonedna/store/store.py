@@ -142,7 +142,8 @@ class DirectoryStore:
 
     def is_revoked(self, block_id: str) -> bool:
         """Whether there is a tombstone, whatever stands in it."""
-        return bool(_ID.fullmatch(block_id)) and os.path.lexists(self._tombstone(block_id))
+        # Asked for each line of each list: a path put together as text takes half the time.
+        return bool(_ID.fullmatch(block_id)) and os.path.lexists(os.path.join(self._revoked, f"{block_id}.json"))
 
     def revoked(self) -> frozenset[str]:
         """Ids of all tombstones."""
