@@ -328,6 +328,18 @@ def test_what_cannot_be_recorded_is_not_done(tmp_path: Path) -> None:
     ask(parts, work)
 
 
+def test_with_a_locked_key_nothing_is_changed(tmp_path: Path) -> None:
+    parts = ServerParts(tmp_path, key_passphrase="correct horse")
+    assert parts.signer.key_id
+
+    async def work(client: httpx2.AsyncClient, app: FastAPI) -> None:
+        answer = await client.post("/api/v1/tokens", json={"name": "kid", "scopes": ["read"]})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "key_locked")
+        assert (await client.get("/api/v1/tokens")).json() == {"tokens": []}
+
+    ask(ServerParts(tmp_path), work)
+
+
 def test_a_change_that_was_made_and_not_recorded_is_told_as_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
