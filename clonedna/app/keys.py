@@ -51,9 +51,9 @@ class OfferedKey(Value):
 
 
 class OfferedKeys(Value):
-    """``own``: the identity of the machine that answers."""
+    """``own``: the identity of the machine that answers; empty while it has none."""
 
-    own: str
+    own: str = ""
     identities: tuple[OfferedKey, ...]
 
 
@@ -140,9 +140,10 @@ class Keys:
 
     def offered(self) -> OfferedKeys:
         """The identities believed here, this machine's own first."""
-        own = self.ring.log.identity
         found: dict[str, list[KeyInfo]] = {}
-        for one in self.ring.known():
+        known = self.ring.known()
+        own = next((one.identity for one in known if one.own), "")  # looking makes no key
+        for one in known:
             if one.trusted:
                 found.setdefault(one.identity, []).append(one)
         return OfferedKeys(

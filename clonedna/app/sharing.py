@@ -83,10 +83,10 @@ class Sharing:
         admit(self.parts, manifest, consent_of(path), "share", base=None)
         return Offer(manifest, self._planned(manifest.id, path))
 
-    def identity(self) -> str:
-        """This machine's identity, as others have to trust it."""
-        ring: KeyRing = cast("KeyRing", self.parts.signer)
-        return ring.log.identity
+    def signer_of(self, offer: Offer) -> str:
+        """The identity whose key signed the block, as whoever takes it has to trust it."""
+        ring, key = cast("KeyRing", self.parts.signer), offer.manifest.created_by
+        return next((one.identity for one in ring.known() if one.key_id == key), key)
 
     def still(self, offer: Offer) -> None:
         """Raises ``BlockRevoked`` or ``BlockNotFound`` when the block may not be sent on: it was revoked or removed meanwhile."""

@@ -148,7 +148,7 @@ def fetch(
 ) -> None:
     """Get the key log of who signs on a server, and show its fingerprint. Nothing is trusted by that."""
     from clonedna.app.keys import Keys
-    from clonedna.core.errors import InputError
+    from clonedna.core.errors import InputError, NotFound
 
     state: State = context.obj
     if state.client is None:
@@ -156,7 +156,9 @@ def fetch(
             "which server?", "dna --server URL keys fetch; this machine's own log: dna keys log --out FILE"
         )
     remote = state.client.transfer
-    offered = remote.key_log(key or remote.keys().own)
+    if not (key := key or remote.keys().own):
+        raise NotFound("the server has no key of its own yet", "name the key that is meant: dna keys fetch KEY")
+    offered = remote.key_log(key)
     identity = Keys.write_offered(offered, out)
     if as_json:
         print_json({"identity": identity, "path": str(out)})

@@ -70,11 +70,11 @@ class RemoteTransfer:
         try:
             return self._send(offer, progress)
         except BlockUntrusted as error:
-            identity = sharing.identity()
+            identity = sharing.signer_of(offer)
             raise type(error)(
                 error.message,
-                f"who runs {self._wire.url} has to trust your key: give them the file of: dna keys log --out my.keys; "
-                f"they run: dna keys trust my.keys --fingerprint {identity}", **error.facts,
+                f"who runs {self._wire.url} has to trust who signed it: give them the file of: dna keys log {identity} --out signer.keys; "
+                f"they run: dna keys trust signer.keys --fingerprint {identity}", **error.facts,
             ) from None  # fmt: skip
 
     def _is_there(self, offer: Offer) -> bool:

@@ -227,7 +227,8 @@ def test_an_unknown_signer_and_the_way_on(ada: Ada, giver: ServerParts, giving: 
         assert remote.transfer.pull(Sharing(stranger), "small").new
     with running(ada.parts(tmp_path / "another"), whole=True) as url, client(url) as remote:
         error = refused(lambda: remote.transfer.push(Sharing(giver), "small"), BlockUntrusted)
-        assert f"dna keys trust my.keys --fingerprint {log.identity}" in error.hint
+        assert f"dna keys log {log.identity} --out" in error.hint
+        assert f"dna keys trust signer.keys --fingerprint {log.identity}" in error.hint
 
 
 def test_a_line_that_breaks_again_and_again(taker: ServerParts, line: Callable[..., Line]) -> None:

@@ -467,6 +467,9 @@ def test_scopes(ada: Ada, giver: ServerParts, archive: bytes, tmp_path: Path) ->
 def test_keys_are_shown_and_never_more_than_that(giver: ServerParts, taker: ServerParts) -> None:
     async def work(client: httpx2.AsyncClient) -> None:
         told = (await client.get("/api/v1/keys")).json()
+        assert (told["own"], len(told["identities"])) == ("", 1)
+        assert taker.signer.key_id
+        told = (await client.get("/api/v1/keys")).json()
         assert told["own"] == told["identities"][0]["identity"]
         assert [one["own"] for one in told["identities"]] == [True, False]
         log = (await client.get(f"/api/v1/keys/{told['own']}")).json()
