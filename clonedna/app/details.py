@@ -1,6 +1,6 @@
 """One block's papers, each by itself: its files, its card, the verdict on it, what was measured, what differs from another.
 
-Each call verifies the block first. Papers that say what anybody may know of a block are given to all who may read here. The person's work
+A block is verified before anything of it is told, and again when something wrote to it. Papers that say what anybody may know of a block are given to all who may read here. The person's work
 (``WORK``: pairs, weights, and what names their files and habits) is given only where licence and consent cover sharing and the gate
 accepted the block; or to who asks for ``everything``: whoever runs this machine, or may mint on it, has it anyway. Of a ``local-only``
 block it is given to nobody: such a block stays on its machine.
@@ -95,7 +95,7 @@ class Details:
 
     def file(self, reference: str, name: str, *, everything: bool = False) -> BlockFile:
         """One file of the table. Raises ``NotFound`` for any other name; ``Refused`` for the person's work where it may not be given."""
-        manifest, path = self._verified(reference)
+        manifest, path = self._blocks.known(reference)
         entry = manifest.files.get(name)
         if entry is None:
             known = ", ".join(sorted(manifest.files))
@@ -123,7 +123,7 @@ class Details:
 
     def verify(self, reference: str) -> Verdict:
         """What was checked, and what the block may be used for here."""
-        return verdict(self.parts, *self._verified(reference))
+        return verdict(self.parts, *self._blocks.verified(reference, any_status=True))
 
     def verify_directory(self, directory: Path) -> Verdict:
         """The same of a block that is not in the store."""
@@ -146,11 +146,8 @@ class Details:
         return found.model_copy(update={"files": (), "files_left_out": len(found.files) + found.files_left_out})
 
     def _open(self, block_id: str) -> bool:
-        manifest, path = self._verified(block_id)
+        manifest, path = self._blocks.known(block_id)
         return unshareable(self.parts, manifest, consent_of(path)) is None
-
-    def _verified(self, reference: str) -> tuple[Manifest, Path]:
-        return self._blocks.verified(reference, any_status=True)
 
 
 def ref(manifest: Manifest) -> BlockRef:
