@@ -1,9 +1,9 @@
 """One block's papers, each by itself: its files, its card, the verdict on it, what was measured, what differs from another.
 
-A block is verified before anything of it is told, and again when something wrote to it. Papers that say what anybody may know of a block are given to all who may read here. The person's work
-(``WORK``: pairs, weights, and what names their files and habits) is given only where licence and consent cover sharing and the gate
-accepted the block; or to who asks for ``everything``: whoever runs this machine, or may mint on it, has it anyway. Of a ``local-only``
-block it is given to nobody: such a block stays on its machine.
+A block is verified before anything of it is told, and again when something wrote to it. Papers that say what anybody may know of a block
+are given to all who may read here. The person's work (``WORK``: pairs, weights, and what names their files and habits) is given only where
+licence and consent cover sharing and the gate accepted the block; or to who asks for ``everything``: whoever runs this machine, or may mint
+on it, has it anyway. Of a ``local-only`` block it is given to nobody: such a block stays on its machine.
 """
 
 from __future__ import annotations
