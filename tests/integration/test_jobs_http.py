@@ -238,10 +238,11 @@ def test_a_quiet_stream_says_that_it_is_there(tmp_path: Path, monkeypatch: pytes
     with serving(JobParts(tmp_path, parallel_training=0)) as url, Client(url) as client:
         job = client.jobs.start(mint()).id
         with httpx2.Client(base_url=url) as http, http.stream("GET", f"{JOBS}/{job}/events") as stream:
-            for line in stream.iter_lines():
-                if line == ": still here":
-                    break
-            assert http.get(f"{JOBS}/{job}/events").status_code == 429
+            lines = stream.iter_lines()  # it closes the stream when it goes
+            while next(lines) != ": still here":
+                pass
+            with http.stream("GET", f"{JOBS}/{job}/events") as another:
+                assert another.status_code == 429
         client.jobs.cancel(job)
         assert isinstance(list(client.jobs.follow(job))[-1], JobView)  # the place of the one that left is free again
 
