@@ -26,7 +26,7 @@ def _clean(text: str) -> str:
 
 Text = Annotated[str, Field(min_length=1, max_length=MOST_TEXT), AfterValidator(_clean)]
 Id = Annotated[str, Field(pattern=ID_PATTERN)]
-ModelName = Annotated[str, Field(max_length=MOST_MODEL)]
+ModelName = Annotated[str, Field(max_length=MOST_MODEL), AfterValidator(_clean)]
 
 
 class Turn(Value):

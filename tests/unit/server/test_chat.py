@@ -96,11 +96,12 @@ def test_an_answer_as_json_and_as_events_is_the_same(http: httpx2.Client) -> Non
         {}, {"text": ""}, {"text": "x" * 32_001}, {"text": "a\0b"}, {"text": 3}, {"text": "x", "max_tokens": 0}, {"text": "x", "top_p": 2},
         {"text": "x", "temperature": -1}, {"text": "x", "seed": 2**60}, {"text": "x", "thread": "../../x"}, {"text": "x", "more": 1},
         {"text": "x", "persona": "ada"}, {"text": "x", "history": [{"role": "system", "text": "x"}]}, {"text": "x", "model": "x" * 301},
-        {"text": "x", "stream": "maybe"}, {"text": "x", "store": False, "detached": True},
+        {"text": "x", "stream": "maybe"}, {"text": "x", "store": False, "detached": True}, {"text": "\ud800"}, {"text": "x", "model": "a\0b"},
     ],
 )  # fmt: skip
 def test_bad_input_is_400_and_says_what(http: httpx2.Client, body: dict[str, Any]) -> None:
-    assert code(http.post(CHAT, json=body)) == (400, "bad_input")
+    sent = json.dumps(body).encode()
+    assert code(http.post(CHAT, content=sent, headers={"content-type": "application/json"})) == (400, "bad_input")
 
 
 def test_an_error_before_the_answer_has_its_own_status_streamed_or_not(
@@ -262,6 +263,14 @@ def test_threads_over_http(http: httpx2.Client) -> None:
     assert code(http.get(where)) == (404, "not_found")
     assert code(http.get(f"{CHAT}/threads/..%2f..%2fetc"))[0] in (400, 404)
     assert code(http.get(f"{CHAT}/threads", params={"after": "x~y"})) == (400, "bad_input")
+    for order in (
+        {"model": "a\0b"},
+        {"title": "x" * 121},
+        {"persona": "ada"},
+        {"model": "ada", "persona": f"slot-{NOBODY}"},
+    ):
+        assert code(http.post(f"{CHAT}/threads", json=order)) == (400, "bad_input")
+    assert code(http.post(f"{CHAT}/threads", json={"persona": f"slot-{NOBODY}"})) == (404, "not_found")
     assert code(http.get(f"{CHAT}/threads", params={"limit": 0})) == (400, "bad_input")
 
 
