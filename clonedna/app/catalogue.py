@@ -28,8 +28,10 @@ from clonedna.core.value import Value
 from clonedna.core.work import Refusal
 
 FUSED = 60.0  # how much a first place counts beside later ones when two orders become one
-POOL = 100  # places of each order that are fused
+POOL = 50  # places of each order that are fused, where no more are wanted
 V = TypeVar("V", bound=BaseModel)
+Order = tuple[tuple[str, float], ...]
+"""Blocks and their scores, the best first."""
 
 
 class Reindexed(Value):
@@ -82,11 +84,18 @@ class Catalogue:
         if not texts:
             raise InputError("nothing to search for", "give words, or --skill", param="q")
         filters = Filters.model_validate(query.model_dump(include=set(Filters.model_fields)) | {"status": "registered"})
-        if query.mode == "text":
-            return Findings(mode="text", encoder=None, found=tuple(self._by_words(query, filters, query.limit)))
-        near = self._by_meaning(texts, filters, query.limit if query.mode == "semantic" else POOL)
-        found = near if query.mode == "semantic" else fused(self._by_words(query, filters, POOL), near)
-        return Findings(mode=query.mode, encoder=self.parts.encoder.name, found=tuple(found[: query.limit]))
+        pool = query.limit if query.mode != "hybrid" else max(POOL, query.limit)
+        words = () if query.mode == "semantic" else self.parts.lines.match(query.q, query.skills, filters, pool)
+        near = () if query.mode == "text" else self._near(texts, filters, pool)
+        cosines = dict(near)
+        order = fused(words, near) if query.mode == "hybrid" else words or near
+        lines = self.parts.lines.chosen([block_id for block_id, _ in order[: query.limit]])
+        found = tuple(
+            Finding(block=lines[block_id], score=score, cosine=cosines.get(block_id))
+            for block_id, score in order[: query.limit]
+            if block_id in lines
+        )
+        return Findings(mode=query.mode, encoder=None if query.mode == "text" else self.parts.encoder.name, found=found)
 
     def reindex(self, *, vectors: bool = True) -> Reindexed:
         """Rebuild rows, lines, words and (``vectors``) meanings from the store's files alone; takes minutes for thousands of blocks.
@@ -101,29 +110,23 @@ class Catalogue:
             encoder=self.parts.encoder.name if vectors else None, encoded=encoded,
         )  # fmt: skip
 
-    def _by_words(self, query: SearchQuery, filters: Filters, most: int) -> list[Finding]:
-        found = self.parts.lines.match(query.q, query.skills, filters, most)
-        return [Finding(block=line, score=rank) for line, rank in found]
-
-    def _by_meaning(self, texts: Sequence[str], filters: Filters, most: int) -> list[Finding]:
+    def _near(self, texts: Sequence[str], filters: Filters, most: int) -> Order:
         """The nearest that pass. Hard filters come first, where there are any; else a few more than wanted are looked up."""
         lines = self.parts.lines
-        narrow = filters.model_dump(exclude_none=True).keys() - {"status"}
-        hits = () if narrow else self._meanings.near(texts, 2 * most)
-        passing = lines.chosen([hit.key for hit in hits], filters) if hits else {}
-        if narrow or (len(passing) < most and len(hits) == 2 * most):
-            hits = self._meanings.near(texts, most, among=lines.passing(filters))
-            passing = lines.chosen([hit.key for hit in hits], filters)
-        found = [hit for hit in hits if hit.key in passing][:most]
-        return [Finding(block=passing[hit.key], score=hit.cosine, cosine=hit.cosine) for hit in found]
+        if not filters.model_dump(exclude_none=True).keys() - {"status"}:
+            hits = self._meanings.near(texts, 2 * most)
+            passing = lines.passing(filters, [hit.key for hit in hits])
+            found = [(hit.key, hit.cosine) for hit in hits if hit.key in passing]
+            if len(found) >= most or len(hits) < 2 * most:
+                return tuple(found[:most])
+        hits = self._meanings.near(texts, most, among=lines.passing(filters))
+        return tuple((hit.key, hit.cosine) for hit in hits)
 
 
-def fused(words: Sequence[Finding], near: Sequence[Finding]) -> list[Finding]:
+def fused(words: Order, near: Order) -> Order:
     """Two orders as one (reciprocal rank fusion): a block's score is the sum of 1 / (60 + place) over the orders that have it."""
     scores: dict[str, float] = {}
     for order in (words, near):
-        for place, one in enumerate(order, 1):
-            scores[one.block.id] = scores.get(one.block.id, 0.0) + 1 / (FUSED + place)
-    known = {one.block.id: one for one in (*words, *near)}  # of both, the one with its cosine
-    made = [one.model_copy(update={"score": scores[block_id]}) for block_id, one in known.items()]
-    return sorted(made, key=lambda one: (-one.score, one.block.id))
+        for place, (block_id, _) in enumerate(order, 1):
+            scores[block_id] = scores.get(block_id, 0.0) + 1 / (FUSED + place)
+    return tuple(sorted(scores.items(), key=lambda one: (-one[1], one[0])))

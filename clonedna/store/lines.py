@@ -198,10 +198,8 @@ class SqlLines:
         following = _write_cursor(query.sort, after) if more and after is not None else None
         return BlockPage(blocks=tuple(told), next=following, total=total)
 
-    def match(
-        self, question: str, skills: Sequence[str], filters: Filters, most: int
-    ) -> tuple[tuple[BlockLine, float], ...]:
-        """Lines by their words, the best first, with the database's rank (higher is better)."""
+    def match(self, question: str, skills: Sequence[str], filters: Filters, most: int) -> tuple[tuple[str, float], ...]:
+        """Blocks by their words, the best first, with the database's rank (higher is better)."""
         any_of = asked_words(question)
         all_of = list(dict.fromkeys(word for skill in skills for word in asked_words(skill, wholes=False)))
         if not (any_of or all_of):
@@ -209,24 +207,24 @@ class SqlLines:
         with self._session() as session:
             ranked = texts.matching(session, any_of, all_of).subquery("ranked")
             wanted = (
-                select(Line, ranked.c.rank).join(ranked, ranked.c.number == Line.number).where(*_conditions(filters))
+                select(Line.id, ranked.c.rank).join(ranked, ranked.c.number == Line.number).where(*_conditions(filters))
                 .order_by(ranked.c.rank, Line.created_at.desc(), Line.id).limit(most)
             )  # fmt: skip
-            found = [(line, rank) for line, rank in session.execute(wanted) if not self._store.is_revoked(line.id)]
-            told = _told(session, [line for line, _ in found])
-        return tuple((line, -rank) for line, (_, rank) in zip(told, found, strict=True))
+            found = session.execute(wanted).all()
+        return tuple((block_id, -rank) for block_id, rank in found if not self._store.is_revoked(block_id))
 
-    def chosen(self, ids: Sequence[str], filters: Filters) -> dict[str, BlockLine]:
-        """Those of ``ids`` that have a line and pass."""
+    def chosen(self, ids: Sequence[str]) -> dict[str, BlockLine]:
+        """The lines of those that have one and were not revoked."""
+        wanted = select(Line.id, Summary.line).join(Summary, Summary.number == Line.number).where(Line.id.in_(ids))
         with self._session() as session:
-            found = session.scalars(select(Line).where(Line.id.in_(ids), *_conditions(filters))).all()
-            told = _told(session, [line for line in found if not self._store.is_revoked(line.id)])
-        return {line.id: line for line in told}
+            found = session.execute(wanted).all() if ids else []
+        return {block_id: _line(block_id, told) for block_id, told in found if not self._store.is_revoked(block_id)}
 
-    def passing(self, filters: Filters) -> frozenset[str]:
-        """All blocks that pass."""
+    def passing(self, filters: Filters, among: Sequence[str] | None = None) -> frozenset[str]:
+        """All blocks that pass (``among`` these). One that was revoked a moment ago may be among them; it has no line in ``chosen``."""
+        wanted = select(Line.id).where(*_conditions(filters), *([] if among is None else [Line.id.in_(among)]))
         with self._session() as session:
-            return frozenset(session.scalars(select(Line.id).where(*_conditions(filters))))
+            return frozenset(session.scalars(wanted))
 
     def accepted(self) -> tuple[BlockLine, ...]:
         """Every accepted block that was not revoked, newest first: for what needs all at once."""

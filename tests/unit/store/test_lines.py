@@ -86,7 +86,9 @@ class Shelf:
             query = query.model_copy(update={"cursor": page.next})
 
     def match(self, question: str, *skills: str, **filters: Any) -> list[str]:
-        return [line.name for line, _ in self.lines.match(question, skills, Filters(**filters), 20)]
+        found = [block_id for block_id, _ in self.lines.match(question, skills, Filters(**filters), 20)]
+        told = self.lines.chosen(found)
+        return [told[block_id].name for block_id in found]
 
 
 @pytest.fixture(params=KINDS)
@@ -209,7 +211,7 @@ def test_what_was_revoked_is_not_shown_though_the_database_does_not_know(shelf: 
     page = shelf.lines.page(ListQuery(limit=2))
     assert [line.name for line in page.blocks] == ["n2", "n0"]
     assert shelf.match("bread") == ["n2", "n0"]
-    assert shelf.lines.chosen([one.id for one in made], Filters()).keys() == {made[2].id, made[0].id}
+    assert shelf.lines.chosen([one.id for one in made]).keys() == {made[2].id, made[0].id}
 
 
 # Words.
@@ -312,7 +314,7 @@ def test_any_words_can_be_kept_and_asked(shelf: Shelf, question: str, told: str)
     shelf.match(question, question[:20])
     if any(word.isascii() for word in module.asked_words(told)[:1]):
         assert shelf.match(told) == ["ada"]
-    assert shelf.lines.chosen([made.id], Filters())
+    assert shelf.lines.chosen([made.id])
 
 
 # What is kept.
@@ -374,4 +376,4 @@ def test_rows_from_before_lines_get_them(shelf: Shelf) -> None:
     (line,) = again.page(ListQuery()).blocks
     assert isinstance(line, BlockLine)
     assert line.name == "old"
-    assert [one.name for one, _ in again.match("bread", (), Filters(), 5)] == ["old"]
+    assert [block_id for block_id, _ in again.match("bread", (), Filters(), 5)] == [made.id]
