@@ -10,10 +10,10 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 import anyio
 import anyio.to_thread
@@ -62,6 +62,13 @@ MOST_DETACHED = 64
 BUFFER = MOST_TOKENS + 16
 
 
+class Watch(Protocol):
+    """Who measures an answer."""
+
+    def chunk(self, index: int, chunk: SampleChunk) -> None: ...
+    def end(self) -> None: ...
+
+
 @dataclass
 class _Voice:
     """One answer on its way: who makes it, of what, and what was said so far."""
@@ -103,7 +110,7 @@ class _Before:
 
 
 class Chat:
-    """Conversations over ``speakers``. Use its answers from one event loop."""
+    """Conversations over ``speakers``. Use its answers from one event loop. ``watch``: who measures the answers of a label."""
 
     def __init__(self, parts: Parts, speakers: Speakers, threads: Threads, teams: Teams) -> None:
         self._parts, self._speakers = parts, speakers
@@ -111,6 +118,7 @@ class Chat:
         self._retrieval = Retrieval(parts)
         self._group: TaskGroup | None = None
         self._detached = 0
+        self.watch: Callable[[str], Watch] | None = None
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncGenerator[None]:
@@ -252,18 +260,36 @@ class Chat:
 
     async def _said(self, voice: _Voice) -> AsyncGenerator[str]:
         """The answer's text in pieces, the first one as soon as there is a token; ``voice`` tells how it went."""
+        with self._watched(voice.prepared.label) as watch:
+            async with aclosing(self._chunks(voice)) as chunks:
+                async for chunk in chunks:
+                    watch(chunk)
+                    text = chunk.text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+                    voice.text += text
+                    if chunk.finish == "stop" or chunk.finish == "length":
+                        voice.finish, voice.usage = chunk.finish, _usage(chunk)
+                    yield text
+
+    @contextmanager
+    def _watched(self, label: str) -> Generator[Callable[[SampleChunk], None]]:
+        if self.watch is None:
+            yield lambda chunk: None
+            return
+        made = self.watch(label)
+        try:
+            yield lambda chunk: made.chunk(0, chunk)
+        finally:
+            made.end()
+
+    async def _chunks(self, voice: _Voice) -> AsyncGenerator[SampleChunk]:
+        """What the engine gives, to its end and in time."""
         chunk = await self._begin(voice)
         assert voice.chunks is not None
         async with aclosing(voice.chunks) as chunks:
             while True:
                 if chunk.finish == "cancelled":
                     raise Unavailable("the engine stopped before the answer was complete", "ask again")
-                text = chunk.text.replace("\0", "\N{REPLACEMENT CHARACTER}")
-                voice.text += text
-                if chunk.finish is not None:
-                    voice.finish = chunk.finish
-                    voice.usage = _usage(chunk)
-                yield text
+                yield chunk
                 if chunk.finish is not None:
                     return
                 chunk = await _next(chunks, voice.deadline)

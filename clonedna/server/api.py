@@ -41,5 +41,6 @@ def application(service: Service) -> Application:
             jobs.router(service),
         ],
     )  # fmt: skip
+    service.chat.watch = app.metrics.watch
     HomeMetrics(service.figures.read).register(app.metrics.registry)
     return app

@@ -96,7 +96,8 @@ def test_an_answer_as_json_and_as_events_is_the_same(http: httpx2.Client) -> Non
         {}, {"text": ""}, {"text": "x" * 32_001}, {"text": "a\0b"}, {"text": 3}, {"text": "x", "max_tokens": 0}, {"text": "x", "top_p": 2},
         {"text": "x", "temperature": -1}, {"text": "x", "seed": 2**60}, {"text": "x", "thread": "../../x"}, {"text": "x", "more": 1},
         {"text": "x", "persona": "ada"}, {"text": "x", "history": [{"role": "system", "text": "x"}]}, {"text": "x", "model": "x" * 301},
-        {"text": "x", "stream": "maybe"}, {"text": "x", "store": False, "detached": True}, {"text": "\ud800"}, {"text": "x", "model": "a\0b"},
+        {"text": "x", "stream": "maybe"}, {"text": "x", "store": False, "detached": True},
+        {"text": "\ud800"}, {"text": "x", "model": "a\0b"},
     ],
 )  # fmt: skip
 def test_bad_input_is_400_and_says_what(http: httpx2.Client, body: dict[str, Any]) -> None:
@@ -233,6 +234,17 @@ def test_what_nobody_foresaw_is_a_500_without_details(caplog: pytest.LogCaptureF
         with pytest.raises(Exception, match="failed at this request") as caught:
             anyio.run(work, stream)
         assert "secret" not in str(caught.value)
+
+
+def test_answers_are_counted_like_all_others(http: httpx2.Client) -> None:
+    def counted() -> float:
+        lines = http.get("/metrics").text.splitlines()
+        found = [one for one in lines if one.startswith('vllm:generation_tokens_total{model_name="ada@1.0.0"}')]
+        return float(found[0].split()[-1]) if found else 0.0
+
+    before = counted()
+    http.post(CHAT, json={"text": "x", "model": "ada"})
+    assert counted() == before + 3
 
 
 def test_two_sides_in_one_stream(http: httpx2.Client) -> None:
