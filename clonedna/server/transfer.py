@@ -73,7 +73,7 @@ def _add_out(made: APIRouter, service: Service) -> None:
 
 
 def _add_in(made: APIRouter, service: Service) -> None:
-    verifying = anyio.CapacityLimiter(VERIFYING)
+    arrivals, verifying = service.arrivals, anyio.CapacityLimiter(VERIFYING)
 
     @made.post(
         "/registry", dependencies=[MINT], status_code=201, max_body_size=service.settings.max_upload_bytes, tags=["registry"],
@@ -90,7 +90,7 @@ def _add_in(made: APIRouter, service: Service) -> None:
             raise InputError(f"a block is sent as {CONTENT}", "send the .dna file itself as the body", param="body")
         said = request.headers.get("content-length", "")
         length = int(said) if said.isascii() and said.isdigit() and len(said) < 19 else None
-        arrival = await anyio.to_thread.run_sync(service.arrivals.begin, length, content_digest)
+        arrival = await anyio.to_thread.run_sync(arrivals.begin, length, content_digest)
         try:
             await _written(request, arrival)
             taken = await anyio.to_thread.run_sync(arrival.finish, limiter=verifying)
