@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 from sqlalchemy import ColumnElement, Index, delete, func, select, text, update
@@ -29,6 +29,7 @@ from clonedna.core.errors import (
 from clonedna.core.work import Refusal
 from clonedna.store import lines
 from clonedna.store.database import Base, Conflict, Database
+from clonedna.store.pooled import Pooled
 from clonedna.store.rollbacks import Rollback
 from clonedna.store.rollbacks import number as _number
 
@@ -86,6 +87,13 @@ class SqlRegistry:
 
     def __init__(self, database: Database, store: Shelf) -> None:
         self._database, self._store = database, store
+        self._pool = Pooled(database)
+
+    @contextmanager
+    def _reading(self) -> Generator[Session]:
+        """A session to read by, whose connection stays open for the next one."""
+        with self._pool.reading() as connection, Session(connection) as session:
+            yield session
 
     def _session(self) -> AbstractContextManager[Session]:
         return self._database.session()
@@ -255,7 +263,7 @@ class SqlRegistry:
 
     def _rows(self, *where: ColumnElement[bool]) -> Sequence[Row]:
         """Rows as they stand now: a tombstone in the store counts even where the row does not know of it yet."""
-        with self._session() as session:
+        with self._reading() as session:
             rows = session.scalars(select(Row).where(*where)).all()
         for row in rows:
             if self._store.is_revoked(row.id):
@@ -282,7 +290,7 @@ class SqlRegistry:
         if digits and any(block_id.startswith(reference) for block_id in self._store.revoked()):
             return _revoked(reference)
         versions = [row.version for row in self._named(name, None) if row.status == "registered"]
-        with self._session() as session:
+        with self._reading() as session:
             known = session.scalar(select(Row.id).where(Row.name == name).limit(1)) is not None
             # Close names begin alike: a bound, so that a mistyped name costs the same among ten thousand.
             alike = select(Row.name).where(Row.name.startswith(name[:1], autoescape=True)).distinct().limit(MOST_NAMES)
