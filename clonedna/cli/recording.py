@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 READING = frozenset(
     {
         "authors", "df", "ls", "search", "show", "verify", "run", "chat", "files", "lineage", "versions", "diff", "compare", "ps",
-        "doctor", "audit", "threads ls", "threads show", "team ls", "team show", "team search",
+        "doctor", "worker", "audit", "threads ls", "threads show", "team ls", "team show", "team search",
         "consent check", "consent show", "consent log", "tokens ls", "jobs ls", "jobs show", "jobs logs",
         "jobs follow", "developer show", "keys show", "keys list",
         "keys log",

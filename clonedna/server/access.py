@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import ipaddress
 import secrets
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, get_args
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar, get_args
 from urllib.parse import urlsplit
 
 import anyio
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from clonedna.app.gate import Gate
     from clonedna.app.settings import Settings
 
+T = TypeVar("T")
 CLIENT: frozenset[Scope] = frozenset({"read", "chat"})
 OPEN = frozenset({"/healthz", "/readyz"})
 CLAIM = "/api/v1/pairings/claim"  # what it takes is its own proof
@@ -82,7 +84,7 @@ class Access:
         self._closed = self._keys.any or not is_loopback(settings.host)
         self._rates = Rates(settings.rate_limit, settings.rate_burst)
         self._claims = Rates(CLAIMS_A_SECOND, CLAIMS_AT_ONCE)
-        self._lookups = anyio.CapacityLimiter(LOOKUPS)
+        self._lookups, self._waiting = anyio.CapacityLimiter(LOOKUPS), 0
 
     async def __call__(self, scope: Call, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in OPEN:
@@ -139,13 +141,23 @@ class Access:
     async def _by_token(self, offered: str) -> Who | None:
         if self._gate is None or not offered:
             return None
-        return await anyio.to_thread.run_sync(self._gate.who, offered, limiter=self._lookups)
+        return await self._looked_up(partial(self._gate.who, offered))
 
     async def _wants_tokens(self) -> bool:
         """Whether a request must say who it is."""
         if self._closed or self._gate is None:
             return self._closed
-        return await anyio.to_thread.run_sync(self._gate.wanted, limiter=self._lookups)
+        return await self._looked_up(self._gate.wanted)
+
+    async def _looked_up(self, look: Callable[[], T]) -> T:
+        """What ``look`` says, in a thread. Raises ``Overloaded`` when too many wait for theirs: a database may be slow, or away."""
+        if self._waiting >= self.traffic.most:
+            raise Overloaded(f"{self._waiting} requests wait to be let in", "ask again in a moment", retry_after=1)
+        self._waiting += 1
+        try:
+            return await anyio.to_thread.run_sync(look, limiter=self._lookups)
+        finally:
+            self._waiting -= 1
 
     async def _note(self, who: Who) -> None:
         if self._gate is not None and who.kind == "token" and self._gate.due(who.id):

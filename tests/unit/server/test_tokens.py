@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,29 @@ def test_a_database_that_fails_lets_nobody_in(tmp_path: Path) -> None:
         assert (await client.get("/version", headers={"Authorization": f"Bearer {KEY}"})).status_code == 200
 
     ask(parts, work)
+
+
+def test_a_database_that_does_not_answer_lets_few_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = ServerParts(tmp_path, max_requests=2)
+    away, statuses = threading.Event(), list[int]()
+
+    def wanted(_: Gate) -> bool:
+        assert away.wait(30)
+        return False
+
+    async def work(client: httpx2.AsyncClient, app: FastAPI) -> None:
+        async def asked() -> None:
+            statuses.append((await client.get("/version")).status_code)
+            if len(statuses) == 3:
+                away.set()
+
+        async with anyio.create_task_group() as group:
+            for _ in range(5):
+                group.start_soon(asked)
+
+    monkeypatch.setattr(Gate, "wanted", wanted)
+    ask(parts, work)
+    assert statuses == [429] * 3 + [200] * 2
 
 
 def test_who_asks_is_in_the_request_s_state(tmp_path: Path) -> None:
