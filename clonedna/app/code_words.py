@@ -10,11 +10,12 @@ import re
 
 MOST_WORDS = 4_000
 MOST_LETTERS = 64
-_GLUE = frozenset(
+_GLUE_TEXT = (
     "a an and are as at be by can do does for from give has have how i if in into is it its make me my no not of on one or our please"
     " should so some such than that the their then there these they this to use using want was we what when where which will with would"
-    " write you your".split()
+    " write you your"
 )
+_GLUE = frozenset(_GLUE_TEXT.split())
 _IDENTIFIER = re.compile(r"[^\W\d]\w*|\d+")
 # An abbreviation before a word (HTTPServer), a word with or without its capital (small letters of any script), capitals alone, digits.
 _PART = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[^\W\d_A-Z]+|[A-Z]+|\d+")
