@@ -143,10 +143,10 @@ def test_a_command_that_fails_is_recorded_and_one_that_was_wrong_or_only_reads_i
 
 def test_trusting_somebody_does_not_make_the_key_that_a_person_has_yet_to_choose(dna: Run, tmp_path: Path) -> None:
     theirs = dna("keys", "new", at=tmp_path / "theirs")["public_key"]
-    dna("keys", "trust", theirs)
+    identity = dna("keys", "trust", theirs)["trusted"]
     assert dna("audit")["entries"] == []
     dna("keys", "new")
-    dna("keys", "distrust", dna("keys", "list")[0]["identity"])
+    dna("keys", "distrust", identity)
     assert [one["facts"]["what"] for one in dna("audit")["entries"]] == ["dna keys distrust", "dna keys new"]
 
 
