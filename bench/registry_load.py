@@ -4,7 +4,8 @@ A `dna serve` of its own process on the bundled base, over loopback, with made-u
 earlier ones were answered (open loop), and each one's time is counted from when it should have left: a server that falls behind cannot
 hide it. Drawn among them: pages of the list, searches by words, one block, its versions, its card. Measured twice, alone and while a mint
 of a made-up repository trains in the same server; reported are the rate that was reached, p50, p95, p99 and longest in milliseconds by
-kind of read, and every status that was not 200. The client shares the machine with the server: figures are low bounds.
+kind of read, every status that was not 200, and the CPU time of the server (alone: of the requests; beside a mint: of both). The client
+shares the machine with the server: figures are low bounds.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 
 import anyio
 import httpx2
+import psutil
 
 from bench.common import ROOT, Report, figure, quiet, say, threads_here
 from bench.serving_load import serving
@@ -61,8 +63,8 @@ def reads(names: list[str], draw: random.Random) -> tuple[str, str]:
     ))  # fmt: skip
 
 
-async def load(url: str, names: list[str], options: argparse.Namespace) -> dict[str, Any]:
-    """Requests at the rate for the time; figures of all that were answered."""
+async def load(url: str, names: list[str], options: argparse.Namespace, server: psutil.Process) -> dict[str, Any]:
+    """Requests at the rate for the time; figures of all that were answered, and the server's CPU time meanwhile."""
     draw, took, statuses = random.Random(options.seed), {}, Counter()
     limits = httpx2.Limits(max_connections=64, max_keepalive_connections=64)
     async with httpx2.AsyncClient(base_url=url, timeout=30, limits=limits, trust_env=False) as client:
@@ -81,18 +83,24 @@ async def load(url: str, names: list[str], options: argparse.Namespace) -> dict[
             await one(kind, path, time.monotonic())
         took.clear()
         statuses.clear()
-        began, wanted = time.monotonic(), round(options.rate * options.seconds)
+        began, cpu, wanted = time.monotonic(), _cpu(server), round(options.rate * options.seconds)
         async with asyncio.TaskGroup() as group:
             for i in range(wanted):
                 due = began + i / options.rate
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
                 group.create_task(one(*reads(names, draw), due))
-        seconds = time.monotonic() - began
+        seconds, cpu = time.monotonic() - began, _cpu(server) - cpu
     return {
+        "server_cpu_seconds": figure(cpu), "server_cpu_ms_each": figure(1e3 * cpu / max(1, statuses["200"])),
         "asked": wanted, "seconds": round(seconds, 2), "rate": figure(wanted / seconds), "statuses": dict(statuses),
         "errors": wanted - statuses["200"], "ms": {"all": spread([ms for each in took.values() for ms in each])}
         | {kind: spread(each) for kind, each in sorted(took.items())},
     }  # fmt: skip
+
+
+def _cpu(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return times.user + times.system
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -129,12 +137,13 @@ def measure(folder: Path, options: argparse.Namespace, report: Report) -> None:
     home = folder / "home"
     say(f"registry_load: {options.blocks} blocks")
     names = make_blocks(home, options.blocks)
-    with serving(home, options.threads) as (url, _), Client(url) as client:
+    with serving(home, options.threads) as (url, pid), Client(url) as client:
+        server = psutil.Process(pid)
         say(f"registry_load: {options.rate:g} requests a second for {options.seconds:g} s, alone")
-        report.raw["alone"] = asyncio.run(load(url, names, options))
+        report.raw["alone"] = asyncio.run(load(url, names, options, server))
         job = begin_mint(client, folder)
         say("registry_load: the same while a mint trains")
-        report.raw["minting"] = asyncio.run(load(url, names, options))
+        report.raw["minting"] = asyncio.run(load(url, names, options, server))
         view = client.jobs.get(job)
         report.raw["minting"]["stage_at_the_end"] = view.doing or view.status
         client.jobs.cancel(job)
