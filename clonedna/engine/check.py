@@ -23,12 +23,13 @@ from clonedna.core.model import Example, Layer
 if TYPE_CHECKING:
     from clonedna.engine.local import LocalEngine
 
-TOLERANCE = {"float32": 1e-5, "bfloat16": 0.15, "float16": 0.05, "nf4": 0.15}
+# Of logits, which are up to some tens: in float32 sums in another order (threads, batches) differ by a few 1e-5, a wrong adapter by far more.
+TOLERANCE = {"float32": 1e-4, "bfloat16": 0.15, "float16": 0.05, "nf4": 0.15}
 TIMEOUT = 600.0
 
 
 async def check_peft(engine: LocalEngine, directory: Path, probes: Sequence[Example], base_reference: str) -> Check:
-    """True only when PEFT's logits are within 1e-5 of the engine's (fp32; ``TOLERANCE`` for other bases) and differ from the bare base's.
+    """True only when PEFT's logits are within 1e-4 of the engine's (fp32; ``TOLERANCE`` for other bases) and differ from the bare base's.
 
     ``base_reference`` is what the engine was opened with. ``None`` when the check could not run, with the reason in ``how``.
     """
