@@ -208,6 +208,7 @@ def restore(settings: Settings, archive: Path) -> Restored:
         files = {path.stem: path for path in (made / "database").glob("*.jsonl")}
         rows = factory("database", "load")(parts.database, files, listing.database)
         rebuilt = Catalogue(parts).reindex(vectors=False)
+        parts.release()  # SQLite's files are moved by nobody who has them open
         _refuse_full(home)
         with space_errors(home):
             home.parent.mkdir(parents=True, exist_ok=True)

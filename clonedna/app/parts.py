@@ -102,7 +102,9 @@ FACTORIES: dict[str, dict[str, str]] = {
     "merge": {"peft": "clonedna.engine.merging:merge_adapters"},
     "compare": {"factors": "clonedna.engine.comparing:compare_adapters"},
     "database": {
-        "sql": "clonedna.store.database:Database", "dump": "clonedna.store.dump:dump", "load": "clonedna.store.dump:load",
+        "sql": "clonedna.store.database:Database",
+        "dump": "clonedna.store.dump:dump",
+        "load": "clonedna.store.dump:load",
     },
     "threads": {"sql": "clonedna.store.threads:SqlThreads"},
     "teams": {
@@ -349,6 +351,12 @@ class Parts:
     async def check_adapter(self, base: str, directory: Path, examples: Sequence[Example]) -> Check:
         """Whether a fresh process loads the files with PEFT and gets the engine's logits; ``None`` inside says that it could not run."""
         return await factory("peft_check", "fresh-process")(self.engine(base), directory, examples, base)
+
+    def release(self) -> None:
+        """Close the connections to the database that stay open, so that its file may be moved."""
+        for name in ("lines", "registry"):
+            if (held := vars(self).get(name)) is not None:
+                held.close()
 
     async def close(self) -> None:
         """Stop the engines. The parts can be made again afterwards."""

@@ -171,6 +171,10 @@ class SqlLines:
     def __init__(self, database: Database, store: Tombstones) -> None:
         self._pool, self._store = Pooled(database), store
 
+    def close(self) -> None:
+        """Close the connections that stay open; what is asked next opens others."""
+        self._pool.close()
+
     @contextmanager
     def _session(self) -> Generator[Session]:
         """To read by: each statement sees what was committed last."""

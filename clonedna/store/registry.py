@@ -89,6 +89,10 @@ class SqlRegistry:
         self._database, self._store = database, store
         self._pool = Pooled(database)
 
+    def close(self) -> None:
+        """Close the connections that stay open; what is asked next opens others."""
+        self._pool.close()
+
     @contextmanager
     def _reading(self) -> Generator[Session]:
         """A session to read by, whose connection stays open for the next one."""

@@ -104,6 +104,10 @@ def test_everything_comes_back(parts: ServerParts, tmp_path: Path) -> None:
     made = restore(settings(tmp_path / "new"), tmp_path / "a.tar")
     assert (made.blocks, made.left_out, made.secrets) == (3, (), True)
     assert files(tmp_path / "new") == files(parts.settings.home)
+    assert {path.name for path in (tmp_path / "new").glob("registry*")} == {
+        "registry.sqlite",
+        "registry.sqlite.lock",
+    }  # closed when moved
     there = ServerParts(tmp_path / "new", min_free_bytes=0)
     assert {one.id for one in there.registry.manifests()} == {one.id for one in parts.registry.manifests()}
     for reference in ("ada", "bob@1.0.0", "bob@1.1.0"):
