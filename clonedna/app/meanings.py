@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Generator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 from clonedna.core.errors import Unavailable
@@ -11,6 +12,7 @@ from clonedna.core.seams import Encoder, Index
 from clonedna.core.vectors import Hit
 
 AT_ONCE = 256  # texts that one question waits for
+WAIT = 5.0  # seconds that one question waits while another's texts are encoded
 BATCH = 64  # texts that are lost when a process is killed
 
 
@@ -35,12 +37,22 @@ class Meanings:
         self.refresh(AT_ONCE)
         return self._index.search(self.encoder.encode(texts), most, among=among)
 
+    @contextmanager
+    def _alone(self, wait: float | None) -> Generator[None]:
+        if not self._lock.acquire(timeout=-1 if wait is None else wait):
+            raise Unavailable("the meanings of blocks are being encoded", "ask again in a moment", retry_after=1)
+        try:
+            yield
+        finally:
+            self._lock.release()
+
     def refresh(self, most: int | None = None) -> int:
         """Encode what is not in the index yet and take out what is no longer in the catalogue; gives how many were encoded.
 
-        Raises ``Unavailable`` when more than ``most`` texts had to be encoded: that many are done then, and the next call goes on.
+        Raises ``Unavailable`` when more than ``most`` texts had to be encoded (that many are done then, and the next call goes on), or
+        when another thread has been at it for ``WAIT`` seconds.
         """
-        with self._lock:
+        with self._alone(None if most is None else WAIT):
             state = self._lines.state()
             if state == self._seen and len(self._index.keys()) == state[0]:
                 return 0

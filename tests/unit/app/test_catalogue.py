@@ -204,6 +204,16 @@ def test_threads_encode_each_text_once() -> None:
     assert len(encoder.texts) == len(index.keys()) == 300
 
 
+def test_a_question_does_not_wait_for_another_ones_texts_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meanings, "WAIT", 0.01)
+    made = Meanings(Lines(), FakeEncoder(), FakeIndex("letters@1", 27))
+    made.refresh()
+    with made._alone(None), pytest.raises(Unavailable) as caught:
+        made.near(["x"], 1)
+    assert caught.value.facts["retry_after"] == 1
+    assert made.near(["x"], 1)
+
+
 def test_pages_are_followed_to_the_end(home: Home) -> None:
     found = list(pages(ListQuery(limit=1, sort="name"), home.catalogue.page))
     assert [line.name for line in found] == sorted(SEEN)
