@@ -23,7 +23,7 @@ from clonedna.core.model import Example, Layer
 if TYPE_CHECKING:
     from clonedna.engine.local import LocalEngine
 
-# Of logits, which are up to some tens: in float32 sums in another order (threads, batches) differ by a few 1e-5, a wrong adapter by far more.
+# Of logits, which are up to some tens: float32 sums in another order (threads, batches) differ by a few 1e-5, a wrong adapter by far more.
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.15, "float16": 0.05, "nf4": 0.15}
 TIMEOUT = 600.0
 
