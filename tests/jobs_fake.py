@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Generator
@@ -155,12 +156,20 @@ def _child(fields: dict[str, Any]) -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     for target, source in ((0, null), (1, log), (2, log)):
         os.dup2(source, target)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     try:
         {"worker": _worker, "server": _server}[fields["what"]](fields)
     except BaseException:
         traceback.print_exc()
         os._exit(1)
     os._exit(0)
+
+
+def _end_with(parent: int) -> None:
+    """A test that was itself killed leaves nothing behind."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _preload() -> None:
