@@ -455,8 +455,8 @@ class Minting:
                 consent_verified=draft.consent.verified,
             ),
             consent_mode=draft.consent.mode, specialization=specialization, tags=("lora", *spoken),
-            capability=Capability(text=self._capability(draft, spoken) or specialization), base_model=base.id, base_fingerprint=base.fingerprint,
-            base_weights_digest=base.weights_digest,
+            capability=Capability(text=self._capability(draft, spoken) or specialization),
+            base_model=base.id, base_fingerprint=base.fingerprint, base_weights_digest=base.weights_digest,
             rank=lora.rank, alpha=lora.alpha, target_modules=lora.target_modules,
             recipe=recipe.model_copy(
                 update={
