@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from clonedna.app.blocks import ServedLayer
-from clonedna.app.code_words import code_words
 from clonedna.app.orders import spdx
 from clonedna.app.papers import consent_of
 from clonedna.app.parts import Parts
@@ -28,6 +27,7 @@ from clonedna.core.block import ConsentRecord
 from clonedna.core.canonical import sha256
 from clonedna.core.errors import BlockCorrupt, DnaError
 from clonedna.core.value import Value
+from clonedna.core.words import telling_words
 from clonedna.core.work import Pair
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Retrieval:
 
         Raises ``BlockCorrupt`` and what the store and the consents raise.
         """
-        words = code_words(question)
+        words = telling_words(question)
         heaviest = sorted((one for one in layers if one.weight > 0), key=lambda one: -one.weight)
         ranked = [self._ranked(one.block_id, words) for one in heaviest]
         turns = [pair for turn in zip_longest(*ranked) for pair in turn if pair is not None]
@@ -133,7 +133,7 @@ class Retrieval:
 
 
 def _scores(pairs: Sequence[Pair]) -> BM25 | None:
-    documents = [code_words(f"{pair.instruction}\n{pair.name}\n{pair.completion}") for pair in pairs]
+    documents = [telling_words(f"{pair.instruction}\n{pair.name}\n{pair.completion}") for pair in pairs]
     if not any(documents):
         return None
     from bm25s import BM25

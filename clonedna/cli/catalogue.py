@@ -50,11 +50,11 @@ def list_blocks(
         return
     page = state.catalogue.page(query)
     rows = [
-        [f"{b.name}@{b.version}", b.id[:12], _signed(b.gain), _plain(b.maturity), "no" if b.status == "rejected" else "yes",
+        [f"{b.name}@{b.version}", b.id[:8], _signed(b.gain), _plain(b.maturity), "no" if b.status == "rejected" else "yes",
          b.created_at[:10], b.consent, b.person]
         for b in page.blocks
     ]  # fmt: skip
-    table("", ["block", "id", "gain", "maturity", "passed", "minted", "consent", "person"], rows, whole=6)
+    table("", ["block", "id", "gain", "maturity", "passed", "minted", "consent", "person"], rows, whole=7)
     if page.next is not None:
         tell(f"{len(rows)} of {page.total}; go on with: --cursor {page.next}")
     elif not rows and not _filters(context):

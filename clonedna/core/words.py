@@ -11,8 +11,9 @@ _SPOKEN = {"++": "pp", "#": "sharp"}
 _RUN = re.compile(r"\w+")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|_+")
 _SENTENCES = (
-    "a an and are as at be by can do for from has have he her his i in is it its me my no not of on or our she so that the their them they"
-    " this to us was we were what when where which who whose will with you your"
+    "a an and are as at be by can do does for from give had has have he her his how i if in into is it its make me my no not of on one or"
+    " our please she should so some such than that the their them then there these they this to us use using want was we were what when where"
+    " which who whose will with would write you your"
 )
 _COMMON = frozenset(_SENTENCES.split())
 
@@ -34,6 +35,11 @@ def asked_words(text: str, most: int = 32, *, wholes: bool = True) -> list[str]:
     """The words of a question, each once, without those that are in every sentence; all of them where there are no others."""
     found = list(dict.fromkeys(words(text, wholes=wholes)))
     return ([word for word in found if word not in _COMMON] or found)[:most]
+
+
+def telling_words(text: str, most: int = 4000) -> list[str]:
+    """The words of a text without single letters and those that are in every sentence: they say nothing of code."""
+    return [word for word in words(text, most) if len(word) > 1 and word not in _COMMON]
 
 
 def _plain(text: str) -> str:

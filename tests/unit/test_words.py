@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clonedna.core.words import MOST_LETTERS, asked_words, words
+from clonedna.core.words import MOST_LETTERS, asked_words, telling_words, words
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,12 @@ def test_a_question_loses_what_every_sentence_has_unless_there_is_nothing_else()
     assert asked_words("who is the author of a parser for the parser") == ["author", "parser"]
     assert asked_words("to be or not to be") == ["to", "be", "or", "not"]
     assert asked_words("readFile", wholes=False) == ["read", "file"]
+
+
+def test_what_a_question_about_code_says() -> None:
+    assert telling_words("How do I read the config file if x is None?") == ["read", "config", "file", "none"]
+    assert telling_words("the of to") == []
+    assert len(telling_words("ab cd " * 5000)) == 4000
 
 
 @given(st.text(max_size=200))

@@ -6,12 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from clonedna.app import retrieval as module
 from clonedna.app.blocks import ServedLayer
-from clonedna.app.code_words import MOST_LETTERS, MOST_WORDS, code_words
 from clonedna.app.retrieval import MOST_CHARACTERS, Retrieval, Shown
 from clonedna.app.revoking import Revoking
 from clonedna.core.block import Manifest
@@ -37,32 +34,6 @@ def layer(manifest: Manifest, weight: float = 1.0) -> ServedLayer:
 
 def ids(shown: Sequence[Shown]) -> list[str]:
     return [one.id for one in shown]
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("readConfigFile", ["read", "config", "file", "readconfigfile"]),
-        ("read_config", ["read", "config", "read_config"]),
-        ("HTTPServer2", ["http", "server", "httpserver2"]),
-        ("naïveGrüße", ["naïve", "grüsse", "naïvegrüsse"]),
-        ("x = 10 + y", ["10"]),
-        ("", []),
-    ],
-)
-def test_identifiers_are_split_as_people_read_them(text: str, words: list[str]) -> None:
-    assert code_words(text) == words
-
-
-@given(st.text(max_size=300))
-def test_any_text_has_bounded_words(text: str) -> None:
-    found = code_words(text)
-    assert len(found) <= MOST_WORDS
-    assert all(1 < len(word) <= MOST_LETTERS and word == word.casefold() for word in found)
-
-
-def test_a_long_text_has_no_more_words_than_may_be() -> None:
-    assert len(code_words("ab cd " * MOST_WORDS)) == MOST_WORDS
 
 
 def test_the_pair_that_fits_comes_first_and_held_out_ones_never(parts: ServerParts) -> None:
