@@ -11,9 +11,9 @@ _SPOKEN = {"++": "pp", "#": "sharp"}
 _RUN = re.compile(r"\w+")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|_+")
 _SENTENCES = (
-    "a an and are as at be by can do does for from give had has have he her his how i if in into is it its make me my no not of on one or"
-    " our please she should so some such than that the their them then there these they this to us use using want was we were what when where"
-    " which who whose will with would write you your"
+    "a an and are as at be by can do does for from give had has have he her his how i if in into is it its make me my no "
+    "not of on one or our please she should so some such than that the their them then there these they this to us use "
+    "using want was we were what when where which who whose will with would write you your"
 )
 _COMMON = frozenset(_SENTENCES.split())
 
