@@ -50,11 +50,11 @@ def list_blocks(
         return
     page = state.catalogue.page(query)
     rows = [
-        [f"{b.name}@{b.version}", b.id[:8], _signed(b.gain), _plain(b.maturity), "no" if b.status == "rejected" else "yes",
+        [f"{b.name}@{b.version}", b.id[:8], _signed(b.gain), "rejected" if b.status == "rejected" else _plain(b.maturity),
          b.created_at[:10], b.consent, b.person]
         for b in page.blocks
     ]  # fmt: skip
-    table("", ["block", "id", "gain", "maturity", "passed", "minted", "consent", "person"], rows, whole=7)
+    table("", ["block", "id", "gain", "maturity", "minted", "consent", "person"], rows, whole=6)
     if page.next is not None:
         tell(f"{len(rows)} of {page.total}; go on with: --cursor {page.next}")
     elif not rows and not _filters(context):
@@ -85,7 +85,7 @@ def search(
         print_json(found)
         return
     rows = [
-        [f"{one.block.name}@{one.block.version}", one.block.id[:12], f"{one.score:.3g}", _plain(one.cosine),
+        [f"{one.block.name}@{one.block.version}", one.block.id[:8], f"{one.score:.3g}", _plain(one.cosine),
          _signed(one.block.gain), one.block.specialization]
         for one in found.found
     ]  # fmt: skip
