@@ -101,12 +101,13 @@ class _Voice:
 
 @dataclass(frozen=True)
 class _Before:
-    """What an answer goes on from. ``thread``: where it is kept, ``None``: a new one."""
+    """What an answer goes on from. ``thread``: where in ``threads`` it is kept, ``None``: a new one."""
 
     model: str
     speaker: Speaker | None
     history: tuple[Turn, ...]
     thread: str | None
+    threads: Threads
 
 
 class Chat:
@@ -131,10 +132,10 @@ class Chat:
                 self._group = None
                 group.cancel_scope.cancel()
 
-    async def follow(self, ask: ChatAsk) -> AsyncGenerator[ChatEvent]:
+    async def follow(self, ask: ChatAsk, owner: str | None = None) -> AsyncGenerator[ChatEvent]:
         """``stream``, which for a ``detached`` answer goes on when it is left. Raises ``Overloaded`` when too many do."""
         if not ask.detached:
-            async with aclosing(self.stream(ask)) as events:
+            async with aclosing(self.stream(ask, owner)) as events:
                 async for event in events:
                     yield event
             return
@@ -150,20 +151,20 @@ class Chat:
             )
         send, receive = anyio.create_memory_object_stream[ChatEvent | DnaError](BUFFER)
         self._detached += 1
-        self._group.start_soon(self._go_on, ask, send)
+        self._group.start_soon(self._go_on, ask, owner, send)
         async with receive:
             async for told in receive:
                 if isinstance(told, DnaError):
                     raise told
                 yield told
 
-    async def _go_on(self, ask: ChatAsk, send: MemoryObjectSendStream[ChatEvent | DnaError]) -> None:
+    async def _go_on(self, ask: ChatAsk, owner: str | None, send: MemoryObjectSendStream[ChatEvent | DnaError]) -> None:
         def tell(told: ChatEvent | DnaError) -> None:
             with suppress(anyio.BrokenResourceError):  # nobody listens any more
                 send.send_nowait(told)
 
         try:
-            async with send, aclosing(self.stream(ask)) as events:
+            async with send, aclosing(self.stream(ask, owner)) as events:
                 try:
                     async for event in events:
                         tell(event)
@@ -175,12 +176,12 @@ class Chat:
         finally:
             self._detached -= 1
 
-    async def stream(self, ask: ChatAsk) -> AsyncGenerator[ChatEvent]:
-        """``Started``, a ``Piece`` for each piece of text, ``Finished``. Closing it ends the answer.
+    async def stream(self, ask: ChatAsk, owner: str | None = None) -> AsyncGenerator[ChatEvent]:
+        """``Started``, a ``Piece`` for each piece of text, ``Finished``. Closing it ends the answer. ``owner``: whose threads there are.
 
         Raises what opening the model raises, ``NotFound`` (thread, persona), ``InputError``, ``Overloaded``, ``TimedOut``.
         """
-        before = await anyio.to_thread.run_sync(self._before, ask)
+        before = await anyio.to_thread.run_sync(self._before, ask, self.threads.of(owner))
         engine, prepared = await self._speakers.open(before.model)
         voice = await self._voice(ask, before, engine, prepared, _drawn(ask))
         async with aclosing(self._said(voice)) as chunks:
@@ -210,18 +211,18 @@ class Chat:
             reply=ChatReply(thread=thread, question=question, id=kept, text=voice.text, answer=voice.answer("done"))
         )
 
-    async def compare(self, ask: CompareAsk) -> AsyncGenerator[CompareEvent]:
+    async def compare(self, ask: CompareAsk, owner: str | None = None) -> AsyncGenerator[CompareEvent]:
         """Two answers to the same conversation with one seed, piece by piece in turns; ``Compared`` is the last event.
 
         Raises as ``stream``; an error of one side ends both.
         """
-        before = await anyio.to_thread.run_sync(self._before, ask)
+        before = await anyio.to_thread.run_sync(self._before, ask, self.threads.of(owner))
         drawn = _drawn(ask)
         voices: dict[Side, _Voice] = {}
         for side, model in (("a", ask.a), ("b", ask.b)):
             beside = voices["a"].engine if voices else None
             engine, prepared = await self._speakers.open(model, beside=beside)
-            of_side = _Before(model=model, speaker=None, history=before.history, thread=None)
+            of_side = _Before(model=model, speaker=None, history=before.history, thread=None, threads=before.threads)
             voices[cast("Side", side)] = await self._voice(ask, of_side, engine, prepared, drawn)
         async with aclosing(self._said(voices["a"])) as a, aclosing(self._said(voices["b"])) as b:
             running: dict[Side, AsyncGenerator[str]] = {"a": a, "b": b}
@@ -323,14 +324,14 @@ class Chat:
 
     # Worker threads run what follows.
 
-    def _before(self, ask: ChatAsk | CompareAsk) -> _Before:
+    def _before(self, ask: ChatAsk | CompareAsk, threads: Threads) -> _Before:
         """Raises ``NotFound``, ``InputError`` for what cannot go together."""
         if ask.thread is not None and ask.history:
             raise InputError("a thread has its own history", "leave history or thread out", param="history")
-        thread = self.threads.get(ask.thread) if ask.thread is not None else None
-        history = self.threads.turns(thread.id) if thread else ask.history
+        thread = threads.get(ask.thread) if ask.thread is not None else None
+        history = threads.turns(thread.id) if thread else ask.history
         if isinstance(ask, CompareAsk):
-            return _Before(model="", speaker=None, history=history, thread=None)
+            return _Before(model="", speaker=None, history=history, thread=None, threads=threads)
         if ask.store and ask.history:
             raise InputError(
                 "a kept message goes into a thread", "leave history out, or give store: false", param="history"
@@ -344,9 +345,9 @@ class Chat:
         persona = ask.persona or (thread.persona if thread and not named else None)
         if persona is None:
             model = ask.model if ask.model is not None else thread.model if thread else ""
-            return _Before(model=model, speaker=None, history=history, thread=where)
+            return _Before(model=model, speaker=None, history=history, thread=where, threads=threads)
         speaker = self._speaker(persona)
-        return _Before(model=speaker.persona.block_id, speaker=speaker, history=history, thread=where)
+        return _Before(model=speaker.persona.block_id, speaker=speaker, history=history, thread=where, threads=threads)
 
     def _speaker(self, slot: str) -> Speaker:
         team, found = self._teams.speaker(slot)
@@ -360,10 +361,10 @@ class Chat:
         thread = before.thread
         if thread is None:
             speaker = before.speaker
-            thread = self.threads.create(
+            thread = before.threads.create(
                 model="" if speaker else before.model, persona=speaker.slot if speaker else None, title=ask.text
             ).id
-        return thread, self.threads.add_question(thread, ask.text)
+        return thread, before.threads.add_question(thread, ask.text)
 
     def _keep_answer(self, thread: str, question: str | None, text: str, answer: Answer) -> str | None:
         try:

@@ -144,10 +144,10 @@ class Teams:
         self._threads.delete_of(team)
         return Gone(id=team)
 
-    def threads(self, team: str, *, limit: int = 50, after: str | None = None) -> ThreadPage:
-        """The conversations with a team's personas, last used first. Raises ``NotFound``, ``InputError``."""
+    def threads(self, team: str, *, limit: int = 50, after: str | None = None, owner: str | None = None) -> ThreadPage:
+        """The conversations with a team's personas, last used first; ``owner``: those of one. Raises ``NotFound``, ``InputError``."""
         self._rows.get(team)
-        return self._threads.list(limit=limit, after=after, team=team)
+        return self._threads.of(owner).list(limit=limit, after=after, team=team)
 
     def add_slot(self, team: str, role: SlotRole) -> Team:
         """A further slot at the end. Raises ``NotFound``, ``InputError`` for too many."""

@@ -12,11 +12,15 @@ TITLE = 60
 
 
 class Threads:
-    """The threads of one home. Its methods block."""
+    """The threads of one home. Its methods block. ``owner``: whose; ``None``: everybody's, as this machine and its admins see them."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, owner: str | None = None) -> None:
         self._parts = parts
-        self._rows = factory("threads", "sql")(parts.database)
+        self._rows = factory("threads", "sql")(parts.database, owner)
+
+    def of(self, owner: str | None) -> Threads:
+        """Only the threads that this owner began; somebody else's are ``NotFound``."""
+        return Threads(self._parts, owner)
 
     def create(self, *, model: str = "", persona: str | None = None, title: str = "") -> Thread:
         """A thread with a model (empty: the base) or a persona. Raises ``NotFound`` for no such persona, ``InputError``."""
@@ -50,7 +54,7 @@ class Threads:
         return Gone(id=thread)
 
     def delete_of(self, team: str) -> None:
-        """All threads of a team."""
+        """All threads of a team, whoever began them."""
         self._rows.delete_of(team)
 
     def turns(self, thread: str) -> tuple[Turn, ...]:

@@ -245,3 +245,9 @@ def _netloc(url: str) -> str:
         return urlsplit(url).netloc.casefold()
     except ValueError:
         return ""
+
+
+def owner(request: Request) -> str | None:
+    """Whose what this request makes is, and what of such it sees; ``None``: everybody's, for admins and this machine."""
+    who: Who = request.state.who
+    return None if "admin" in who.scopes else f"{who.kind}:{who.id}"

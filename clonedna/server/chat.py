@@ -1,21 +1,22 @@
 """``/api/v1/chat``: messages to blocks, the base and personas, two side by side, and the threads that are kept. Thin over ``app.chat``.
 
-Threads hold what people wrote: they need the scope ``chat``, to read them too.
+Threads hold what people wrote: they need the scope ``chat``, to read them too, and each token sees its own; one with ``admin`` sees all.
 """
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
 from clonedna.app.chat_values import ChatAsk, ChatReply, CompareAsk, Comparison, Id, ModelName, ThreadDetail
 from clonedna.app.service import Service
+from clonedna.app.threads import Threads
 from clonedna.core.chat import MOST_NAME, Gone, Thread, ThreadPage
 from clonedna.core.value import Value
-from clonedna.server.access import CHAT
+from clonedna.server.access import CHAT, owner
 from clonedna.server.errors import OURS
 from clonedna.server.following import Following, streamed
 
@@ -60,44 +61,45 @@ def router(service: Service) -> APIRouter:
 
 def _add_answers(made: APIRouter, service: Service) -> None:
     @made.post("", dependencies=[CHAT], responses=streamed(ChatReply, CHATTED))
-    async def send_message(body: ChatBody) -> Response:
+    async def send_message(request: Request, body: ChatBody) -> Response:
         """Say something to a block, the base or a persona. The client that leaves ends the answer, unless it is `detached`."""
         ask = ChatAsk.model_validate(body.model_dump(exclude={"stream"}))
-        return Following(service.chat.follow(ask), stream=body.stream)
+        return Following(service.chat.follow(ask, owner(request)), stream=body.stream)
 
     @made.post("/compare", dependencies=[CHAT], responses=streamed(Comparison, COMPARED))
-    async def compare_answers(body: CompareBody) -> Response:
+    async def compare_answers(request: Request, body: CompareBody) -> Response:
         """Say the same to two sides, with the same seed: block and base, or block and block."""
         ask = CompareAsk.model_validate(body.model_dump(exclude={"stream"}))
-        return Following(service.chat.compare(ask), stream=body.stream)
+        return Following(service.chat.compare(ask, owner(request)), stream=body.stream)
 
 
 def _add_threads(made: APIRouter, service: Service) -> None:
-    threads = service.threads
+    def threads(request: Request) -> Threads:
+        return service.threads.of(owner(request))
 
     @made.post("/threads", dependencies=[CHAT], status_code=201)
-    def create_thread(order: ThreadOrder) -> Thread:
+    def create_thread(request: Request, order: ThreadOrder) -> Thread:
         """Begin a thread without a message."""
-        return threads.create(model=order.model, persona=order.persona, title=order.title)
+        return threads(request).create(model=order.model, persona=order.persona, title=order.title)
 
     @made.get("/threads", dependencies=[CHAT])
-    def list_threads(limit: Limit = 50, after: After = None) -> ThreadPage:
+    def list_threads(request: Request, limit: Limit = 50, after: After = None) -> ThreadPage:
         """Threads, last used first."""
-        return threads.list(limit=limit, after=after)
+        return threads(request).list(limit=limit, after=after)
 
     @made.get("/threads/{thread}", dependencies=[CHAT])
     def show_thread(
-        thread: ThreadId, limit: Limit = 100, after: Annotated[int, Query(ge=0, le=1_000_000)] = 0
+        request: Request, thread: ThreadId, limit: Limit = 100, after: Annotated[int, Query(ge=0, le=1_000_000)] = 0
     ) -> ThreadDetail:
         """A thread with its messages behind number `after`. It can be read whatever became of its blocks."""
-        return threads.show(thread, limit=limit, after=after)
+        return threads(request).show(thread, limit=limit, after=after)
 
     @made.patch("/threads/{thread}", dependencies=[CHAT])
-    def rename_thread(thread: ThreadId, title: NewTitle) -> Thread:
+    def rename_thread(request: Request, thread: ThreadId, title: NewTitle) -> Thread:
         """Give a thread another title."""
-        return threads.rename(thread, title.title)
+        return threads(request).rename(thread, title.title)
 
     @made.delete("/threads/{thread}", dependencies=[CHAT])
-    def delete_thread(thread: ThreadId) -> Gone:
+    def delete_thread(request: Request, thread: ThreadId) -> Gone:
         """Delete a thread with its messages."""
-        return threads.delete(thread)
+        return threads(request).delete(thread)

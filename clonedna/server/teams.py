@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Path, Query
+from fastapi import APIRouter, Body, Path, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
@@ -13,7 +13,7 @@ from clonedna.app.teams import Binding, Choice, Extracted, Line, TeamOrder
 from clonedna.core.chat import Gone, Slot, SlotRole, Team, TeamPage, ThreadPage
 from clonedna.core.people import Headhunt
 from clonedna.core.value import Value
-from clonedna.server.access import CHAT, MINT, READ
+from clonedna.server.access import CHAT, MINT, READ, owner
 from clonedna.server.errors import OURS
 from clonedna.server.following import Following, streamed
 
@@ -89,9 +89,9 @@ def _add_teams(made: APIRouter, service: Service) -> None:
         return teams.delete(team)
 
     @made.get("/{team}/threads", dependencies=[CHAT])
-    def list_team_threads(team: TeamId, limit: Limit = 50, after: After = None) -> ThreadPage:
+    def list_team_threads(request: Request, team: TeamId, limit: Limit = 50, after: After = None) -> ThreadPage:
         """The conversations with this team's personas, last used first."""
-        return teams.threads(team, limit=limit, after=after)
+        return teams.threads(team, limit=limit, after=after, owner=owner(request))
 
     @made.post("/{team}/roles", dependencies=[MINT], status_code=201)
     def add_slot(team: TeamId, slot: NewSlot) -> Team:

@@ -25,7 +25,7 @@ _CURSOR = re.compile(CURSOR_PATTERN)
 
 
 class ThreadRow(Base):
-    """One thread. ``team``, ``persona``: ids, kept as they were also when the slot is gone."""
+    """One thread. ``team``, ``persona``: ids, kept as they were also when the slot is gone. ``owner``: who began it."""
 
     __tablename__ = "threads"
 
@@ -36,6 +36,7 @@ class ThreadRow(Base):
     model: Mapped[str]
     persona: Mapped[str | None]
     team: Mapped[str | None] = mapped_column(index=True)
+    owner: Mapped[str] = mapped_column(index=True)
 
 
 class MessageRow(Base):
@@ -55,16 +56,23 @@ class MessageRow(Base):
 
 
 class SqlThreads:
-    """Processes and threads of a process may share one."""
+    """Processes and threads of a process may share one. ``owner``: whose there are; ``None``: everybody's."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, owner: str | None = None) -> None:
+        self._database, self._owner = database, owner
 
     def create(self, title: str, *, model: str = "", persona: str | None = None, team: str | None = None) -> Thread:
         """Raises ``InputError`` when there are too many."""
         now = moment()
         row = ThreadRow(
-            id=new_id("thread"), title=title, created_at=now, updated_at=now, model=model, persona=persona, team=team
+            id=new_id("thread"),
+            title=title,
+            created_at=now,
+            updated_at=now,
+            model=model,
+            persona=persona,
+            team=team,
+            owner=self._owner or "",
         )
         with self._database.session() as session:
             if (session.scalar(select(func.count()).select_from(ThreadRow)) or 0) >= MOST_THREADS:
@@ -77,6 +85,8 @@ class SqlThreads:
         wanted = select(ThreadRow).order_by(ThreadRow.updated_at.desc(), ThreadRow.id.desc()).limit(limit + 1)
         if team is not None:
             wanted = wanted.where(ThreadRow.team == team)
+        if self._owner is not None:
+            wanted = wanted.where(ThreadRow.owner == self._owner)
         if after is not None:
             wanted = wanted.where(tuple_(ThreadRow.updated_at, ThreadRow.id) < tuple_(*cursor(after)))
         with self._database.session() as session:
@@ -97,7 +107,7 @@ class SqlThreads:
     def get(self, thread: str) -> Thread:
         """Raises ``NotFound``."""
         with self._database.session() as session:
-            row = _found(session, thread)
+            row = self._found(session, thread)
             count = session.scalar(select(func.count()).where(MessageRow.thread == thread)) or 0
         return _thread(row, count)
 
@@ -110,24 +120,26 @@ class SqlThreads:
             .limit(limit)
         )
         with self._database.session() as session:
+            self._found(session, thread)
             return tuple(_message(row) for row in session.scalars(wanted))
 
     def last(self, thread: str, limit: int) -> tuple[KeptMessage, ...]:
         """The last ``limit`` messages, in their order."""
         wanted = select(MessageRow).where(MessageRow.thread == thread).order_by(MessageRow.number.desc()).limit(limit)
         with self._database.session() as session:
+            self._found(session, thread)
             return tuple(_message(row) for row in session.scalars(wanted))[::-1]
 
     def rename(self, thread: str, title: str) -> Thread:
         """Raises ``NotFound``."""
         with self._database.session() as session:
-            _found(session, thread).title = title
+            self._found(session, thread).title = title
         return self.get(thread)
 
     def delete(self, thread: str) -> None:
         """The thread with its messages. Raises ``NotFound``."""
         with self._database.session() as session:
-            session.delete(_found(session, thread))
+            session.delete(self._found(session, thread))
 
     def delete_of(self, team: str) -> None:
         """All threads of a team."""
@@ -145,13 +157,23 @@ class SqlThreads:
                 continue
         raise TimedOut(f"others kept writing to {thread}", "try again")
 
+    def _found(self, session: Session, thread: str) -> ThreadRow:
+        """Somebody else's is as good as none: nobody learns that it is there."""
+        row = session.get(ThreadRow, thread)
+        if row is None or self._owner not in (None, row.owner):
+            raise _no_thread(thread)
+        return row
+
     def _add(
         self, thread: str, role: Literal["user", "assistant"], text: str, reply_to: str | None, answer: str | None
     ) -> KeptMessage:
         now = moment()
         with self._database.session() as session:
             # Written first: so the transaction waits here for others, and not in the middle.
-            touched = session.execute(update(ThreadRow).where(ThreadRow.id == thread).values(updated_at=now))
+            touch = update(ThreadRow).where(ThreadRow.id == thread).values(updated_at=now)
+            if self._owner is not None:
+                touch = touch.where(ThreadRow.owner == self._owner)
+            touched = session.execute(touch)
             if not touched.rowcount:  # type: ignore[attr-defined]
                 raise _no_thread(thread)
             number = 1 + (session.scalar(select(func.max(MessageRow.number)).where(MessageRow.thread == thread)) or 0)
@@ -180,13 +202,6 @@ def cursor(text: str) -> tuple[str, str]:
     if not _CURSOR.fullmatch(text):
         raise InputError(f"{text[:80]!r} is no place in a list", "give the next of the page before", param="after")
     return time, row
-
-
-def _found(session: Session, thread: str) -> ThreadRow:
-    row = session.get(ThreadRow, thread)
-    if row is None:
-        raise _no_thread(thread)
-    return row
 
 
 def _no_thread(thread: str) -> NotFound:

@@ -6,6 +6,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Generator
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -16,7 +17,9 @@ from clonedna.app.chat_values import ChatAsk, CompareAsk, Finished, Started
 from clonedna.app.revoking import Revoking
 from clonedna.app.teams import Binding, Choice, HuntDone, HuntFound, TeamOrder
 from clonedna.app.threads import Threads
+from clonedna.app.tokens import TokenOrder, Tokens
 from clonedna.client import Client
+from clonedna.core.access import Scope
 from clonedna.core.errors import NoMemory, NotFound
 from clonedna.server import following
 from clonedna.server.following import Following
@@ -350,3 +353,31 @@ def test_a_resume_that_is_too_large_is_not_read(http: httpx2.Client, client: Cli
     assert code(http.post(where, content=b"", headers=kind))[0] == 400
     assert code(http.post(where, content=b"%PDF-1.7 broken", headers=kind)) == (422, "document_broken")
     assert code(http.post(f"{where}?name={'x' * 256}", content=b"x", headers=kind))[0] == 400
+
+
+def test_each_token_has_threads_of_its_own(tmp_path: Path) -> None:
+    parts = ServerParts(tmp_path)
+
+    def token(name: str, *scopes: Scope) -> dict[str, str]:
+        return {"Authorization": f"Bearer {Tokens(parts).new(TokenOrder(name=name, scopes=scopes)).token}"}
+
+    ada, bob, boss = token("ada", "chat"), token("bob", "chat"), token("boss", "admin")
+    with running(parts, whole=True) as url, httpx2.Client(base_url=url) as http:
+
+        def listed(who: dict[str, str]) -> list[str]:
+            return [one["id"] for one in http.get(f"{CHAT}/threads", headers=who).json()["threads"]]
+
+        hers = http.post(CHAT, json={"text": "hello", "max_tokens": 2}, headers=ada).json()["thread"]
+        his = http.post(f"{CHAT}/threads", json={}, headers=bob).json()["id"]
+        assert (listed(ada), listed(bob), set(listed(boss))) == ([hers], [his], {hers, his})
+        for method, path, body in (
+            ("GET", f"/threads/{hers}", None), ("PATCH", f"/threads/{hers}", {"title": "mine"}),
+            ("DELETE", f"/threads/{hers}", None), ("POST", "", {"text": "and then?", "thread": hers}),
+            ("POST", "/compare", {"text": "and then?", "thread": hers, "a": "fake", "b": "fake"}),
+        ):  # fmt: skip
+            assert http.request(method, f"{CHAT}{path}", json=body, headers=bob).status_code == 404, (method, path)
+        goes_on = http.post(CHAT, json={"text": "and then?", "thread": hers, "max_tokens": 2}, headers=ada)
+        assert goes_on.json()["thread"] == hers
+        assert len(http.get(f"{CHAT}/threads/{hers}", headers=boss).json()["messages"]) == 4
+        assert http.delete(f"{CHAT}/threads/{hers}", headers=boss).status_code == 200
+        assert listed(ada) == []

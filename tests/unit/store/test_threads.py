@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy import func, select
 
 from clonedna.core.chat import Candidate, Persona
 from clonedna.core.errors import InputError, NotFound
@@ -15,7 +16,7 @@ from clonedna.store import teams as teams_module
 from clonedna.store import threads as threads_module
 from clonedna.store.database import Database
 from clonedna.store.teams import SqlTeams, new_candidate_id
-from clonedna.store.threads import SqlThreads, moment
+from clonedna.store.threads import MessageRow, SqlThreads, moment
 from tests.databases import KINDS, new_url
 
 PERSONA = Persona(name="Ada", block="ada@1.0.0", block_id="a" * 64, bound_at="2026-01-01T00:00:00Z")
@@ -96,7 +97,22 @@ def test_a_deleted_thread_takes_its_messages_along(threads: SqlThreads) -> None:
     thread = threads.create("a")
     threads.add(thread.id, "user", "one")
     threads.delete(thread.id)
-    assert threads.messages(thread.id, limit=5) == ()
+    with threads._database.session() as session:
+        assert session.scalar(select(func.count()).select_from(MessageRow)) == 0
+
+
+def test_an_owner_sees_and_changes_no_other_s(threads: SqlThreads) -> None:
+    ada, bob = (SqlThreads(threads._database, name) for name in ("ada", "bob"))
+    thread = ada.create("hers")
+    ada.add(thread.id, "user", "one")
+    for act in (
+        lambda: bob.get(thread.id), lambda: bob.messages(thread.id, limit=5), lambda: bob.last(thread.id, 5),
+        lambda: bob.rename(thread.id, "his"), lambda: bob.delete(thread.id), lambda: bob.add(thread.id, "user", "two"),
+    ):  # fmt: skip
+        with pytest.raises(NotFound):
+            act()
+    assert (bob.page(limit=5).threads, len(ada.page(limit=5).threads), len(threads.page(limit=5).threads)) == ((), 1, 1)
+    assert len(threads.messages(thread.id, limit=5)) == 1
 
 
 def test_many_writers_get_a_number_each(threads: SqlThreads) -> None:

@@ -17,7 +17,7 @@ def upgrade() -> None:
     op.create_table(
         "threads",
         sa.Column("id", sa.String, primary_key=True),
-        *_texts("title", "created_at", "updated_at", "model"),
+        *_texts("title", "created_at", "updated_at", "model", "owner"),
         *_texts("persona", "team", nullable=True),
     )
     op.create_table(
@@ -56,6 +56,7 @@ def upgrade() -> None:
 _INDEXES = (
     ("threads", "updated_at"),
     ("threads", "team"),
+    ("threads", "owner"),
     ("teams", "updated_at"),
     ("slots", "team"),
     ("candidates", "slot"),
