@@ -35,15 +35,16 @@ setup: $(DEV) ## install everything for development
 setup-system: ## install the system packages that the sandbox and the tests need (apt-get; as root)
 	@sh tools/setup_system.sh
 
+# One thread a process: the tests' processes share the cores, and threads that wait for each other spin.
 test: $(DEV) ## run all tests
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q
+	@env OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q
 
 check: $(DEV) ## format, lint, types, import contracts, unit and contract tests
 	@$(BIN)/ruff format --check $(CODE)
 	@$(BIN)/ruff check $(CODE)
 	@$(BIN)/basedpyright
 	@$(BIN)/lint-imports
-	@$(BIN)/python -m pytest -n $(WORKERS) -q tests/unit tests/contract
+	@env OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -q tests/unit tests/contract
 
 fmt: $(DEV) ## format and fix what can be fixed
 	@$(BIN)/ruff format $(CODE)

@@ -12,7 +12,7 @@ from tests.integration.test_continuing import write
 from tests.repos import ADA, MIT, RepoBuilder
 
 pytestmark = pytest.mark.slow
-QUICK = ("--epochs", "1", "--general-ratio", "0", "--json")
+QUICK = ("--epochs", "1", "--max-pairs", "24", "--general-ratio", "0", "--json")
 
 
 def test_a_block_grows_with_its_person(tmp_path: Path) -> None:
