@@ -22,7 +22,7 @@ BENCH_READY := $(PEERS)/.ready-$(shell cat constraints-bench.txt | cksum | tr ' 
 INSTALL := env PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install -q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup setup-system test test-postgres check fmt bench sizes constraints clean vllm-env test-vllm bench-report bench-env reference
+.PHONY: help demo setup setup-system test test-long test-postgres check fmt bench sizes constraints clean vllm-env test-vllm bench-report bench-env reference
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -38,6 +38,10 @@ setup-system: ## install the system packages that the sandbox and the tests need
 # One thread a process: the tests' processes share the cores, and threads that wait for each other spin.
 test: $(DEV) ## run all tests
 	@env OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q
+
+test-long: $(DEV) ## the tests that take a minute each: versions and fine-tuning on the bundled base, more kills
+	@env OMP_NUM_THREADS=1 TEST_CHAOS_JOBS=50 TEST_CHAOS_SECONDS=60 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q -m long tests
+	@env OMP_NUM_THREADS=1 TEST_CHAOS_JOBS=50 TEST_CHAOS_SECONDS=60 $(BIN)/python -m pytest -q tests/integration/test_workers.py tests/integration/test_chaos.py
 
 check: $(DEV) ## format, lint, types, import contracts, unit and contract tests
 	@$(BIN)/ruff format --check $(CODE)

@@ -27,6 +27,7 @@ from clonedna.core.errors import DnaError, Internal, Interrupted, NoSpace, Unava
 from clonedna.core.events import Emit, JobFailed, JobFinished
 
 STAGES_VERSION = "mint-2"  # changes when what the stages leave does: an older attempt is then not taken over
+POLL_SECONDS = 0.1
 SCHEMA = "dna_jobs"
 POOL = 5  # connections to PostgreSQL
 OPEN = ("PENDING", "ENQUEUED", "DELAYED")
@@ -82,6 +83,8 @@ class Durable:
             # An executor of its own: at its launch DBOS would take up what was pending under its name, without asking for the lock.
             "name": self.name, "executor_id": f"{self.name}-{secrets.token_hex(8)}", "application_version": self.version,
             "log_level": "CRITICAL", "console_log_level": "CRITICAL",
+            # Its listener sleeps so long at a time, and is waited for at the end.
+            "notification_listener_polling_interval_sec": POLL_SECONDS,
         }  # fmt: skip
         if self.parts.database.is_postgres and settings.database_url is not None:
             _ = self.parts.database.engine  # says what is wrong with the address, where DBOS would only fail

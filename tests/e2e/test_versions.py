@@ -11,7 +11,7 @@ from tests.command import Dna
 from tests.integration.test_continuing import write
 from tests.repos import ADA, MIT, RepoBuilder
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 QUICK = ("--epochs", "1", "--max-pairs", "24", "--general-ratio", "0", "--json")
 
 

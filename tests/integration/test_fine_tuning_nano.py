@@ -15,7 +15,7 @@ from pathlib import Path
 import openai
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 PERSON = {"name": "Ada Example", "handle": "ada", "licence": "MIT"}
 
 

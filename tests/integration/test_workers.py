@@ -33,7 +33,7 @@ from tests.merges import add_block
 from tests.postgres.cluster import VARIABLE, cluster
 
 pytestmark = pytest.mark.slow
-JOBS = int(os.environ.get("TEST_CHAOS_JOBS", "50"))
+JOBS = int(os.environ.get("TEST_CHAOS_JOBS", "20"))
 SEED = int(os.environ.get("TEST_CHAOS_SEED", "1"))
 PATIENCE = 240.0
 

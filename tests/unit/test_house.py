@@ -27,6 +27,7 @@ TARGETS = {
     "setup",
     "setup-system",
     "test",
+    "test-long",
     "check",
     "fmt",
     "bench",
