@@ -82,8 +82,9 @@ test-vllm: $(DEV) $(VLLM_READY) ## contract tests against a real vLLM on this ma
 	@$(BIN)/python tests/vllm/run.py
 
 test-postgres: $(DEV) ## the tests of the database on a PostgreSQL that is started for them (Debian: postgresql)
-	@$(BIN)/python -m tests.postgres.cluster $(BIN)/python -m pytest -q tests/postgres tests/unit/store/test_database.py \
-	  tests/unit/store/test_registry.py tests/unit/store/test_lines.py tests/unit/store/test_dump.py tests/contract/test_registry.py
+	@$(BIN)/python -m tests.postgres.cluster $(BIN)/python -m pytest -q tests/postgres tests/contract/test_registry.py \
+	  $(addprefix tests/unit/store/test_,database.py developers.py dump.py lines.py registry.py threads.py tokens.py) \
+	  tests/integration/test_workers.py
 
 clean: ## remove what the targets above made
 	@rm -rf $(VENV) $(VLLM) $(PEERS) .bench .demo .pytest_cache .ruff_cache .hypothesis .import_linter_cache
