@@ -54,7 +54,7 @@ def scripted(*answers: bytes) -> Generator[tuple[Wire, Told]]:
     port = listener.getsockname()[1]
 
     def serve() -> None:
-        with listener, contextlib.suppress(OSError):  # closed at the end of the test
+        with listener, contextlib.suppress(OSError):  # shut down at the end of the test
             for one in answers:
                 connection, _ = listener.accept()
                 with connection:
@@ -69,7 +69,10 @@ def scripted(*answers: bytes) -> Generator[tuple[Wire, Told]]:
         yield wire, told
     finally:
         wire.close()
-        listener.close()
+        # Waking the thread and waiting for it: a descriptor closed under `accept` may be another test's server a moment later.
+        with contextlib.suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
 
 
 BUSY = '{"error": {"code": "overloaded", "message": "much", "hint": "wait"}}'
