@@ -120,6 +120,10 @@ class BlockNotFound(NotFound):
     code = "block_not_found"
 
 
+class GenomeNotFound(NotFound):
+    code = "genome_not_found"
+
+
 class JobNotFound(NotFound):
     code = "job_not_found"
 

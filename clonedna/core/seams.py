@@ -13,6 +13,7 @@ from typing import Protocol
 
 from clonedna.core.block import BlockRef, ConsentRecord, Envelope, Manifest, Teaching, Use
 from clonedna.core.events import Emit
+from clonedna.core.genome import GenomeManifest, SignedGenome
 from clonedna.core.model import (
     AdapterInfo,
     BaseInfo,
@@ -239,6 +240,26 @@ class Index(Protocol):
 
     def search(self, vectors: Vectors, most: int, *, among: Collection[str] | None = None) -> tuple[Hit, ...]:
         """The nearest first, by the mean of the cosines with all rows of ``vectors``; of equals, by key. ``among``: only these."""
+        ...
+
+
+class Genomes(Protocol):
+    """Signed genomes by name and version; a genome never changes once put. Files are the truth."""
+
+    def put(self, signed: SignedGenome) -> str:
+        """Keep it; gives the id. Again changes nothing. Raises InputError for a name@version that has another id, NoSpace."""
+        ...
+
+    def get(self, reference: str) -> SignedGenome:
+        """``name`` (newest version), ``name@version``, or at least 8 hex digits of the id. Raises GenomeNotFound, BadReference, Corrupt."""
+        ...
+
+    def manifests(self, name: str | None = None) -> tuple[GenomeManifest, ...]:
+        """All, or those of one name, newest first."""
+        ...
+
+    def delete(self, genome_id: str) -> None:
+        """Remove one; unknown ids are ignored."""
         ...
 
 
