@@ -7,12 +7,10 @@ another: an answer says how it was searched, and with which encoder.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from clonedna.app.meanings import Meanings
 from clonedna.app.parts import Parts
 from clonedna.core.catalogue import (
     BlockLine,
@@ -69,10 +67,6 @@ class Catalogue:
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
 
-    @cached_property
-    def _meanings(self) -> Meanings:
-        return Meanings(self.parts.lines, self.parts.encoder, self.parts.vectors)
-
     def page(self, query: ListQuery) -> BlockPage:
         """One page of lines. Raises ``InputError`` for a cursor that is none of this list's."""
         return self.parts.lines.page(query)
@@ -104,7 +98,7 @@ class Catalogue:
         """
         left_out = self.parts.reindex()
         self.parts.forget_vectors()
-        encoded = self._meanings.refresh() if vectors else 0
+        encoded = self.parts.meanings.refresh() if vectors else 0
         return Reindexed(
             blocks=self.parts.lines.state()[0], left_out=left_out,
             encoder=self.parts.encoder.name if vectors else None, encoded=encoded,
@@ -114,12 +108,12 @@ class Catalogue:
         """The nearest that pass. Hard filters come first, where there are any; else a few more than wanted are looked up."""
         lines = self.parts.lines
         if not filters.model_dump(exclude_none=True).keys() - {"status"}:
-            hits = self._meanings.near(texts, 2 * most)
+            hits = self.parts.meanings.near(texts, 2 * most)
             passing = lines.passing(filters, [hit.key for hit in hits])
             found = [(hit.key, hit.cosine) for hit in hits if hit.key in passing]
             if len(found) >= most or len(hits) < 2 * most:
                 return tuple(found[:most])
-        hits = self._meanings.near(texts, most, among=lines.passing(filters))
+        hits = self.parts.meanings.near(texts, most, among=lines.passing(filters))
         return tuple((hit.key, hit.cosine) for hit in hits)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Collection, Generator, Sequence
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from typing import Protocol
 
 from clonedna.core.errors import Unavailable
 from clonedna.core.seams import Encoder, Index
-from clonedna.core.vectors import Hit
+from clonedna.core.vectors import Hit, Near, Vectors
 
 AT_ONCE = 256  # texts that one question waits for
 WAIT = 5.0  # seconds that one question waits while another's texts are encoded
@@ -36,6 +37,27 @@ class Meanings:
         """The blocks nearest to all ``texts``, by the mean of the cosines. Raises as ``refresh``."""
         self.refresh(AT_ONCE)
         return self._index.search(self.encoder.encode(texts), most, among=among)
+
+    def nearest(
+        self, texts: Sequence[str], most: int, *, among: Collection[str] | None = None
+    ) -> tuple[tuple[Near, ...], ...]:
+        """For each text the blocks nearest to it, at most ``most``, the best of text and centroids first; of equals, by id. ``among``: only
+        these. Raises as ``refresh``."""
+        self.refresh(AT_ONCE)
+        asked = self.encoder.encode(texts)
+        return tuple(self._nearest(Vectors(asked.encoder, row[None]), most, among) for row in asked.rows)
+
+    def _nearest(self, asked: Vectors, most: int, among: Collection[str] | None) -> tuple[Near, ...]:
+        found = [Near(hit.key, hit.cosine, None) for hit in self._index.search(asked, most, among=among)]
+        return tuple(sorted(found, key=lambda near: (-near.best, near.id))[:most])
+
+    def snapshot(self) -> str:
+        """SHA-256 over what is searched: the encoder and all blocks. Equal twice: the same was searched. Raises as ``refresh``."""
+        self.refresh(AT_ONCE)
+        told = hashlib.sha256(f"{self.encoder.name} {self.encoder.dimension}".encode())
+        for key in sorted(self._index.keys()):
+            told.update(f"\n{key}".encode())
+        return told.hexdigest()
 
     @contextmanager
     def _alone(self, wait: float | None) -> Generator[None]:

@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clonedna.app.meanings import Meanings
 from clonedna.app.settings import XAI_URL, Settings
 from clonedna.core.block import Check
 from clonedna.core.errors import BadConfig, InputError
@@ -301,6 +302,11 @@ class Parts:
         """Vectors of blocks by the encoder of the settings; raises as ``encoder``."""
         folder = re.sub(r"[^a-z0-9.-]+", "-", self.encoder.name)
         return factory("index", "files")(self._vectors / folder, self.encoder.name, self.encoder.dimension)
+
+    @cached_property
+    def meanings(self) -> Meanings:
+        """Blocks by what they mean; raises as ``encoder``."""
+        return Meanings(self.lines, self.encoder, self.vectors)
 
     @property
     def _vectors(self) -> Path:

@@ -23,3 +23,16 @@ class Hit(NamedTuple):
 
     key: str
     cosine: float
+
+
+class Near(NamedTuple):
+    """A block, and how near it is to one text: the cosine with its text, and the best with a centroid of its exemplars, if any."""
+
+    id: str
+    text_cosine: float
+    centroid_cosine: float | None
+
+    @property
+    def best(self) -> float:
+        """The greater of the two: what blocks are ordered by."""
+        return self.text_cosine if self.centroid_cosine is None else max(self.text_cosine, self.centroid_cosine)

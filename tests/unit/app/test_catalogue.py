@@ -214,6 +214,28 @@ def test_a_question_does_not_wait_for_another_ones_texts_without_end(monkeypatch
     assert made.near(["x"], 1)
 
 
+def test_each_text_has_its_own_nearest(home: Home) -> None:
+    rows = home.parts.meanings.nearest(["parses binary files", "draws windows"], 2)
+    assert [len(row) for row in rows] == [2, 2]
+    names = {line.id: line.name for line in home.parts.lines.accepted()}
+    assert [names[row[0].id] for row in rows] == ["bob", "cyd"]
+    assert all(row[0].best >= row[1].best for row in rows)
+    (row,) = home.parts.meanings.nearest(["parses binary files"], 9, among=[near.id for near in rows[1]])
+    assert {near.id for near in row} == {near.id for near in rows[1]}
+    assert home.parts.meanings.nearest([], 5) == ()
+
+
+def test_a_snapshot_is_of_what_is_searched(home: Home) -> None:
+    first = home.parts.meanings.snapshot()
+    assert home.parts.meanings.snapshot() == first
+    made = home.add("dan", "sorts lists")
+    second = home.parts.meanings.snapshot()
+    Blocks(home.parts).remove("dan")
+    assert len({first, second}) == 2
+    assert home.parts.meanings.snapshot() == first
+    assert made.id not in {near.id for near in home.parts.meanings.nearest(["sorts lists"], 9)[0]}
+
+
 def test_pages_are_followed_to_the_end(home: Home) -> None:
     found = list(pages(ListQuery(limit=1, sort="name"), home.catalogue.page))
     assert [line.name for line in found] == sorted(SEEN)
