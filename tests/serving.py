@@ -108,12 +108,12 @@ def add_block(
 
 
 @contextmanager
-def running(parts: Parts, base: str = "fake", *, whole: bool = False) -> Generator[str]:
-    """A server on a free port, in a thread of its own; gives its address. It is drained at the end.
+def running(parts: Parts, base: str = "fake", *, whole: bool = False, port: int = 0) -> Generator[str]:
+    """A server on a free port, or on ``port``, in a thread of its own; gives its address. It is drained at the end.
 
     ``whole``: with all routes of our own, and jobs; else with OpenAI's alone.
     """
-    made = main.listen(parts.settings)
+    made = main.listen(parts.settings.model_copy(update={"port": port}))
     ready = threading.Event()
     stop: list[Callable[[], None]] = []
 
@@ -130,6 +130,6 @@ def running(parts: Parts, base: str = "fake", *, whole: bool = False) -> Generat
         yield main.address(made)
     finally:
         stop[0]()
-        thread.join(20)
+        thread.join(30)
         made.close()
         assert not thread.is_alive()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from clonedna.core.block import Manifest
 from clonedna.core.canonical import canonical, sha256
 from tests.serving import ServerParts
 from tests.unit.store.making import contents, write_block
-from tests.unit.trust.small_github import SmallGitHub, ssh_sign
+from tests.unit.trust.small_github import SmallGitHub, small_github, ssh_key, ssh_sign
 
 ACCOUNT, REPOSITORY = 1001, "ada-example/abacus"
 
@@ -22,6 +24,15 @@ class Ada:
 
     github: SmallGitHub
     key: Path
+
+    @classmethod
+    @contextmanager
+    def of(cls, folder: Path) -> Generator[Ada]:
+        """She has an account, and her key, which lies in ``folder``, is published there."""
+        line = ssh_key(folder / "ada")
+        with small_github() as github:
+            github.person("ada-example", ACCOUNT, signing=[line])
+            yield cls(github, folder / "ada")
 
     def parts(self, home: Path, **settings: Any) -> ServerParts:
         """A machine that asks this GitHub."""

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import errno
 import json
-import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import anyio
 import openai
 import pytest
 from openai.types.fine_tuning import FineTuningJob
@@ -22,11 +20,9 @@ from clonedna.app.service import Service
 from clonedna.app.uploads import Uploads
 from clonedna.core.errors import JobBusy
 from clonedna.core.events import Note, StageStarted
-from clonedna.core.fakes import FakeEngine, FakeTrainer
-from clonedna.core.model import LoraSpec, StepLoss
-from clonedna.server import main
-from clonedna.server.api import application
-from tests.parts import FakeParts
+from clonedna.core.fakes import FakeTrainer
+from tests.serving import running
+from tests.slow import SlowParts, SlowTrainer, at_full_speed
 
 PERSON = {"name": "Ada Example", "handle": "ada-greets", "licence": "MIT", "consent": "local-only"}
 QUICK: Any = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2, "learning_rate_multiplier": 0.1}}}
@@ -41,72 +37,20 @@ def jsonl(count: int, *, word: str = "hello") -> bytes:
     return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
 
 
-class SlowTrainer(FakeTrainer):
-    """Takes ``seconds`` for a step, and keeps how many run at once."""
-
-    seconds = 0.0
-    running = most = 0
-
-    async def forward_backward(self, batch: Any) -> StepLoss:
-        SlowTrainer.running += 1
-        SlowTrainer.most = max(SlowTrainer.most, SlowTrainer.running)
-        await anyio.sleep(self.seconds)
-        SlowTrainer.running -= 1
-        return await super().forward_backward(batch)
-
-
-class SlowEngine(FakeEngine):
-    async def train(self, spec: LoraSpec, *, resume: Path | None = None, start: Path | None = None) -> SlowTrainer:
-        trainer = SlowTrainer()
-        if resume is not None:
-            trainer.counts = (await FakeEngine.train(self, spec, resume=resume)).counts  # type: ignore[attr-defined]
-        return trainer
-
-    async def sample(self, request: Any) -> Any:
-        async for chunk in super().sample(request.model_copy(update={"max_tokens": min(request.max_tokens, 8)})):
-            yield chunk
-
-
-class SlowParts(FakeParts):
-    def __init__(self, home: Path, **settings: Any) -> None:
-        super().__init__(home)
-        self.settings = self.settings.model_copy(
-            update={"port": 0, "checkpoint_seconds": 0.0, "drain_seconds": 10.0} | settings
-        )
-        self._engine = SlowEngine()
-
-
 @pytest.fixture(autouse=True)
 def quick() -> Generator[None]:
-    SlowTrainer.seconds, SlowTrainer.running, SlowTrainer.most = 0.0, 0, 0
-    yield
-    SlowTrainer.seconds = 0.0
+    with at_full_speed():
+        yield
 
 
 @contextmanager
 def serving(parts: SlowParts) -> Generator[openai.OpenAI]:
-    """A server with jobs in the background, drained at the end."""
-    made = main.listen(parts.settings)
-    ready = threading.Event()
-    stop: list[Callable[[], None]] = []
-
-    async def serve() -> None:
-        app = application(Service(parts, "nano"))
-        server = main.Server(app, parts.settings, ready=ready.set)
-        stop.append(server.stop)
-        await server.run_on(made)
-
-    thread = threading.Thread(target=anyio.run, args=(serve,), name="test-server")
-    thread.start()
-    try:
-        assert ready.wait(20), "the server did not start"
-        with openai.OpenAI(base_url=main.address(made) + "/v1", api_key="none", max_retries=0) as client:
-            yield client
-    finally:
-        stop[0]()
-        thread.join(30)
-        made.close()
-        assert not thread.is_alive()
+    """A client of a server with jobs in the background."""
+    with (
+        running(parts, "nano", whole=True) as url,
+        openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        yield client
 
 
 def upload(client: openai.OpenAI, data: bytes, name: str = "examples.jsonl") -> str:

@@ -8,13 +8,12 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
 
-import anyio
 import httpx2
 import pytest
 
@@ -27,12 +26,9 @@ from clonedna.client.jobs import RemoteJobs
 from clonedna.core.canonical import sha256
 from clonedna.core.errors import InputError, JobNotFound, NotFound, Overloaded, Refused
 from clonedna.core.events import StageFinished
-from clonedna.core.fakes import FakeEngine, FakeTrainer
-from clonedna.core.model import LoraSpec, StepLoss
-from clonedna.server import main
-from clonedna.server.api import application
 from tests.merges import add_block
-from tests.parts import FakeParts
+from tests.serving import running
+from tests.slow import SlowParts, SlowTrainer, at_full_speed
 
 MINT: dict[str, Any] = {
     "kind": "mint", "target": "@ada-example", "authors": ["Ada Example <ada@example.org>"], "consent": "local-only", "general_ratio": 0.05,
@@ -41,70 +37,14 @@ MINT: dict[str, Any] = {
 JOBS = "/api/v1/jobs"
 
 
-class SlowTrainer(FakeTrainer):
-    """Takes ``seconds`` for a step, and keeps how many run at once."""
-
-    seconds = 0.0
-    now = most = 0
-
-    async def forward_backward(self, batch: Any) -> StepLoss:
-        SlowTrainer.now += 1
-        SlowTrainer.most = max(SlowTrainer.most, SlowTrainer.now)
-        try:
-            await anyio.sleep(self.seconds)
-            return await super().forward_backward(batch)
-        finally:
-            SlowTrainer.now -= 1
-
-
-class SlowEngine(FakeEngine):
-    async def train(self, spec: LoraSpec, *, resume: Path | None = None, start: Path | None = None) -> SlowTrainer:
-        trainer = SlowTrainer()
-        if resume is not None:
-            trainer.counts = (await FakeEngine.train(self, spec, resume=resume)).counts  # type: ignore[attr-defined]
-        return trainer
-
-
-class JobParts(FakeParts):
-    """The fake engine, which trains as slowly as it is told, under the name that the server's base has."""
-
-    def __init__(self, home: Path, **settings: Any) -> None:
-        super().__init__(home)
-        self.settings = self.settings.model_copy(
-            update={"port": 0, "checkpoint_seconds": 0.0, "drain_seconds": 10.0} | settings
-        )
-        self._engine = SlowEngine()
-
-
 @pytest.fixture(autouse=True)
 def quick() -> Generator[None]:
-    SlowTrainer.seconds, SlowTrainer.now, SlowTrainer.most = 0.0, 0, 0
-    yield
-    SlowTrainer.seconds = 0.0
+    with at_full_speed():
+        yield
 
 
-@contextmanager
-def serving(parts: JobParts, *, port: int = 0) -> Generator[str]:
-    """A whole server in a thread; drained at the end."""
-    made = main.listen(parts.settings.model_copy(update={"port": port}))
-    ready = threading.Event()
-    stop: list[Callable[[], None]] = []
-
-    async def serve() -> None:
-        server = main.Server(application(Service(parts, "nano")), parts.settings, ready=ready.set)
-        stop.append(server.stop)
-        await server.run_on(made)
-
-    thread = threading.Thread(target=anyio.run, args=(serve,), name="test-server")
-    thread.start()
-    try:
-        assert ready.wait(20), "the server did not start"
-        yield main.address(made)
-    finally:
-        stop[0]()
-        thread.join(30)
-        made.close()
-        assert not thread.is_alive()
+def serving(parts: SlowParts, *, port: int = 0) -> AbstractContextManager[str]:
+    return running(parts, "nano", whole=True, port=port)
 
 
 def until(jobs: RemoteJobs, job: str, *statuses: str, seconds: float = 60) -> JobView:
@@ -138,7 +78,7 @@ def finish(jobs: RemoteJobs, ask: Any) -> Any:
 
 
 def test_every_kind_of_job_ends_in_its_result(tmp_path: Path) -> None:
-    parts = JobParts(tmp_path)
+    parts = SlowParts(tmp_path)
     with serving(parts) as url, Client(url) as client:
         jobs = client.jobs
         first = finish(jobs, mint())
@@ -159,7 +99,7 @@ def test_every_kind_of_job_ends_in_its_result(tmp_path: Path) -> None:
 
 
 def test_identity_that_cannot_be_is_a_failed_job_with_its_error(tmp_path: Path) -> None:
-    with serving(JobParts(tmp_path)) as url, Client(url) as client:
+    with serving(SlowParts(tmp_path)) as url, Client(url) as client:
         finish(client.jobs, mint())
         job = client.jobs.start(IdentityAsk(kind="identity", blocks=("ada-example", "ada-example@1.0.0")))
         failed = until(client.jobs, job.id, "failed")
@@ -170,7 +110,7 @@ def test_identity_that_cannot_be_is_a_failed_job_with_its_error(tmp_path: Path) 
 
 
 def test_a_job_is_kept_before_it_is_answered_and_has_a_place(tmp_path: Path) -> None:
-    with serving(JobParts(tmp_path, parallel_training=0)) as url, httpx2.Client(base_url=url) as http:
+    with serving(SlowParts(tmp_path, parallel_training=0)) as url, httpx2.Client(base_url=url) as http:
         answer = http.post(JOBS, json=MINT)
         assert answer.status_code == 202
         job = answer.json()["id"]
@@ -181,7 +121,7 @@ def test_a_job_is_kept_before_it_is_answered_and_has_a_place(tmp_path: Path) -> 
 
 def test_one_key_is_one_job_also_twenty_times_at_once_and_after_a_restart(tmp_path: Path) -> None:
     headers = {"Idempotency-Key": "order-1"}
-    with serving(JobParts(tmp_path, parallel_training=0)) as url, httpx2.Client(base_url=url) as http:
+    with serving(SlowParts(tmp_path, parallel_training=0)) as url, httpx2.Client(base_url=url) as http:
         with ThreadPoolExecutor(20) as pool:
             answers = list(pool.map(lambda _: http.post(JOBS, json=MINT, headers=headers), range(20)))
         assert {answer.status_code for answer in answers} == {202}
@@ -192,13 +132,13 @@ def test_one_key_is_one_job_also_twenty_times_at_once_and_after_a_restart(tmp_pa
         assert other.json()["error"]["job"] in ids
         assert http.post(JOBS, json=MINT, headers={"Idempotency-Key": "order-2"}).json()["id"] not in ids
         assert http.post(JOBS, json=MINT, headers={"Idempotency-Key": "a b"}).status_code == 400
-    with serving(JobParts(tmp_path, parallel_training=0)) as url, httpx2.Client(base_url=url) as http:
+    with serving(SlowParts(tmp_path, parallel_training=0)) as url, httpx2.Client(base_url=url) as http:
         assert http.post(JOBS, json=MINT, headers=headers).json()["id"] in ids
         assert len(http.get(JOBS).json()["jobs"]) == 2
 
 
 def test_pages_and_filters(tmp_path: Path) -> None:
-    with serving(JobParts(tmp_path, parallel_training=0)) as url, Client(url) as client:
+    with serving(SlowParts(tmp_path, parallel_training=0)) as url, Client(url) as client:
         made = [client.jobs.start(mint(seed=i)).id for i in range(5)]
         first = client.jobs.list(limit=2)
         assert [one.id for one in first.jobs] == made[:2:-1]
@@ -214,7 +154,7 @@ def test_pages_and_filters(tmp_path: Path) -> None:
 
 
 def test_events_go_on_behind_the_last_one_and_are_json_too(tmp_path: Path) -> None:
-    with serving(JobParts(tmp_path)) as url, Client(url) as client, httpx2.Client(base_url=url) as http:
+    with serving(SlowParts(tmp_path)) as url, Client(url) as client, httpx2.Client(base_url=url) as http:
         job = client.jobs.start(mint()).id
         told = list(client.jobs.follow(job))
         lines = [one for one in told if isinstance(one, JobEvent)]
@@ -235,7 +175,7 @@ def test_events_go_on_behind_the_last_one_and_are_json_too(tmp_path: Path) -> No
 def test_a_quiet_stream_says_that_it_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("clonedna.server.jobs.HEARTBEAT_SECONDS", 0.1)
     monkeypatch.setattr("clonedna.server.jobs.MOST_STREAMS", 1)
-    with serving(JobParts(tmp_path, parallel_training=0)) as url, Client(url) as client:
+    with serving(SlowParts(tmp_path, parallel_training=0)) as url, Client(url) as client:
         job = client.jobs.start(mint()).id
         with httpx2.Client(base_url=url) as http, http.stream("GET", f"{JOBS}/{job}/events") as stream:
             lines = stream.iter_lines()  # it closes the stream when it goes
@@ -249,7 +189,7 @@ def test_a_quiet_stream_says_that_it_is_there(tmp_path: Path, monkeypatch: pytes
 
 def test_a_cancelled_job_stops_and_goes_on_where_it_was(tmp_path: Path) -> None:
     SlowTrainer.seconds = 0.1
-    with serving(JobParts(tmp_path)) as url, Client(url) as client:
+    with serving(SlowParts(tmp_path)) as url, Client(url) as client:
         job = client.jobs.start(mint()).id
         until_training(client.jobs, job)
         client.jobs.cancel(job)
@@ -268,7 +208,7 @@ def test_a_cancelled_job_stops_and_goes_on_where_it_was(tmp_path: Path) -> None:
 
 def test_no_more_than_the_settings_say_run_or_wait(tmp_path: Path) -> None:
     SlowTrainer.seconds = 0.05
-    with serving(JobParts(tmp_path, parallel_training=2, max_waiting_jobs=2)) as url, Client(url) as client:
+    with serving(SlowParts(tmp_path, parallel_training=2, max_waiting_jobs=2)) as url, Client(url) as client:
         made = [client.jobs.start(mint(seed=i, name=f"n{i}")).id for i in range(2)]
         for job in made:
             until(client.jobs, job, "running")
@@ -284,13 +224,13 @@ def test_no_more_than_the_settings_say_run_or_wait(tmp_path: Path) -> None:
 
 
 def test_a_server_that_stops_in_the_middle_loses_nothing_and_its_client_follows_through(tmp_path: Path) -> None:
-    whole = JobParts(tmp_path / "whole")
+    whole = SlowParts(tmp_path / "whole")
     with serving(whole) as url, Client(url) as client:
         expected = whole.registry.resolve(str(finish(client.jobs, mint()).block))
 
     SlowTrainer.seconds = 0.05
     heard: list[JobEvent | JobView] = []
-    with serving(JobParts(tmp_path / "home")) as url:
+    with serving(SlowParts(tmp_path / "home")) as url:
         port = int(url.rpartition(":")[2])
         client = Client(url)
         job = client.jobs.start(mint()).id
@@ -299,7 +239,7 @@ def test_a_server_that_stops_in_the_middle_loses_nothing_and_its_client_follows_
         follower.start()
         until_training(client.jobs, job)
     SlowTrainer.seconds = 0.0
-    parts = JobParts(tmp_path / "home")
+    parts = SlowParts(tmp_path / "home")
     with serving(parts, port=port):
         follower.join(60)
         assert not follower.is_alive()
@@ -348,7 +288,7 @@ def test_what_cannot_be_is_refused_at_once(ask: dict[str, Any], param: str | Non
 
 @pytest.fixture(scope="module")
 def refuser(tmp_path_factory: pytest.TempPathFactory) -> Generator[httpx2.Client]:
-    with serving(JobParts(tmp_path_factory.mktemp("home"))) as url, httpx2.Client(base_url=url) as http:
+    with serving(SlowParts(tmp_path_factory.mktemp("home"))) as url, httpx2.Client(base_url=url) as http:
         yield http
 
 
@@ -359,7 +299,7 @@ def test_ids_of_jobs_are_checked(refuser: httpx2.Client) -> None:
 
 
 def test_files_are_uploaded_and_measured(tmp_path: Path) -> None:
-    parts = JobParts(tmp_path / "home")
+    parts = SlowParts(tmp_path / "home")
     with serving(parts) as url, Client(url) as client:
         block = finish(client.jobs, mint()).block
         pairs = tmp_path / "pairs.jsonl"
@@ -376,7 +316,7 @@ def test_files_are_uploaded_and_measured(tmp_path: Path) -> None:
 
 
 def test_given_pairs_and_the_next_version_are_ordered_as_on_the_command_line(tmp_path: Path) -> None:
-    parts = JobParts(tmp_path / "home")
+    parts = SlowParts(tmp_path / "home")
     rows = [
         {"messages": [{"role": "user", "content": f"Greet number {i}."}, {"role": "assistant", "content": f"hello hello number {i}!"}]}
         for i in range(20)
@@ -400,7 +340,7 @@ def test_given_pairs_and_the_next_version_are_ordered_as_on_the_command_line(tmp
 
 def test_a_database_that_is_locked_for_a_while_is_waited_for(tmp_path: Path) -> None:
     SlowTrainer.seconds = 0.02
-    with serving(JobParts(tmp_path)) as url, Client(url) as client:
+    with serving(SlowParts(tmp_path)) as url, Client(url) as client:
         job = client.jobs.start(mint()).id
         until_training(client.jobs, job)
         with closing(sqlite3.connect(tmp_path / "jobs" / "workflows.sqlite", isolation_level=None)) as other:
@@ -415,7 +355,7 @@ def test_a_catalogue_that_stays_locked_is_an_error_and_the_job_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("clonedna.store.database.BUSY_SECONDS", 0.2)
-    parts = JobParts(tmp_path)
+    parts = SlowParts(tmp_path)
     _ = parts.registry.manifests()
     SlowTrainer.seconds = 0.02
     with serving(parts) as url, Client(url) as client:
@@ -433,7 +373,7 @@ def test_a_catalogue_that_stays_locked_is_an_error_and_the_job_goes_on(
 
 def test_who_may_name_paths_of_the_server(tmp_path: Path) -> None:
     user, admin = "u" * 20, "a" * 20
-    parts = JobParts(tmp_path / "home", api_key=_secret(user), admin_key=_secret(admin), parallel_training=0)
+    parts = SlowParts(tmp_path / "home", api_key=_secret(user), admin_key=_secret(admin), parallel_training=0)
     service = Service(parts, "nano")
     (tmp_path / "code").mkdir()
     for target in (str(tmp_path / "code"), "./code", "file:///etc", "ssh://git@example.org/x"):
@@ -459,7 +399,7 @@ def test_who_may_name_paths_of_the_server(tmp_path: Path) -> None:
 
 
 def test_a_key_is_kept_for_a_day(tmp_path: Path) -> None:
-    service = Service(JobParts(tmp_path), "nano")
+    service = Service(SlowParts(tmp_path), "nano")
     first, new = service.desk.start(mint(), key="k")
     assert (service.desk.start(mint(), key="k"), new) == ((first, False), True)
     assert service.desk.start(mint(), key="k", owner="somebody else")[1]
@@ -469,12 +409,12 @@ def test_a_key_is_kept_for_a_day(tmp_path: Path) -> None:
         fields = json.loads(kept.read_bytes())
         kept.write_text(json.dumps(fields | {"at": fields["at"] - 25 * 3600}))
         os.utime(kept, (0, 0))
-    assert Service(JobParts(tmp_path), "nano").desk.start(mint(), key="k")[1]
+    assert Service(SlowParts(tmp_path), "nano").desk.start(mint(), key="k")[1]
     assert len(list((tmp_path / "jobs" / "keys").iterdir())) == 1
 
 
 def test_the_queue_is_bounded(tmp_path: Path) -> None:
-    service = Service(JobParts(tmp_path, max_waiting_jobs=3), "nano")
+    service = Service(SlowParts(tmp_path, max_waiting_jobs=3), "nano")
     for i in range(3):
         service.desk.start(mint(seed=i))
     with pytest.raises(Overloaded):
@@ -484,8 +424,8 @@ def test_the_queue_is_bounded(tmp_path: Path) -> None:
 
 
 def test_ids_go_up_when_the_clock_goes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    jobs = Jobs(JobParts(tmp_path).settings, JobParts(tmp_path))
-    service = Service(JobParts(tmp_path), "nano")
+    jobs = Jobs(SlowParts(tmp_path).settings, SlowParts(tmp_path))
+    service = Service(SlowParts(tmp_path), "nano")
     made = [service.desk.start(mint(seed=0))[0].id]
 
     class Back:
@@ -507,7 +447,7 @@ def test_ids_go_up_when_the_clock_goes_back(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_folders_of_earlier_versions_are_read(tmp_path: Path) -> None:
-    parts = JobParts(tmp_path)
+    parts = SlowParts(tmp_path)
     jobs = Jobs(parts.settings, parts)
     service = Service(parts, "nano")
     view, _ = service.desk.start(mint())

@@ -4,32 +4,25 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from clonedna.app import figures, logs
+from clonedna.app import figures
 from clonedna.client import Client
-from tests.integration.test_jobs_http import JobParts, SlowTrainer, finish, mint, serving, until, until_training
+from tests.integration.test_jobs_http import finish, mint, serving, until, until_training
+from tests.logs import logged
+from tests.slow import SlowParts, SlowTrainer, at_full_speed
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
 def stream() -> Generator[io.StringIO]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    made = io.StringIO()
-    logs.configure(form="json", level="info", stream=made)
-    yield made
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    for name in logs.OURS:
-        logging.getLogger(name).setLevel(logging.NOTSET)
-    SlowTrainer.seconds = 0.0
+    with at_full_speed(), logged("info") as made:
+        yield made
 
 
 def read(client: Client) -> dict[tuple[str, ...], float]:
@@ -44,7 +37,7 @@ def read(client: Client) -> dict[tuple[str, ...], float]:
 
 def test_a_job_is_counted_timed_and_named(tmp_path: Path, stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(figures, "KEEP_SECONDS", -1.0)
-    with serving(JobParts(tmp_path)) as url, Client(url) as client:
+    with serving(SlowParts(tmp_path)) as url, Client(url) as client:
         finish(client.jobs, mint())
         ended = read(client)
         SlowTrainer.seconds = 0.2

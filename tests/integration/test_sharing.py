@@ -40,8 +40,7 @@ from clonedna.core.errors import (
 )
 from tests.command import Dna
 from tests.serving import ServerParts, running
-from tests.sharing import ACCOUNT, Ada, put
-from tests.unit.trust.small_github import small_github, ssh_key
+from tests.sharing import Ada, put
 
 pytestmark = pytest.mark.slow
 ADMIN, KEY = "0123456789abcdef-admin", "0123456789abcdef-key"
@@ -50,11 +49,8 @@ SIZE = 3_000_000
 
 @pytest.fixture(scope="module")
 def ada(tmp_path_factory: pytest.TempPathFactory) -> Generator[Ada]:
-    folder = tmp_path_factory.mktemp("key")
-    line = ssh_key(folder / "ada")
-    with small_github() as github:
-        github.person("ada-example", ACCOUNT, signing=[line])
-        yield Ada(github, folder / "ada")
+    with Ada.of(tmp_path_factory.mktemp("key")) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager
@@ -16,9 +15,9 @@ import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from clonedna.app import logs
 from clonedna.app.service import Service
 from clonedna.server.api import application
+from tests.logs import logged
 from tests.serving import ServerParts, add_block
 
 CANARY = "canary-7f3c9d2e"
@@ -46,15 +45,8 @@ class Server:
 
 @pytest.fixture
 def stream() -> Generator[io.StringIO]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    made = io.StringIO()
-    logs.configure(form="json", level="debug", stream=made)
-    yield made
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    for name in logs.OURS:
-        logging.getLogger(name).setLevel(logging.NOTSET)
+    with logged("debug") as made:
+        yield made
 
 
 def ask(home: Path, stream: io.StringIO, work: Callable[[Server], Awaitable[None]], **settings: Any) -> None:

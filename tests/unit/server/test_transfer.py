@@ -28,7 +28,7 @@ from clonedna.store.archive import zip_block
 from tests.serving import ServerParts
 from tests.sharing import ACCOUNT, Ada, put
 from tests.unit.store.making import rejected
-from tests.unit.trust.small_github import small_github, ssh_key
+from tests.unit.trust.small_github import ssh_key
 
 ADMIN, KEY = "0123456789abcdef-admin", "0123456789abcdef-key"
 OCTETS = {"content-type": "application/octet-stream"}
@@ -37,11 +37,8 @@ Work = Callable[[httpx2.AsyncClient], Awaitable[None]]
 
 @pytest.fixture(scope="module")
 def ada(tmp_path_factory: pytest.TempPathFactory) -> Generator[Ada]:
-    folder = tmp_path_factory.mktemp("key")
-    line = ssh_key(folder / "ada")
-    with small_github() as github:
-        github.person("ada-example", ACCOUNT, signing=[line])
-        yield Ada(github, folder / "ada")
+    with Ada.of(tmp_path_factory.mktemp("key")) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
