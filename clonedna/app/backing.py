@@ -42,7 +42,7 @@ LISTING = "backup.json"
 MOST_LISTING = 1 << 30
 CHUNK = 1 << 20
 # What is copied before the blocks, and behind them. ``keys`` and ``store`` are taken apart below.
-BEFORE = ("evaluations", "identity", "votes", "files", "people.json", "store/rollbacks")
+BEFORE = ("genomes", "evaluations", "identity", "votes", "files", "people.json", "store/rollbacks")
 LOCKED = ("consents/accounts", "consents", "audit")
 AFTER = ("tombstones", "store/revoked")
 SECRET = ("keys/own", "keys/private")
@@ -135,7 +135,8 @@ class _Writer:
         """A file, or the files of a folder and (``deep``) of those below it; one that goes meanwhile is left out."""
         found = path.rglob("*") if deep else path.glob("*")
         for one in sorted(found) if path.is_dir() else [path]:
-            if one.is_file() and not one.is_symlink() and not one.name.startswith("."):
+            hidden = any(part.startswith(".") for part in one.relative_to(self._home).parts)  # on its way in
+            if one.is_file() and not one.is_symlink() and not hidden:
                 with contextlib.suppress(FileNotFoundError):
                     self.add(self._name(one), one)
 

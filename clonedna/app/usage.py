@@ -47,8 +47,9 @@ Kind = Literal[
 DAY = 86_400.0
 STALE_PULL, STALE_TEMPORARY = 7 * DAY, DAY
 PLACES: dict[str, Kind] = {
-    "store": "blocks", "jobs": "jobs", "evaluations": "evaluations", "identity": "evaluations", "votes": "evaluations", "files": "files",
-    "clones": "clones", "github": "caches", "profiles": "caches", "teacher-cache": "caches", "vectors": "caches", STAGING: "arriving",
+    "store": "blocks", "genomes": "blocks", "jobs": "jobs", "evaluations": "evaluations", "identity": "evaluations",
+    "votes": "evaluations", "files": "files", "clones": "clones",
+    "github": "caches", "profiles": "caches", "teacher-cache": "caches", "vectors": "caches", STAGING: "arriving",
     PULLS: "arriving", "sealed": "sealed", "keys": "records", "consents": "records", "audit": "records", "tombstones": "records",
     "servers": "records", "people.json": "records",
 }  # fmt: skip
@@ -150,6 +151,9 @@ class Home:
         """What a writer that was killed left beside the file that it was to replace."""
         for path, _ in _files(self.home):
             if path.name.startswith(".") and path.name.endswith(".tmp") and self._age(path) > STALE_TEMPORARY:
+                yield path, "left_by_a_killed_process"
+        for path in sorted((self.home / "genomes").glob(".*.tmp")):
+            if self._age(path) > STALE_TEMPORARY:
                 yield path, "left_by_a_killed_process"
 
     def _jobs(self, older_than: float) -> Iterator[tuple[Path, str]]:

@@ -24,6 +24,7 @@ from clonedna.cli import (
     developers,
     doctor,
     evals,
+    genomes,
     jobs,
     keys,
     merging,
@@ -92,6 +93,7 @@ people.add_to(app)
 consent.add_to(app)
 developers.add_to(app)
 doctor.add_to(app)
+genomes.add_to(app)
 tokens.add_to(app)
 app.add_typer(jobs.app, name="jobs")
 app.command()(jobs.worker)

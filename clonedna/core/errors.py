@@ -8,14 +8,15 @@ the next step. Faces map the class to an exit status (``exit_code``) or an HTTP 
     │   ├── NotARepository, NoSuchAuthor, AuthorNeeded, UnknownBase, BadConfig, BadReference
     │   ├── MethodNotAllowed (405), TooSlow (408), TooLarge (413), BadRange (416), DocumentEncrypted
     ├── NotFound              3 / 404   it does not exist here
-    │   └── BlockNotFound, JobNotFound
+    │   └── BlockNotFound, GenomeNotFound, JobNotFound
     ├── Refused               4 / 403   it could be done, but may not
     │   ├── Unauthorised (401), AddressRefused, PathRefused
     │   ├── ConsentMissing
     │   │   └── ConsentInvalid, ConsentRevoked
     │   ├── LicenceUnknown, LicenceNotAllowed, TooFewSpans, BlockRejected, BlockRevoked, WrongBase, KeyLocked, KeyLogOlder
+    │   ├── GenomeEmpty, PlanStale (409)
     │   └── BlockUntrusted
-    │       └── BlockUnsigned, KeyWeak, KeyCompromised
+    │       └── BlockUnsigned, GenomeUnsigned, KeyWeak, KeyCompromised
     ├── Corrupt               5 / 422   what was read is not what was written
     │   └── BlockCorrupt, DocumentBroken, SignatureInvalid, KeyLogInvalid, AdapterInvalid, BadAnswer
     ├── Unavailable           6 / 503   something this needs is missing or full
@@ -194,6 +195,10 @@ class BlockUnsigned(BlockUntrusted):
     code = "block_unsigned"
 
 
+class GenomeUnsigned(BlockUntrusted):
+    code = "genome_unsigned"
+
+
 class KeyWeak(BlockUntrusted):
     """A public key that others than its owner could sign for, or that is no point of the curve."""
 
@@ -224,6 +229,18 @@ class BlockRevoked(Refused):
 
 class WrongBase(Refused):
     code = "wrong_base"
+
+
+class GenomeEmpty(Refused):
+    """A genome without a layer: nothing here fits what is wanted, and nothing could be trained for it."""
+
+    code = "genome_empty"
+
+
+class PlanStale(Refused):
+    """A plan that was made of another home than this one is by now; ``facts["changed"]`` names what differs."""
+
+    code, http_status = "plan_stale", 409
 
 
 class Corrupt(DnaError):

@@ -10,6 +10,7 @@ import base64
 import json
 import math
 import random
+import re
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from pathlib import Path
 
@@ -17,12 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clonedna.core.block import BlockRef, ConsentRecord, Envelope, Manifest, SignatureEntry, Teaching, Use
-from clonedna.core.canonical import sha256
+from clonedna.core.canonical import canonical, sha256
 from clonedna.core.errors import (
     AdapterInvalid,
+    BadReference,
     BlockNotFound,
     BlockRejected,
     ConsentMissing,
+    Corrupt,
+    GenomeNotFound,
     InputError,
     NoSuchAuthor,
     NotFound,
@@ -32,6 +36,7 @@ from clonedna.core.errors import (
     TooLarge,
 )
 from clonedna.core.events import Emit
+from clonedna.core.genome import GENOME_PAYLOAD, GenomeManifest, Refused, SignedGenome, genome_id
 from clonedna.core.model import (
     AdapterInfo,
     BaseInfo,
@@ -374,6 +379,44 @@ class FakeRegistry:
 
     def revoke(self, block_id: str) -> None:
         self._manifests = [manifest for manifest in self._manifests if manifest.id != block_id]
+
+
+class FakeGenomes:
+    """A dict in memory."""
+
+    def __init__(self, signer: FakeSigner | None = None) -> None:
+        self._signer = signer or FakeSigner()
+        self._kept: dict[str, SignedGenome] = {}
+
+    def put(self, signed: SignedGenome) -> str:
+        manifest = signed.manifest
+        if self._signer.verify(signed.envelope, GENOME_PAYLOAD) != canonical(manifest) or genome_id(manifest) != manifest.id:
+            raise Corrupt("not the genome that was signed", "sign it again")
+        if any(one.version == manifest.version and one.id != manifest.id for one in self.manifests(manifest.name)):
+            raise InputError(f"{manifest.name}@{manifest.version} is another genome", "give it the next version")
+        self._kept[manifest.id] = signed
+        return manifest.id
+
+    def get(self, reference: str) -> SignedGenome:
+        name, at, version = reference.partition("@")
+        if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*(@[0-9.]+)?", reference):
+            raise BadReference(f"{reference[:80]!r} is no genome", "write name, name@version, or 8 digits of its id")
+        found = [one.id for one in self.manifests(name) if not at or one.version == version]
+        found = found or [one for one in self._kept if len(reference) >= 8 and one.startswith(reference)]
+        if not found:
+            raise GenomeNotFound(f"no genome {reference}", "see: dna genome ls")
+        return self._kept[found[0]]
+
+    def manifests(self, name: str | None = None) -> tuple[GenomeManifest, ...]:
+        found = [one.manifest for one in self._kept.values() if name in (None, one.manifest.name)]
+        order = {one.id: tuple(map(int, one.version.split("."))) for one in found}
+        return tuple(sorted(found, key=lambda one: (one.created_at if name is None else "", order[one.id]), reverse=True))
+
+    def faults(self) -> tuple[Refused, ...]:
+        return ()
+
+    def delete(self, genome_id: str) -> None:
+        self._kept.pop(genome_id, None)
 
 
 class FakeSandbox:

@@ -1,7 +1,7 @@
 """What is said about genomes: what is wanted, which blocks could bring it, the plan, and the signed stack of layers that comes of it.
 
 A *layer* is a block's place in a genome, with a weight; a *module* is a matrix of the base. Everything here can be written to canonical
-JSON and read back, and nothing here is computed.
+JSON and read back, and nothing here is computed but a genome's id.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from clonedna.core.block import DIGEST_PATTERN, NAME_PATTERN, VERSION_PATTERN, Envelope, Measure
+from clonedna.core.canonical import digest, plain
 from clonedna.core.merge import MAX_PARENTS, MergeMethod
 from clonedna.core.value import Value
 
@@ -255,3 +256,10 @@ class SignedGenome(Value):
 
     manifest: GenomeManifest
     envelope: Envelope
+
+
+def genome_id(manifest: GenomeManifest) -> str:
+    """SHA-256 over the canonical JSON of everything in the manifest but its id."""
+    fields = plain(manifest)
+    del fields["id"]
+    return digest(fields)

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from clonedna.core.block import BlockRef, ConsentRecord, Envelope, Manifest, Teaching, Use
 from clonedna.core.events import Emit
-from clonedna.core.genome import GenomeManifest, SignedGenome
+from clonedna.core.genome import GenomeManifest, Refused, SignedGenome
 from clonedna.core.model import (
     AdapterInfo,
     BaseInfo,
@@ -255,7 +255,11 @@ class Genomes(Protocol):
         ...
 
     def manifests(self, name: str | None = None) -> tuple[GenomeManifest, ...]:
-        """All, or those of one name, newest first."""
+        """All, or those of one name, newest first; those that cannot be read are in ``faults``."""
+        ...
+
+    def faults(self) -> tuple[Refused, ...]:
+        """What is kept and is no sound, signed genome, with the code of what is wrong."""
         ...
 
     def delete(self, genome_id: str) -> None:

@@ -1,0 +1,52 @@
+"""Small genomes for tests: values of made-up blocks, signed by whoever is given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from clonedna.core.block import not_available
+from clonedna.core.canonical import canonical, sha256
+from clonedna.core.genome import (
+    GENOME_PAYLOAD,
+    Composition,
+    DesiredGenome,
+    GenomeEvaluation,
+    GenomeLayer,
+    GenomeManifest,
+    SignedGenome,
+    Skill,
+    genome_id,
+)
+from clonedna.core.seams import Signer
+
+NOTHING = not_available("a test")
+
+
+def layer(name: str = "ada", **changes: Any) -> GenomeLayer:
+    """A layer of a block whose id is the digest of its name."""
+    made = GenomeLayer(
+        id=sha256(name), name=name, version="1.0.0", skills=("python",), license="MIT", consent_mode="local-only", rank=4, alpha=8.0,
+        target_modules=("q_proj",),
+    )  # fmt: skip
+    return made.model_copy(update=changes)
+
+
+def genome(key_id: str, name: str = "stack", version: str = "1.0.0", **changes: Any) -> GenomeManifest:
+    """A manifest with a true id."""
+    wanted = DesiredGenome(request="python", skills=(Skill(text="python", weight=1.0),), taxonomy="t@1", encoder="e@1")
+    made = GenomeManifest(
+        id="0" * 64, name=name, version=version, created_at="2026-01-02T03:04:05Z", created_by=key_id, base_model="fake",
+        base_fingerprint=sha256("fake"), desired=wanted, layers=(layer(),), composition=Composition(kind="stack", method="single"),
+        encoder="e@1", composite_embedding=(1.0, 0.0), plan=sha256("plan"), snapshot="s", calibration="c",
+        evaluation=GenomeEvaluation(
+            similarity={}, retention={}, interference=NOTHING, guard=NOTHING, latency_ms=NOTHING, bytes=1
+        ),
+        license="MIT",
+    ).model_copy(update=changes)  # fmt: skip
+    return made.model_copy(update={"id": genome_id(made)})
+
+
+def signed(signer: Signer, name: str = "stack", version: str = "1.0.0", **changes: Any) -> SignedGenome:
+    """... and its envelope."""
+    made = genome(signer.key_id, name, version, **changes)
+    return SignedGenome(manifest=made, envelope=signer.sign(canonical(made), GENOME_PAYLOAD))
