@@ -16,7 +16,7 @@ from clonedna.core.errors import BadConfig, InputError
 from clonedna.core.model import Example
 from clonedna.core.people import Account
 from clonedna.core.profile import CodeFacts
-from clonedna.core.seams import Consents, Encoder, Engine, Index, Registry, Signer, Source, Store, Teacher
+from clonedna.core.seams import Consents, Encoder, Engine, Genomes, Index, Registry, Signer, Source, Store, Teacher
 from clonedna.core.work import About, Found, Identity, Refusal, Repository
 
 if TYPE_CHECKING:
@@ -124,6 +124,12 @@ FACTORIES: dict[str, dict[str, str]] = {
         "files": "clonedna.store.vectors:VectorFiles",
         "forget": "clonedna.store.vectors:forget",
         "forget_all": "clonedna.store.vectors:forget_all",
+    },
+    "genomes": {
+        "files": "clonedna.store.genomes:GenomeFiles",
+        "sign": "clonedna.store.genomes:sign_genome",
+        "verify": "clonedna.store.genomes:verify_genome",
+        "read": "clonedna.store.genomes:read_manifest",
     },
     "registry": {"sql": "clonedna.store.registry:SqlRegistry", "kin": "clonedna.store.kin:Kin"},
 }
@@ -286,6 +292,10 @@ class Parts:
     @cached_property
     def registry(self) -> Registry:
         return factory("registry", "sql")(self.database, self.store)
+
+    @cached_property
+    def genomes(self) -> Genomes:
+        return factory("genomes", "files")(self.settings.home / "genomes", self.signer)
 
     @cached_property
     def lines(self) -> SqlLines:
