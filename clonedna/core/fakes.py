@@ -37,6 +37,7 @@ from clonedna.core.errors import (
 )
 from clonedna.core.events import Emit
 from clonedna.core.genome import GENOME_PAYLOAD, GenomeManifest, Refused, SignedGenome, genome_id
+from clonedna.core.interference import Observed
 from clonedna.core.model import (
     AdapterInfo,
     BaseInfo,
@@ -170,6 +171,29 @@ class FakeEngine:
     async def nll(self, examples: Sequence[Example], layers: Sequence[Layer] = ()) -> tuple[Score, ...]:
         counts = self._counts(layers)
         return tuple(_score(counts, example) for example in examples)
+
+    async def observe(self, examples: Sequence[Example], layers: Sequence[Layer], directory: Path) -> Observed:
+        """Its one module ``counts`` reads the byte before, as a unit vector: ``C`` is the diagonal of how often each came."""
+        self._counts(layers)
+        before = [a for example in examples for a, _ in _bigrams(example)]
+        if not before:
+            raise InputError("these examples have no tokens to observe", "give examples with a completion")
+        shares = np.diag(np.bincount(before, minlength=256).astype(np.float32) / np.float32(len(before)))
+        header = json.dumps(
+            {
+                "__metadata__": {"about": json.dumps({"base_fingerprint": self.base.fingerprint, "format": "dna-covariance/1"})},
+                "count": {"dtype": "I64", "shape": [1], "data_offsets": [0, 8]},
+                "counts": {"dtype": "F32", "shape": [256, 256], "data_offsets": [8, 262152]},
+            }
+        ).encode()  # fmt: skip
+        header += b" " * (-len(header) % 8)
+        data = len(header).to_bytes(8, "little") + header + len(before).to_bytes(8, "little") + shares.tobytes()
+        directory.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - a fake may block
+        (directory / "covariance.safetensors").write_bytes(data)
+        return Observed(
+            base_fingerprint=self.base.fingerprint, examples=len(examples), tokens=len(before), exact=1, sketched=0, error=0.0,
+            bytes=len(data),
+        )  # fmt: skip
 
     async def train(self, spec: LoraSpec, *, resume: Path | None = None, start: Path | None = None) -> Trainer:
         if resume is not None and start is not None:
@@ -390,7 +414,10 @@ class FakeGenomes:
 
     def put(self, signed: SignedGenome) -> str:
         manifest = signed.manifest
-        if self._signer.verify(signed.envelope, GENOME_PAYLOAD) != canonical(manifest) or genome_id(manifest) != manifest.id:
+        if (
+            self._signer.verify(signed.envelope, GENOME_PAYLOAD) != canonical(manifest)
+            or genome_id(manifest) != manifest.id
+        ):
             raise Corrupt("not the genome that was signed", "sign it again")
         if any(one.version == manifest.version and one.id != manifest.id for one in self.manifests(manifest.name)):
             raise InputError(f"{manifest.name}@{manifest.version} is another genome", "give it the next version")
@@ -410,7 +437,9 @@ class FakeGenomes:
     def manifests(self, name: str | None = None) -> tuple[GenomeManifest, ...]:
         found = [one.manifest for one in self._kept.values() if name in (None, one.manifest.name)]
         order = {one.id: tuple(map(int, one.version.split("."))) for one in found}
-        return tuple(sorted(found, key=lambda one: (one.created_at if name is None else "", order[one.id]), reverse=True))
+        return tuple(
+            sorted(found, key=lambda one: (one.created_at if name is None else "", order[one.id]), reverse=True)
+        )
 
     def faults(self) -> tuple[Refused, ...]:
         return ()

@@ -14,6 +14,7 @@ from typing import Protocol
 from clonedna.core.block import BlockRef, ConsentRecord, Envelope, Manifest, Teaching, Use
 from clonedna.core.events import Emit
 from clonedna.core.genome import GenomeManifest, Refused, SignedGenome
+from clonedna.core.interference import Observed
 from clonedna.core.model import (
     AdapterInfo,
     BaseInfo,
@@ -141,6 +142,14 @@ class Engine(Protocol):
 
     async def nll(self, examples: Sequence[Example], layers: Sequence[Layer] = ()) -> tuple[Score, ...]:
         """Likelihood of each completion through these layers (none = the base); examples longer than the context are cut at its end."""
+        ...
+
+    async def observe(self, examples: Sequence[Example], layers: Sequence[Layer], directory: Path) -> Observed:
+        """Write second moments of what every module reads over these examples through these layers (none = the base) into ``directory``.
+
+        ``covariance.safetensors``: ``count`` (tokens) and for each module ``NAME`` ``[in, in]`` fp32 or a sketch of it. The same again
+        gives the same bytes. Raises InputError for nothing to observe, NoSpace, Unavailable where modules are out of sight.
+        """
         ...
 
     async def train(self, spec: LoraSpec, *, resume: Path | None = None, start: Path | None = None) -> Trainer:

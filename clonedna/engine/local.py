@@ -22,6 +22,7 @@ import safetensors.torch
 import torch
 
 from clonedna.core.errors import DnaError, InputError, NoSpace, Overloaded
+from clonedna.core.interference import Observed
 from clonedna.core.model import (
     AdapterInfo,
     BaseInfo,
@@ -36,6 +37,7 @@ from clonedna.core.model import (
 from clonedna.engine.adapters import Adapter, Seen, read_adapter
 from clonedna.engine.bases import Base, load_base
 from clonedna.engine.checkpoints import read_start, read_state
+from clonedna.engine.covariance import Moments, observe_rows, write_moments
 from clonedna.engine.lanes import Lanes
 from clonedna.engine.memory import available
 from clonedna.engine.model import LoadedModel, score_rows
@@ -199,6 +201,13 @@ class LocalEngine:
         async with self._leased(layers) as lease:
             return await self._owner.call(self._score, (rows, lease))
 
+    async def observe(self, examples: Sequence[Example], layers: Sequence[Layer], directory: Path) -> Observed:
+        """Raises ``NotFound`` for a layer that is not loaded, ``InputError`` for examples without tokens, ``NoMemory``, ``NoSpace``."""
+        rows = await anyio.to_thread.run_sync(self._texts.rows, examples)
+        async with self._leased(layers) as lease:
+            moments: Moments = await self._owner.call(self._observe, (rows, lease))
+        return await anyio.to_thread.run_sync(write_moments, directory, moments, self.base.fingerprint, len(rows))
+
     @asynccontextmanager
     async def _leased(self, layers: Sequence[Layer]) -> AsyncGenerator[Lease]:
         """Given back also when the caller is cancelled while the disk is still read."""
@@ -257,6 +266,15 @@ class LocalEngine:
             return [(yield from score_rows(self._model, rows, block))]
         finally:
             self._stacks.leave(block)
+
+    def _observe(self, payloads: list[tuple[list[Row], Lease]]) -> Generator[None, None, list[Moments]]:
+        ((rows, lease),) = payloads
+        block = self._stacks.use(lease.key, lease.parts) if lease.key else None
+        try:
+            return [(yield from observe_rows(self._model, rows, block))]
+        finally:
+            if block is not None:
+                self._stacks.leave(block)
 
     def _sweep(self, payloads: list[None]) -> list[None]:
         self._sampler.sweep()

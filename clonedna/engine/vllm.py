@@ -247,6 +247,12 @@ class VllmEngine:
         told = as_object(await self._wire.post("/v1/completions", nll_body(row) | {"model": model}, again=True))
         return Score(nll=nll_of(told, row), tokens=row.scored, bytes=row.bytes)
 
+    async def observe(self, examples: Sequence[Example], layers: Sequence[Layer], directory: Path) -> NoReturn:
+        """Always ``Unavailable``: a server does not tell what its modules read."""
+        raise Unavailable(
+            "a vLLM server does not show what its modules read", 'observe with the local engine (engine = "local")'
+        )
+
     async def train(self, spec: LoraSpec, *, resume: Path | None = None, start: Path | None = None) -> NoReturn:
         """Always ``Unavailable``: vLLM serves, it does not train."""
         raise Unavailable(

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
-from clonedna.core.errors import AdapterInvalid, DnaError
+from clonedna.core.errors import AdapterInvalid, DnaError, InputError
 from clonedna.core.model import Example, Layer, LoraSpec, Message, SampleChunk, SampleRequest
 from clonedna.core.seams import Engine
 from tests.contract.engines import GAPS, PARTS
@@ -167,3 +169,43 @@ def test_closing_a_sample_early_leaves_the_engine_well(engine: Engine) -> None:
         assert await engine.nll(EXAMPLES)
 
     anyio.run(run)
+
+
+def test_what_is_observed_are_second_moments_over_all_examples_together(engine: Engine, tmp_path: Path) -> None:
+    async def observed(examples: list[Example], name: str) -> dict[str, np.ndarray]:
+        told = await engine.observe(examples, (), tmp_path / name)
+        tensors = load_file(tmp_path / name / "covariance.safetensors")
+        assert (told.tokens, told.examples) == (int(tensors["count"][0]), len(examples))
+        assert told.base_fingerprint == engine.base.fingerprint
+        assert told.exact == len(tensors) - 1 > 0
+        assert told.bytes == (tmp_path / name / "covariance.safetensors").stat().st_size
+        return tensors
+
+    whole = anyio.run(observed, EXAMPLES, "whole")
+    some, rest = anyio.run(observed, EXAMPLES[:1], "some"), anyio.run(observed, EXAMPLES[1:], "rest")
+    parts = [(one.pop("count"), one) for one in (some, rest)]
+    count = whole.pop("count")
+    assert count == parts[0][0] + parts[1][0]
+    for name, matrix in whole.items():
+        together = sum(n * one[name].astype(np.float64) for n, one in parts) / count
+        assert np.allclose(matrix, together, rtol=1e-4, atol=1e-6 * np.abs(matrix).max())
+        assert np.allclose(matrix, matrix.T)
+        assert np.linalg.eigvalsh(matrix.astype(np.float64)).min() > -1e-5 * np.trace(matrix)
+        assert matrix.trace() > 0
+
+
+def test_observing_again_gives_the_same_bytes_and_leaves_no_trace(engine: Engine, tmp_path: Path) -> None:
+    before = anyio.run(engine.nll, EXAMPLES)
+    for name in ("a", "b"):
+        anyio.run(engine.observe, EXAMPLES, (), tmp_path / name)
+    first, again = ((tmp_path / name / "covariance.safetensors").read_bytes() for name in ("a", "b"))
+    assert first == again
+    assert anyio.run(engine.nll, EXAMPLES) == before
+
+
+def test_nothing_to_observe_and_unknown_layers_are_refused(engine: Engine, tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        anyio.run(engine.observe, [], (), tmp_path)
+    with pytest.raises(DnaError, match="nobody"):
+        anyio.run(engine.observe, EXAMPLES, [Layer(adapter="nobody")], tmp_path)
+    assert not (tmp_path / "covariance.safetensors").exists()

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
+from clonedna.core.interference import Observed
 from clonedna.core.model import AdapterInfo, EngineStatus, Example, Layer, LoraSpec, SampleChunk, SampleRequest, Score
 from clonedna.core.seams import Engine, Trainer
 
 
 class Beside:
-    """All of ``served`` but for ``train``, which is ``local``'s."""
+    """All of ``served`` but for ``train`` and ``observe`` (of the base alone), which are ``local``'s."""
 
     def __init__(self, served: Engine, local: Engine) -> None:
         self.served, self.local, self.base = served, local, served.base
@@ -30,6 +31,9 @@ class Beside:
 
     async def nll(self, examples: Sequence[Example], layers: Sequence[Layer] = ()) -> tuple[Score, ...]:
         return await self.served.nll(examples, layers)
+
+    async def observe(self, examples: Sequence[Example], layers: Sequence[Layer], directory: Path) -> Observed:
+        return await self.local.observe(examples, layers, directory)
 
     async def train(self, spec: LoraSpec, *, resume: Path | None = None, start: Path | None = None) -> Trainer:
         return await self.local.train(spec, resume=resume, start=start)
