@@ -1,0 +1,146 @@
+"""The bundled retrieval set: it is whole, requests are not copied from what they look for, and a broken file is refused by its line."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from clonedna.core.errors import Corrupt
+from clonedna.core.words import telling_words
+from clonedna.genomes import retrieval_set as module
+from clonedna.genomes.retrieval_set import LayerText, Request, checked, read, retrieval_set, values
+
+BEGINNING = 5  # letters by which "render" and "rendering" are one word
+
+
+def content(text: str) -> list[str]:
+    return [word[:BEGINNING] for word in telling_words(text.casefold())]
+
+
+def longest_run(a: Sequence[str], b: Sequence[str]) -> int:
+    """Words of the longest run that is in both."""
+    best, before = 0, [0] * (len(b) + 1)
+    for one in a:
+        row = [0] * (len(b) + 1)
+        for place, other in enumerate(b, 1):
+            row[place] = before[place - 1] + 1 if one == other else 0
+        best, before = max(best, *row), row
+    return best
+
+
+def test_a_run_of_words_is_found_wherever_it_stands() -> None:
+    assert longest_run(list("xabcy"), list("zzabc")) == 3
+    assert longest_run(list("ab"), list("ba")) == 1
+    assert longest_run(list("ab"), []) == 0
+
+
+def test_counts_and_splits() -> None:
+    found = retrieval_set()
+    assert len(found.layers) >= 320
+    assert len(found.requests) >= 340
+    domains = {one.domain: one.split for one in found.layers}
+    assert len(domains) == 25
+    assert 0.25 <= sum(split == "test" for split in domains.values()) / len(domains) <= 0.4
+    forms = Counter(one.form for one in found.layers)
+    assert min(forms.values()) >= 0.28 * len(found.layers)
+    for kind, least in module.LEAST_REQUESTS.items():
+        parts = [len(found.asked(kind, split)) for split in ("dev", "test")]
+        assert sum(parts) == len(found.asked(kind)) >= least
+        assert min(parts) >= 0.25 * sum(parts)
+    assert sum(one.domain == module.ELSEWHERE for one in found.requests) >= 10
+
+
+def test_each_form_is_what_it_says() -> None:
+    for one in retrieval_set().layers:
+        terse = one.text.startswith(f"{', '.join(one.languages)}. works on ") and ". from " in one.text
+        assert terse == (one.form == "terse"), one.id
+        if not terse:
+            assert one.text.count(". ") == (one.form == "sentences"), one.id
+
+
+@pytest.mark.parametrize(("kind", "most"), [("paraphrase", 0.35), ("short", 2 / 3), ("two-skill", 0.6)])
+def test_requests_are_in_words_of_their_own(kind: Any, most: float) -> None:
+    layers = {one.id: content(one.text) for one in retrieval_set().layers}
+    for one in retrieval_set().asked(kind):
+        asked = content(one.text)
+        for key in one.wants:
+            assert longest_run(asked, layers[key]) < 3, one.id
+            assert len(set(asked) & set(layers[key])) <= most * len(set(asked)), one.id
+
+
+def test_short_requests_are_short_and_paraphrases_are_sentences() -> None:
+    assert {len(one.text.split()) for one in retrieval_set().asked("short")} <= set(range(2, 7))
+    assert min(len(one.text.split()) for one in retrieval_set().asked("paraphrase")) >= 8
+
+
+def test_no_two_texts_are_nearly_the_same() -> None:
+    for texts in (retrieval_set().layers, [one for one in retrieval_set().requests if one.kind != "short"]):
+        made = [(one.id, set(content(one.text))) for one in texts]
+        for at, (name, words) in enumerate(made):
+            for other, others in made[:at]:
+                assert len(words & others) <= 0.6 * len(words | others), (name, other)
+
+
+def layer(number: int = 0, **more: Any) -> LayerText:
+    given = {"id": f"a-{number}", "text": f"text {number}", "languages": ["C"], "domain": "one", "split": "dev"}
+    return LayerText.model_validate(given | {"form": "line"} | more)
+
+
+def request(**more: Any) -> Request:
+    given = {"id": "q", "kind": "short", "text": "some thing", "wants": ["a-0"], "domain": "one", "split": "dev"}
+    return Request.model_validate(given | more)
+
+
+LAYERS = (layer(), layer(1), layer(2, domain="two", split="test"))
+
+
+@pytest.mark.parametrize(
+    ("layers", "requests", "told"),
+    [
+        ((layer(), layer(text="another")), (), "'a-0' is there twice"),
+        ((layer(), layer(1, text="text 0")), (), "'text 0' is there twice"),
+        ((layer(), layer(1, split="test")), (), "layer a-1: one is not a domain that is test as a whole"),
+        ((layer(domain="elsewhere"),), (), "layer a-0: elsewhere"),
+        (LAYERS, (request(), request(text="another")), "'q' is there twice"),
+        (LAYERS, (request(wants=["a-7"]),), "request q: no layer is called a-7"),
+        (LAYERS, (request(also=["a-8"]),), "request q: no layer is called a-8"),
+        (LAYERS, (request(also=["a-0"]),), "request q: a layer is named twice"),
+        (LAYERS, (request(wants=[]),), "kind short"),
+        (LAYERS, (request(kind="two-skill"),), "kind two-skill"),
+        (LAYERS, (request(kind="two-skill", wants=["a-0", "a-1"], also=["a-2"]),), "kind two-skill"),
+        (LAYERS, (request(kind="absent"),), "kind absent"),
+        (LAYERS, (request(domain="two"),), "what it wants is not in two"),
+        (LAYERS, (request(kind="two-skill", wants=["a-0", "a-2"]),), "of the other split"),
+        (LAYERS, (request(kind="absent", wants=[], split="test"),), "one is not test"),
+        (LAYERS, (request(kind="absent", wants=[], domain="three"),), "three is not dev"),
+        (LAYERS, (request(),), "too few: 3 layers, {'short': 1}"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(layers: Any, requests: Any, told: str) -> None:
+    with pytest.raises(Corrupt) as error:
+        checked(layers, requests)
+    assert told in error.value.message
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", "{", "[]", "null", "{}", "[" * 100_000, json.dumps(layer().model_dump() | {"more": 1}),
+     json.dumps(layer().model_dump() | {"id": "../up"}), json.dumps(layer().model_dump() | {"text": "x" * 1001})],
+)  # fmt: skip
+def test_a_line_that_is_no_layer_is_named(line: str) -> None:
+    with pytest.raises(Corrupt) as error:
+        values([json.dumps(layer().model_dump()), line], LayerText)
+    assert "line 2 is no LayerText" in error.value.message
+
+
+def test_files_are_bounded() -> None:
+    with pytest.raises(Corrupt, match="bytes"):
+        read(b"x" * (module.MOST_BYTES + 1), "layers")
+    with pytest.raises(Corrupt, match="lines"):
+        read(b"x\n" * (module.MOST_LINES + 1), "layers")
+    with pytest.raises(Corrupt, match="UTF-8"):
+        read(b"\xff", "layers")
