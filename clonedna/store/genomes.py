@@ -64,8 +64,12 @@ class GenomeFiles:
                 )
         place = self._root / manifest.id
         if place.is_dir():
-            self.get(manifest.id)
-            return manifest.id
+            try:
+                self.get(manifest.id)
+            except DnaError:
+                self.delete(manifest.id)  # what lies there is not this genome, whole and signed
+            else:
+                return manifest.id
         temporary = self._root / f".{manifest.id}.{os.getpid()}.tmp"
         with disk_errors(self._root):
             self._root.mkdir(parents=True, exist_ok=True)
@@ -92,8 +96,7 @@ class GenomeFiles:
 
         Raises ``GenomeNotFound``, ``BadReference``, and as ``verify_genome``.
         """
-        genome_ref = self._find(reference)
-        signed = self._read(genome_ref)
+        signed = self._read(self._find(reference))
         verify_genome(signed, self._signer)
         return signed
 

@@ -1,0 +1,125 @@
+"""What faces and jobs say about genomes beside the values of ``core.genome``: what is asked for, and what came of it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from clonedna.core.block import NAME_PATTERN, BlockRef, GivenFile, Measure
+from clonedna.core.genome import MOST_LAYERS, MOST_REQUEST, GenomeLayer, GenomeManifest, GenomePlan, Refused, Skill
+from clonedna.core.value import Value
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+Request = Annotated[str, Field(min_length=1, max_length=MOST_REQUEST)]
+Compose = Literal["auto", "stack", "route"]
+MOST_SECONDS = 30 * 86_400.0
+
+
+class PlanAsk(Value):
+    """A need, in words. ``pairs``: a file of examples to train and to measure on, under ``licence``; ``probe``: measure, or predict only.
+
+    ``trainings`` and ``seconds`` bound what applying the plan may train. ``target``: the coverage at which no further layer is added.
+    """
+
+    request: Request
+    name: Name | None = None
+    target: float = Field(default=0.95, gt=0, le=1)
+    layers: int = Field(default=MOST_LAYERS, ge=1, le=MOST_LAYERS)
+    compose: Compose = "auto"
+    probe: bool = True
+    trainings: int = Field(default=MOST_LAYERS, ge=0, le=MOST_LAYERS)
+    seconds: float = Field(default=3600.0, ge=0, le=MOST_SECONDS)
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    pairs: GivenFile | None = None
+    licence: str = Field(default="", max_length=256)
+
+
+class KeptPlan(Value):
+    """A plan with what was asked for it: what ``apply`` carries out."""
+
+    ask: PlanAsk
+    plan: GenomePlan
+
+
+class ApplyOrder(Value):
+    """A plan to be carried out, by its id. ``on``: where the base is, if not under the name that the plan gives."""
+
+    kind: Literal["genome"] = "genome"
+    plan: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    name: Name
+    on: str | None = None
+
+
+class TrainedLayer(Value):
+    """One training of an assembly. ``block`` where one was made, registered or rejected; ``why`` it is not used, else empty."""
+
+    skill: str
+    route: str
+    block: BlockRef | None = None
+    seconds: float
+    why: str = ""
+
+
+class Assembled(Value):
+    """What applying a plan made. ``latency`` is wall time, so it stands here, and not in the manifest, which is the same at any time."""
+
+    genome: GenomeManifest
+    trained: tuple[TrainedLayer, ...]
+    uncovered: tuple[str, ...]
+    latency: Measure
+    warnings: tuple[str, ...] = ()
+
+
+class GenomeChecked(Value):
+    """A genome whose signature holds, and what is wrong with its members now; ``usable`` when nothing is."""
+
+    genome: GenomeManifest
+    usable: bool
+    faults: tuple[Refused, ...]
+
+
+class GenomeLine(Value):
+    """A genome in a list. ``fault``: the code of what keeps it from being used, empty where nothing does."""
+
+    name: str
+    version: str
+    id: str
+    created_at: str
+    base_model: str
+    layers: tuple[GenomeLayer, ...]
+    request: str
+    composition: str
+    fault: str = ""
+
+
+class GenomeList(Value):
+    """All genomes, newest first, and what lies there and is none."""
+
+    genomes: tuple[GenomeLine, ...]
+    faults: tuple[Refused, ...] = ()
+
+
+class FoundLayer(Value):
+    """A block that was found for one skill. ``cosine``: the greater of text and exemplars; ``predicted``: s* as calibrated from it."""
+
+    id: str
+    name: str
+    version: str
+    cosine: float
+    predicted: float | None
+    score: float
+
+
+class SkillLayers(Value):
+    skill: Skill
+    layers: tuple[FoundLayer, ...]
+
+
+class FoundLayers(Value):
+    """For each skill the blocks that may be used, the best first; and those near enough that may not be."""
+
+    request: str
+    encoder: str
+    skills: tuple[SkillLayers, ...]
+    refused: tuple[Refused, ...]
