@@ -37,7 +37,10 @@ def merge(
     name: Annotated[str, typer.Option(help="The merged block's name.", show_default=False)],
     method: Method = "svd",
     rank: Annotated[
-        int | None, typer.Option(min=1, help="Rank of the result (svd and *_svd); default: the largest.")
+        int | None,
+        typer.Option(
+            min=1, help="Rank of the result (svd, *_svd, knots_ties); default: the largest (knots_ties: their sum)."
+        ),
     ] = None,
     density: Annotated[
         float | None, typer.Option(help="Share of entries that ties, dare and magnitude_prune keep; default 0.5.")

@@ -1,6 +1,6 @@
 """What is said about a merge: how adapters become one, what came of it, and the record of it that a merged block carries.
 
-Methods have PEFT's names (``combination_type``) and PEFT's meaning. The target of every merge is ``T = sum_i w_i s_i B_i A_i`` in each
+Methods have PEFT's names (``combination_type``) and PEFT's meaning, but for ``knots_ties`` and ``regmean``, which PEFT has not. The target of every merge is ``T = sum_i w_i s_i B_i A_i`` in each
 module, with ``s_i`` the adapter's own scale; how far the result is from it is measured, whatever the method.
 """
 
@@ -16,7 +16,7 @@ from clonedna.core.value import Value
 
 MergeMethod = Literal[
     "cat", "svd", "linear", "ties", "dare_linear", "dare_ties", "magnitude_prune",
-    "ties_svd", "dare_linear_svd", "dare_ties_svd", "magnitude_prune_svd",
+    "ties_svd", "dare_linear_svd", "dare_ties_svd", "magnitude_prune_svd", "knots_ties", "regmean",
 ]  # fmt: skip
 MAX_WEIGHT = 100.0
 MAX_PARENTS = 32
@@ -25,8 +25,9 @@ MAX_PARENTS = 32
 class MergeSpec(Value):
     """How adapters are merged. What a method does not use must be left out (``None``).
 
-    ``rank`` of the result: ``svd`` and ``*_svd`` only, else the adapters' largest. ``density``: the share of entries that is kept,
-    ``majority``: which sign wins (by sum or by count), ``seed``: which entries ``dare_*`` drops; defaults 0.5, ``total``, 0.
+    ``rank`` of the result: ``svd`` and ``*_svd`` (default: the adapters' largest), ``knots_ties`` and ``regmean`` (their sum, at most 128).
+    ``density``: the share of entries that is kept, ``majority``: which sign wins (by sum or by count), ``seed``: which entries ``dare_*``
+    drops, ``ridge``: of ``regmean``, in units of the covariances' mean diagonal; defaults 0.5, ``total``, 0, 0.01.
     """
 
     method: MergeMethod
@@ -34,6 +35,7 @@ class MergeSpec(Value):
     density: float | None = Field(default=None, gt=0, le=1)
     majority: Literal["total", "frequency"] | None = None
     seed: int | None = Field(default=None, ge=0, lt=2**53)
+    ridge: float | None = Field(default=None, ge=0, le=1e6, allow_inf_nan=False)
 
 
 class Weighted(Value):
@@ -56,10 +58,11 @@ class MergeOrder(Value):
 
 @dataclass(frozen=True, slots=True)
 class MergePart:
-    """One adapter of a merge: the directory with its files, and its weight."""
+    """One adapter of a merge: the directory with its files, and its weight. ``covariance``: the folder of what its modules read."""
 
     directory: Path
     weight: float
+    covariance: Path | None = None
 
 
 class ModuleError(Value):
@@ -70,13 +73,18 @@ class ModuleError(Value):
 
 
 class MergeReport(Value):
-    """What a merge wrote. ``spec`` has every default filled in; ``modules`` are in the base's order of names; ``seconds`` of wall time."""
+    """What a merge wrote. ``spec`` has every default filled in; ``modules`` are in the base's order of names; ``seconds`` of wall time.
+
+    ``relative_error``: distance from the weighted sum. ``formula_error``: distance from what the method itself says, of ``cat``, ``svd``,
+    ``knots_ties`` and ``regmean``: what cutting to the rank and rounding to fp32 took away; ``None`` for the others.
+    """
 
     spec: MergeSpec
     rank: int
     alpha: float
     target_modules: tuple[str, ...]
     relative_error: float
+    formula_error: float | None = None
     modules: tuple[ModuleError, ...]
     seconds: float
 
