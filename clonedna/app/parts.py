@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clonedna.app.meanings import Meanings
-from clonedna.app.settings import XAI_URL, Settings
+from clonedna.app.settings import ENCODER, XAI_URL, Settings
 from clonedna.core.block import Check
 from clonedna.core.errors import BadConfig, InputError
 from clonedna.core.model import Example
@@ -117,9 +117,15 @@ FACTORIES: dict[str, dict[str, str]] = {
         "sql": "clonedna.store.developers:SqlSessions",
         "challenges": "clonedna.trust.challenges:Challenges",
     },
+    "holders": {"sql": "clonedna.store.holders:SqlHolders"},
     "tokens": {"sql": "clonedna.store.tokens:SqlTokens"},
     "lines": {"sql": "clonedna.store.lines:SqlLines"},
-    "encoder": {"minilm": "clonedna.engine.encoder:open_minilm", "hashed": "clonedna.engine.hashed:HashedEncoder"},
+    "encoder": {
+        "minilm": "clonedna.engine.encoder:open_minilm",
+        "hashed": "clonedna.engine.hashed:HashedEncoder",
+        "sentence-transformers": "clonedna.engine.encoder_transformer:open_transformer",
+        "http": "clonedna.engine.encoder_http:HttpEncoder",
+    },
     "index": {
         "files": "clonedna.store.vectors:VectorFiles",
         "forget": "clonedna.store.vectors:forget",
@@ -304,8 +310,31 @@ class Parts:
 
     @cached_property
     def encoder(self) -> Encoder:
-        """The encoder of the settings. Raises ``Unavailable``, ``Corrupt``."""
-        return factory("encoder", self.settings.encoder)()
+        """The encoder of the settings. Raises as ``open_encoder``."""
+        return self.open_encoder(self.settings.encoder)
+
+    def open_encoder(self, name: str) -> Encoder:
+        """The encoder that a setting ``encoder`` of ``name`` means. Raises ``InputError``, ``BadConfig``, ``NotFound``, ``Unavailable``,
+        ``Corrupt``."""
+        if not re.fullmatch(ENCODER, name):
+            raise InputError(
+                f"no encoder is called {name[:80]!r}",
+                "choose minilm, hashed, hashed:SIZE, sentence-transformers:FOLDER or http:MODEL", param="encoder",
+            )  # fmt: skip
+        settings, (kind, _, told) = self.settings, name.partition(":")
+        make = factory("encoder", kind)
+        if kind == "hashed":
+            return make(int(told)) if told else make()
+        if kind == "sentence-transformers":
+            return make(told)
+        if kind == "http":
+            if settings.encoder_url is None:
+                raise BadConfig("encoder is on a server, and no encoder_url is set", "set encoder_url: docs/genomes.md")
+            key = settings.encoder_key.get_secret_value() if settings.encoder_key else ""
+            return make(
+                settings.encoder_url, told, settings.encoder_dimension, key=key, timeout=settings.encoder_timeout
+            )
+        return make()
 
     @cached_property
     def vectors(self) -> Index:

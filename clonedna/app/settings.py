@@ -20,7 +20,10 @@ PREFIX = "DNA_"
 XAI_URL = "https://api.x.ai/v1"
 HUB_URL = "https://huggingface.co"
 ORIGIN = r"^https?://[a-z0-9.-]+(:\d{1,5})?$|^https?://\[[0-9a-f:]+\](:\d{1,5})?$"
-ENVIRONMENT_ONLY = {"teacher_key", "key_passphrase", "github_token", "token", "hub_token", "developer_session"}
+ENCODER = r"^(minilm|hashed(:\d{1,5})?|(sentence-transformers|http):[^\x00-\x1f]{1,300})$"
+ENVIRONMENT_ONLY = {
+    "teacher_key", "key_passphrase", "github_token", "token", "hub_token", "developer_session", "encoder_key",
+}  # fmt: skip
 
 
 class Settings(BaseSettings):
@@ -34,7 +37,12 @@ class Settings(BaseSettings):
     ``key_passphrase`` of this machine's signing key, from the environment alone (docs/keys.md).
     ``server`` whose blocks commands work on instead of this machine's, and the ``token`` for it, from the environment alone;
     ``developer_session`` that ``dna developer prove`` gave, from the environment alone (docs/developers.md).
-    ``encoder`` that compares meanings in a search: ``minilm``, or ``hashed``, which compares spelling (docs/registry.md).
+    ``encoder`` that compares meanings (docs/genomes.md): ``minilm``; ``hashed`` or ``hashed:768``, which compares spelling;
+    ``sentence-transformers:`` and a folder or a name; ``http:`` and the model's name on the server ``encoder_url``, with ``encoder_key``
+    (from the environment alone), ``encoder_dimension`` numbers a vector, and ``encoder_timeout`` seconds.
+    ``index``: where vectors are kept: ``files`` of the home, or ``pgvector``, in the database of ``database_url``; ``graph_from`` so many
+    vectors in files a graph helps to search them (extra ``ann``).
+    ``taxonomy_extension``: a file of further capabilities that requests for genomes are read with (docs/genomes.md).
     ``database_url`` of the catalogue (SQLAlchemy's; ``postgresql://...``); without one a file in the home.
     The server's: ``api_key`` lets a client use it, ``admin_key`` (where set, and then only this one) also change what it serves;
     ``max_body_bytes`` of one request, ``max_requests`` at one time, ``max_choices`` = prompts x n of one request,
@@ -76,7 +84,14 @@ class Settings(BaseSettings):
     max_waiting: int = Field(default=512, ge=0)
     duty: float = Field(default=0.5, gt=0, le=1)
     licences: tuple[str, ...] = ("MIT", "Apache-2.0")
-    encoder: Literal["minilm", "hashed"] = "minilm"
+    encoder: str = Field(default="minilm", pattern=ENCODER)
+    encoder_url: str | None = Field(default=None, pattern=r"^https?://[^\s@?#]+$")
+    encoder_key: SecretStr | None = None
+    encoder_dimension: int = Field(default=0, ge=0, le=8192)
+    encoder_timeout: float = Field(default=30.0, gt=0, le=600)
+    index: Literal["files", "pgvector"] = "files"
+    graph_from: int = Field(default=200_000, ge=1)
+    taxonomy_extension: Path | None = None
     database_url: SecretStr | None = None
     owned_share: float = Field(default=0.8, gt=0, le=1)
     max_files: int = Field(default=20_000, ge=1)

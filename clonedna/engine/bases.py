@@ -98,7 +98,7 @@ def load_base(reference: str, *, dtype: str = "", device: str = "", quantize: st
         f"base {reference!r}",
         free=free,
     )
-    with _quiet():
+    with quiet():
         try:
             # Eager: the attention that each architecture's own code spells out. What this engine computes is checked against it.
             loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -132,7 +132,7 @@ def outline_base(reference: str) -> Base:
     name, path = resolve_base(reference)
     config = read_config(reference, path, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
     tokenizer_id = tokenizer_digest(reference, path)
-    with _quiet():
+    with quiet():
         try:
             made: Any = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
             with torch.device("meta"):
@@ -292,7 +292,7 @@ def _reason(error: Exception) -> str:
 
 
 @contextmanager
-def _quiet() -> Generator[None]:
+def quiet() -> Generator[None]:
     """No progress bars and no advice from the libraries while a base is loaded; what they were set to comes back."""
     level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()

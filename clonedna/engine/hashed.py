@@ -11,16 +11,27 @@ from functools import lru_cache
 
 import numpy as np
 
+from clonedna.core.errors import InputError
 from clonedna.core.vectors import Vectors
 from clonedna.core.words import words
+
+DIMENSION, LEAST, MOST = 512, 16, 4096
 
 
 class HashedEncoder:
     """Fulfils ``core.seams.Encoder``. Every word's 3- to 5-grams fall into ``dimension`` places with a sign; their counts are damped."""
 
-    name = "hashed-3-5@1"
-    dimension = 512
     max_tokens = 1024
+
+    def __init__(self, dimension: int = DIMENSION) -> None:
+        """Raises ``InputError`` for fewer than 16 or more than 4,096 places."""
+        if not LEAST <= dimension <= MOST:
+            raise InputError(
+                f"a hashed encoder of {dimension} numbers",
+                f"choose from {LEAST} to {MOST}, e.g. encoder = 'hashed:768'",
+            )
+        self.dimension = dimension
+        self.name = "hashed-3-5@1" if dimension == DIMENSION else f"hashed-3-5-{dimension}@1"
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """A row for each text; a text without words is all zeros, near to nothing."""
@@ -28,8 +39,8 @@ class HashedEncoder:
         for row, text in zip(rows, texts, strict=True):
             counts = Counter(gram for word in words(text, self.max_tokens) for gram in _grams(word))
             for gram, count in counts.items():
-                place, sign = _place(gram)
-                row[place] += sign * (1.0 + math.log(count))
+                number = _number(gram)
+                row[(number >> 1) % self.dimension] += (1.0 if number & 1 else -1.0) * (1.0 + math.log(count))
             length = float(np.linalg.norm(row))
             if length > 0:
                 row /= length
@@ -43,6 +54,5 @@ def _grams(word: str) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=65_536)
-def _place(gram: str) -> tuple[int, float]:
-    number = int.from_bytes(hashlib.blake2b(gram.encode(), digest_size=8).digest(), "little")
-    return (number >> 1) % HashedEncoder.dimension, 1.0 if number & 1 else -1.0
+def _number(gram: str) -> int:
+    return int.from_bytes(hashlib.blake2b(gram.encode(), digest_size=8).digest(), "little")

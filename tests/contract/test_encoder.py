@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,15 +12,61 @@ import pytest
 from clonedna.core.fakes import FakeEncoder
 from clonedna.core.seams import Encoder
 from clonedna.engine.encoder import open_minilm
+from clonedna.engine.encoder_http import HttpEncoder
+from clonedna.engine.encoder_transformer import open_transformer
 from clonedna.engine.hashed import HashedEncoder
+from tests.encoders import embedding_server, tiny_transformer
 
-PARTS: dict[str, Callable[[], Encoder]] = {"minilm": open_minilm, "hashed": HashedEncoder, "fake": FakeEncoder}
+
+def transformer(size: int) -> Callable[[Path, ExitStack], Encoder]:
+    return lambda path, _: open_transformer(str(tiny_transformer(path / str(size), size)))
+
+
+def served(size: int) -> Callable[[Path, ExitStack], Encoder]:
+    return lambda _, stack: HttpEncoder(stack.enter_context(embedding_server(size)).url, "made-up", size)
+
+
+PARTS: dict[str, Callable[[Path, ExitStack], Encoder]] = {
+    "minilm": lambda *_: open_minilm(),
+    "fake": lambda *_: FakeEncoder(),
+    "hashed": lambda *_: HashedEncoder(),
+    **{f"hashed-{size}": lambda *_, size=size: HashedEncoder(size) for size in (384, 768, 1024)},
+    **{f"transformer-{size}": transformer(size) for size in (768, 1024)},
+    **{f"http-{size}": served(size) for size in (384, 768, 1024)},
+}
+SIZES = {"minilm": 384, "fake": 27, "hashed": 512}
 TEXTS = ("a http client in python", "bakes bread", "a http client in python", "")
 
 
 @pytest.fixture(params=PARTS, scope="module")
-def encoder(request: pytest.FixtureRequest) -> Encoder:
-    return PARTS[request.param]()
+def named(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Generator[tuple[str, Encoder]]:
+    with ExitStack() as stack:
+        yield request.param, PARTS[request.param](tmp_path_factory.mktemp("encoder"), stack)
+
+
+@pytest.fixture(scope="module")
+def encoder(named: tuple[str, Encoder]) -> Encoder:
+    return named[1]
+
+
+def test_its_name_has_a_revision_and_its_size_is_told(named: tuple[str, Encoder]) -> None:
+    name, encoder = named
+    kind, _, revision = encoder.name.partition("@")
+    assert kind
+    assert revision
+    assert encoder.dimension == (SIZES.get(name) or int(name.rpartition("-")[2]))
+    assert encoder.max_tokens > 0
+
+
+def test_no_two_have_the_same_name() -> None:
+    assert len({HashedEncoder(size).name for size in (384, 512, 768, 1024)}) == 4
+    urls = [
+        ("http://a.example", "m", 8),
+        ("http://b.example", "m", 8),
+        ("http://a.example", "n", 8),
+        ("http://a.example", "m", 9),
+    ]
+    assert len({HttpEncoder(*one).name for one in urls}) == 4
 
 
 def test_a_row_of_length_one_for_each_text(encoder: Encoder) -> None:
