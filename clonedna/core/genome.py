@@ -98,7 +98,7 @@ class Match(Value):
 class SkillPlan(Value):
     """What is done for one skill, why, and with which block (``layer``: an id; for ``scratch`` the one that it would start from, if any).
 
-    ``seconds``: of the training and probing that this takes.
+    ``trains``: whether applying the plan trains for it, within the budget; ``seconds``: what that takes.
     """
 
     skill: Skill
@@ -109,6 +109,7 @@ class SkillPlan(Value):
     exemplars: int = 0
     reason: str
     verified: bool
+    trains: bool = False
     seconds: Measure
 
 
