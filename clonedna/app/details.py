@@ -13,6 +13,7 @@ from pathlib import Path
 
 from clonedna.app.blocks import Blocks
 from clonedna.app.evaluations import Evaluated, Evaluations
+from clonedna.app.holding import Holding
 from clonedna.app.papers import consent_of, evaluation_of
 from clonedna.app.parts import Parts
 from clonedna.app.verdicts import Verdict, unshareable, verdict
@@ -81,7 +82,7 @@ class Details:
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
-        self._blocks = Blocks(parts)
+        self._blocks, self._holding = Blocks(parts), Holding(parts)
 
     def files(self, reference: str) -> FileTable:
         """The block's own table."""
@@ -93,8 +94,11 @@ class Details:
         )
         return FileTable(block=ref(manifest), files=lines, closed=why.message if why else "")
 
-    def file(self, reference: str, name: str, *, everything: bool = False) -> BlockFile:
-        """One file of the table. Raises ``NotFound`` for any other name; ``Refused`` for the person's work where it may not be given."""
+    def file(self, reference: str, name: str, *, who: str, everything: bool = False) -> BlockFile:
+        """One file of the table, for ``who``, which is noted where it is the person's work.
+
+        Raises ``NotFound`` for any other name; ``Refused`` for the person's work where it may not be given.
+        """
         manifest, path = self._blocks.known(reference)
         entry = manifest.files.get(name)
         if entry is None:
@@ -102,6 +106,7 @@ class Details:
             raise NotFound(f"{manifest.name}@{manifest.version} has no file {name[:80]!r}", f"it has: {known}")
         if name in WORK:
             self._refuse_work(manifest, consent_of(path), name, everything=everything)
+            self._holding.note(manifest.id, "file", who)
         media = MEDIA.get(Path(name).suffix, "application/octet-stream")
         return BlockFile(at=path / name, name=name, size=entry.size, sha256=entry.sha256, media=media)
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 from clonedna.app.lineage import KinBlock
 from clonedna.core.block import ConsentRecord, SourceFile, SourceRecord
+from clonedna.core.developers import Holder
 from clonedna.core.value import Value
 from clonedna.core.work import Repository
 from clonedna.trust.consents_state import Given, Status
@@ -40,11 +41,11 @@ class DeveloperSession(Value):
 
 
 class Holders(Value):
-    """Who has a copy, as far as it is known here."""
+    """Who was given a copy from here. Copies that others gave on are not known, nor what went out before this was recorded."""
 
     status: Literal["measured", "not_available"]
     how: str
-    holders: tuple[str, ...] = ()
+    holders: tuple[Holder, ...] = ()
 
 
 class SourceSeen(Value):
@@ -87,12 +88,13 @@ class DeveloperBlock(Value):
 
 
 class Gone(Value):
-    """A revoked block: nothing else is kept of it."""
+    """A revoked block: nothing else is kept of it but who was given it."""
 
     id: str
     revoked_at: str
     reason: Reason
     because: str | None
+    holders: Holders
 
 
 class DeveloperView(Value):

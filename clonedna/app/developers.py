@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
@@ -25,6 +25,7 @@ from clonedna.app.developer_values import (
     ToSign,
     sources_of,
 )
+from clonedna.app.holding import Holding
 from clonedna.app.lineage import Loaded, graph_of
 from clonedna.app.papers import consent_of, source_of
 from clonedna.app.parts import Parts, factory
@@ -34,7 +35,7 @@ from clonedna.app.throttle import Throttle
 from clonedna.app.verdicts import unshareable
 from clonedna.core.block import ConsentRecord, Manifest
 from clonedna.core.canonical import sha256
-from clonedna.core.developers import KeptSession
+from clonedna.core.developers import Holder, KeptSession
 from clonedna.core.errors import ConsentInvalid, DnaError, InputError, Unauthorised
 from clonedna.core.people import Account
 from clonedna.trust.audit import Entry
@@ -43,6 +44,7 @@ from clonedna.trust.challenges import words as challenge_words
 from clonedna.trust.consents_state import AccountState
 from clonedna.trust.statements import NAMESPACE as CONSENT
 from clonedna.trust.statements import Statement, parsed, stamp, words
+from clonedna.trust.tombstones import Tombstone
 
 if TYPE_CHECKING:
     from clonedna.store.developers import SqlSessions
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
 
 SESSION_MINUTES = 30
 ASKED_MINUTES, ASKED_MOST, ASKED_BY_ALL = 10, 20, 100
-NO_HOLDERS = "downloads and copies are not recorded here, so it is not known who has one"
+HOLDERS = "given out from here since that is recorded; copies that others gave on are not known"
 _TOKEN = re.compile(r"dnad_[A-Za-z0-9_-]{43}")
 
 
@@ -135,10 +137,11 @@ class Developers:
         state = self._state(session)
         person, everything = self._person(state), self.parts.registry.manifests()
         kin, shown, unreadable = Loaded(everything), list[DeveloperBlock](), list[str]()
+        holders = Holding(self.parts).of([one.id for one in everything])
         for one in everything:
             if self._is_of(person, one):
                 try:
-                    shown.append(self._audited(one, state, kin))
+                    shown.append(self._audited(one, state, kin, holders))
                 except (DnaError, OSError):
                     unreadable.append(one.id)
         return DeveloperView(
@@ -148,7 +151,7 @@ class Developers:
 
     def _gone(self, person: Person) -> tuple[Gone, ...]:
         """Tombstones of this person's blocks, by what the audit log says of whose they were, oldest first."""
-        found: dict[str, Gone] = {}
+        found: dict[str, Tombstone] = {}
 
         def theirs(entry: Entry) -> bool:
             revoked = entry.kind in ("block_revoked", "derived_refused")
@@ -156,10 +159,14 @@ class Developers:
 
         for entry in self.parts.audit.chosen(theirs):
             if (tombstone := self.parts.tombstones.get(entry.about)) is not None:
-                found[tombstone.id] = Gone(
-                    id=tombstone.id, revoked_at=tombstone.revoked_at, reason=tombstone.reason, because=tombstone.because
-                )  # fmt: skip
-        return tuple(found.values())
+                found[tombstone.id] = tombstone
+        holders = Holding(self.parts).of(found)
+        return tuple(
+            Gone(
+                id=one.id, revoked_at=one.revoked_at, reason=one.reason, because=one.because, holders=_holders(holders.get(one.id, ()))
+            )
+            for one in found.values()
+        )  # fmt: skip
 
     # Taking back.
 
@@ -239,14 +246,20 @@ class Developers:
             return standing if standing in ("granted", "revoked", "expired") else "none"
         return "self-asserted" if consent.mode == "self" else "none"
 
-    def _audited(self, manifest: Manifest, state: AccountState, kin: Loaded) -> DeveloperBlock:
+    def _audited(
+        self, manifest: Manifest, state: AccountState, kin: Loaded, holders: Mapping[str, tuple[Holder, ...]]
+    ) -> DeveloperBlock:
         path, graph = self.parts.store.path(manifest.id), graph_of(manifest, kin)
         audited = Audited(
             created_at=manifest.created_at, gate=manifest.gate.status, consent=consent_of(path), sources=sources_of(source_of(path)),
-            pairs=manifest.candidate_pairs, holders=Holders(status="not_available", how=NO_HOLDERS),
+            pairs=manifest.candidate_pairs, holders=_holders(holders.get(manifest.id, ())),
             kin=tuple(one for one in graph.blocks if one.step != 0),
         )  # fmt: skip
         return self._block(manifest, state).model_copy(update={"audited": audited})
+
+
+def _holders(found: tuple[Holder, ...]) -> Holders:
+    return Holders(status="measured", how=HOLDERS, holders=found)
 
 
 def _to_sign(action: Action, said: Challenge | Statement, told: str, namespace: str, expires: str | None) -> ToSign:

@@ -35,7 +35,9 @@ class Hub:
         """Commit a block to a repository, private unless ``public``. Raises what ``Sharing.offer`` and ``HubRepositories.put`` raise."""
         offer = self._sharing.offer(reference)
         m, path = offer.manifest, self.parts.store.path(offer.manifest.id)
-        revision = self._hub().put(path, repository, public=public, message=f"{m.name}@{m.version} {m.id}")
+        hub = self._hub()
+        self._sharing.holding.note(m.id, "hub", f"{self.parts.settings.hub_url} {repository}")
+        revision = hub.put(path, repository, public=public, message=f"{m.name}@{m.version} {m.id}")
         return HubPushed(
             block=f"{m.name}@{m.version}", id=m.id, repository=repository, revision=revision, public=public
         )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, cast
 
 from clonedna.app.admission import admit, admit_papers
 from clonedna.app.archives import Archives, refuse_local_only
+from clonedna.app.holding import Holding
 from clonedna.app.papers import consent_of
 from clonedna.app.parts import Parts, factory
 from clonedna.core.block import BlockRef, ConsentRecord, Manifest
@@ -66,7 +67,7 @@ class Sharing:
     """Use cases over one process's parts. From any thread."""
 
     def __init__(self, parts: Parts) -> None:
-        self.parts = parts
+        self.parts, self.holding = parts, Holding(parts)
         self._plans: OrderedDict[str, Plan] = OrderedDict()
         self._planning = threading.Lock()
 

@@ -66,19 +66,21 @@ def _show(view: DeveloperView) -> None:
         tell(f"its papers cannot be read, so nobody can use it: {block}")
     for gone in view.revoked:
         because = f", made from {gone.because[:12]}" if gone.because else ""
-        tell(f"revoked: {gone.id[:12]} at {gone.revoked_at} ({gone.reason}{because})")
+        given = "".join(f"; {one.way} {one.who} {one.last_at}" for one in gone.holders.holders)
+        tell(printable(f"revoked: {gone.id[:12]} at {gone.revoked_at} ({gone.reason}{because}){given}"))
     if not view.proven:
         tell(f"only what is public; if this is you: dna developer challenge {view.handle}")
     elif view.blocks and (audited := view.blocks[0].audited) is not None:
-        tell(f"who holds them: {audited.holders.status} ({audited.holders.how})")
+        tell(f"who was given them: {audited.holders.how}")
 
 
 def _audited(found: Audited) -> str:
     """Where it comes from, under what consent, and what else is made of the same, in one line."""
     sources = ", ".join(f"{one.url or one.name} {one.commit[:12]}".strip() for one in found.sources) or "no sources"
+    given = "".join(f"; {one.way} {one.who} {one.last_at}" for one in found.holders.holders)
     kin = "".join(f"; {'made from' if one.step < 0 else 'made into'} {one.id[:12]}" for one in found.kin)
     return printable(
-        f"{found.pairs} pairs of {sources}; {found.gate}; consent {found.consent.mode}: {found.consent.how}{kin}"
+        f"{found.pairs} pairs of {sources}; {found.gate}; consent {found.consent.mode}: {found.consent.how}{kin}{given}"
     )
 
 

@@ -67,6 +67,7 @@ class RemoteTransfer:
         if self._is_there(offer):
             m = offer.manifest
             return Taken(block=BlockRef(name=m.name, version=m.version, id=m.id, status="registered"), new=False)
+        sharing.holding.note(offer.manifest.id, "pushed", self._wire.url)
         try:
             return self._send(offer, progress)
         except BlockUntrusted as error:

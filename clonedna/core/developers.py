@@ -1,6 +1,8 @@
-"""What is kept of a person who proved that an account is theirs."""
+"""What is kept of a person who proved that an account is theirs, and of who was given their blocks."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 from pydantic import Field
 
@@ -19,3 +21,17 @@ class KeptSession(Value):
     key: str
     proved_at: str
     expires_at: str
+
+
+HolderWay = Literal["downloaded", "file", "pushed", "hub"]
+"""``file``: one file of the person's work alone; ``hub``: put into a repository of a hub."""
+
+
+class Holder(Value):
+    """Somebody who was given a block from here, ``times`` times. ``who``: a token by its name and id, a key, a server or a repository."""
+
+    way: HolderWay
+    who: str
+    first_at: str
+    last_at: str
+    times: int

@@ -131,7 +131,7 @@ def _add_files(made: APIRouter, service: Service) -> None:
     )  # fmt: skip
     def file_of_block(request: Request, reference: Reference, name: FileName) -> FileResponse:
         """One file. Pairs, weights, profile and sources only where consent covers sharing, or with the scope mint or admin."""
-        found = service.details.file(reference, name, everything=sees_everything(request))
+        found = service.details.file(reference, name, who=request.state.who.label, everything=sees_everything(request))
         headers = INERT | {"ETag": f'"{found.sha256}"'}
         return FileResponse(
             found.at, media_type=found.media, filename=found.name, headers=headers, stat_result=found.stat()

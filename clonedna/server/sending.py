@@ -52,8 +52,9 @@ def named(header: str | None, etag: str) -> bool:
 class Sent(Response):
     """An offer's bytes. Revocation stops it in the middle: the connection is closed, and the client has no whole file."""
 
-    def __init__(self, sharing: Sharing, offer: Offer) -> None:
-        self._sharing, self._offer = sharing, offer
+    def __init__(self, sharing: Sharing, offer: Offer, who: str) -> None:
+        """``who`` takes it, as it is noted before the first byte leaves."""
+        self._sharing, self._offer, self._who = sharing, offer, who
         self.status_code, self.background = 200, None
         self.init_headers({
             "ETag": offer.etag, "Accept-Ranges": "bytes", "Content-Type": "application/octet-stream", "X-Content-Type-Options": "nosniff",
@@ -73,9 +74,15 @@ class Sent(Response):
         if named(headers.get("if-none-match"), offer.etag):
             await self._head(send, 304, None, last=True)
             return
-        await self._head(send, 206 if part else 200, (start, stop), last=scope["method"] == "HEAD")
         if scope["method"] == "HEAD":
+            await self._head(send, 206 if part else 200, (start, stop), last=True)
             return
+        try:
+            await anyio.to_thread.run_sync(self._sharing.holding.note, offer.manifest.id, "downloaded", self._who)
+        except DnaError as error:
+            await response(scope["path"], error)(scope, receive, send)
+            return
+        await self._head(send, 206 if part else 200, (start, stop), last=False)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_left, receive, tasks.cancel_scope)
             await self._body(send, start, stop)

@@ -57,10 +57,10 @@ def router(service: Service) -> APIRouter:
 
 
 def _add_out(made: APIRouter, service: Service) -> None:
-    def download(reference: Reference) -> Response:
+    def download(request: Request, reference: Reference) -> Response:
         """The block as a `.dna` file: the same bytes each time, in ranges where asked. Only what may be shared: not revoked, rejected or
         local-only blocks, and none whose consent does not cover sharing."""
-        return Sent(service.sharing, service.sharing.offer(reference))
+        return Sent(service.sharing, service.sharing.offer(reference), request.state.who.label)
 
     path = "/registry/{reference}/download"
     made.add_api_route(

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from clonedna.app.holding import Holding
 from clonedna.app.sharing import Sharing
 from clonedna.app.staging import orphaned
 from clonedna.cli.main import app
@@ -179,6 +180,9 @@ def test_pushed_to_one_and_pulled_by_another(ada: Ada, giver: ServerParts, taker
         assert remote.transfer.pull(Sharing(third), "ada", lambda *now: sent.append(now)).new
         assert sent[-1][0] == sent[-1][1]
         assert not remote.transfer.pull(Sharing(third), made.id).new
+    given = {(one.way, one.who) for one in Holding(giver).of([made.id])[made.id]}
+    assert ("pushed", url) in given
+    assert [one.way for one in Holding(taker).of([made.id])[made.id]] == ["downloaded"]
     assert files_of(third, made) == files_of(taker, made) == files_of(giver, made)
     assert left(taker) == left(third) == []
 

@@ -70,15 +70,15 @@ def test_the_persons_work_goes_only_where_consent_covers_sharing(name: str, here
     here.block(parts, "shared", here.consent(parts, ["mint", "serve", "share"]))
     here.block(parts, "closed")
     details = Details(parts)
-    assert details.file("shared", name).at.is_file()
+    assert details.file("shared", name, who="key").at.is_file()
     with pytest.raises(Refused, match="work") as caught:
-        details.file("hers", name)
+        details.file("hers", name, who="key")
     assert caught.value.facts["why"] == "consent_invalid"
-    assert details.file("hers", name, everything=True).at.is_file()
+    assert details.file("hers", name, who="key", everything=True).at.is_file()
     for everything in (False, True):
         with pytest.raises(Refused, match="local-only"):
-            details.file("closed", name, everything=everything)
-    assert details.file("closed", "README.md").media.startswith("text/markdown")
+            details.file("closed", name, who="key", everything=everything)
+    assert details.file("closed", "README.md", who="key").media.startswith("text/markdown")
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_the_persons_work_goes_only_where_consent_covers_sharing(name: str, here
 def test_only_names_of_the_table_are_files(name: str, parts: ServerParts) -> None:
     add_block(parts, "ada")
     with pytest.raises(NotFound, match="no file"):
-        Details(parts).file("ada", name, everything=True)
+        Details(parts).file("ada", name, who="key", everything=True)
 
 
 def test_a_rejected_block_is_found_by_its_id_and_gives_no_work(parts: ServerParts) -> None:
@@ -97,7 +97,7 @@ def test_a_rejected_block_is_found_by_its_id_and_gives_no_work(parts: ServerPart
         details.files("bad")
     assert details.files(bad.id).block.status == "rejected"
     with pytest.raises(Refused):
-        details.file(bad.id, "pairs.jsonl")
+        details.file(bad.id, "pairs.jsonl", who="key")
     assert checks(details, bad.id) == {
         "files": True, "signature": True, "id": True, "digests": True, "adapter": True, "revocation": True, "gate": False, "serve": False,
         "share": False,

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from clonedna.app.developers import ASKED_MOST, Developers
+from clonedna.app.holding import Holding
 from clonedna.app.throttle import Throttle
 from clonedna.core.block import Lineage
 from clonedna.core.canonical import canonical, sha256
@@ -68,6 +69,7 @@ def test_the_person_sees_every_block_with_its_papers(here: World) -> None:
     merged = here.block(parts, "both", consent, lineage=Lineage(parents=(granted.id,), relation="merged"))
     here.block(parts, "hers", here.consent(parts, ["mint"], "bob-example"), "bob-example")
     developers = Developers(parts)
+    Holding(parts).note(granted.id, "downloaded", "token laptop (1)")
     opened = here.prove(developers)
     assert (opened.account_id, opened.handle) == (ADA, "ada-example")
     view = developers.show("ada-example", session=opened.token)
@@ -77,7 +79,9 @@ def test_the_person_sees_every_block_with_its_papers(here: World) -> None:
     assert one.audited is not None
     assert one.audited.consent == consent
     assert one.audited.sources[0].url.endswith("/ada-example")
-    assert one.audited.holders.status == "not_available"
+    assert [(given.way, given.who) for given in one.audited.holders.holders] == [("downloaded", "token laptop (1)")]
+    assert closed.audited is not None
+    assert (closed.audited.holders.status, closed.audited.holders.holders) == ("measured", ())
     assert [(kin.id, kin.step) for kin in one.audited.kin] == [(merged.id, 1)]
     assert view.given is not None
     assert view.given.kind == "ssh"
@@ -161,6 +165,7 @@ def test_the_person_takes_everything_back_by_the_session(here: World) -> None:
     hers = here.block(parts, "hers", here.consent(parts, ["mint", "share"], "bob-example"), "bob-example")
     developers = Developers(parts)
     token = here.prove(developers).token
+    Holding(parts).note(block.id, "pushed", "https://other.example")
     done = developers.revoke("ada-example", session=token)
     assert set(done.effects.blocks) == {block.id, closed.id}
     assert done.effects.derived == (made.id,)
@@ -175,6 +180,7 @@ def test_the_person_takes_everything_back_by_the_session(here: World) -> None:
     assert {(one.id, one.reason) for one in view.revoked} == {
         (block.id, "consent-revoked"), (closed.id, "consent-revoked"), (made.id, "derived"),
     }  # fmt: skip
+    assert {one.id: [to.who for to in one.holders.holders] for one in view.revoked}[block.id] == ["https://other.example"]
     assert developers.show("ada-example").revoked == ()
     with pytest.raises(ConsentRevoked):
         parts.consents.refuse_revoked(

@@ -268,7 +268,7 @@ def test_a_client_that_leaves_frees_everything(ada: Ada, tmp_path: Path) -> None
         from clonedna.server.sending import Sent
 
         scope = {"type": "http", "method": "GET", "path": DOWN, "headers": []}
-        await Sent(service.sharing, offer)(scope, receive, send)
+        await Sent(service.sharing, offer, "key")(scope, receive, send)
 
     anyio.run(call)
     assert len(sent) == 3
