@@ -1,0 +1,92 @@
+"""What similarity is predicted from: for one skill and each block of a pool, the few numbers that words and vectors give.
+
+Pure functions over what an index and a catalogue said. Nothing here is clipped or weighed; ``genomes.calibration`` does that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from clonedna.core.genome import Features
+from clonedna.core.vectors import Near
+from clonedna.core.words import asked_words, telling_words
+
+POOL = 200
+"""Of so many nearest blocks the mean and spread of a query are taken: hand in as many, or all where there are fewer."""
+LEAST_POOL = 5
+NEIGHBOURS = 10
+Distance = Callable[[str], float | None]
+
+
+class Rarity:
+    """How rare words are among texts: ``ln((1 + N) / (1 + n)) + 1``, n of N texts having the word (Sparck Jones 1972, smoothed)."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        held = [frozenset(telling_words(text)) for text in texts]
+        self._count, self._texts = Counter(word for one in held for word in one), len(held)
+
+    def of(self, word: str) -> float:
+        return math.log((1 + self._texts) / (1 + self._count[word])) + 1
+
+    def overlap(self, asked: str, text: str) -> float:
+        """The share of what is asked, word by word and rare words counting more, that stands in ``text``; 0 to 1, 0 for no words."""
+        wanted = asked_words(asked)
+        there = frozenset(telling_words(text))
+        whole = math.fsum(self.of(word) for word in wanted)
+        return math.fsum(self.of(word) for word in wanted if word in there) / whole if whole else 0.0
+
+
+def features_of(
+    asked: str, near: Sequence[Near], texts: Mapping[str, str], *, rarity: Rarity, hubs: Mapping[str, float] | None = None,
+    distance: Distance | None = None,
+) -> dict[str, Features]:  # fmt: skip
+    """Of every block in ``near`` (all of one query), by id.
+
+    ``texts``: what each says of itself, by id. ``hubs``: from ``hubness``. ``distance``: links in the taxonomy between the skill and a
+    block, by id; ``None`` where either is not in it. ``margin``: the block's best cosine less the best of any other, 0 if there is none.
+    ``z``: its best cosine in standard deviations above the pool's mean; 0 for a pool of fewer than five, where a spread says nothing.
+    """
+    bests = [one.best for one in near]
+    mean, spread = _moments(bests)
+    order = sorted(bests, reverse=True)
+    return {
+        one.id: Features(
+            text_cosine=one.text_cosine, centroid_cosine=one.centroid_cosine, overlap=rarity.overlap(asked, texts.get(one.id, "")),
+            margin=_margin(one.best, order), z=(one.best - mean) / spread if spread else 0.0,
+            hubness=(hubs or {}).get(one.id, 0.0), distance=None if distance is None else distance(one.id),
+        )
+        for one in near
+    }  # fmt: skip
+
+
+def _moments(bests: Sequence[float]) -> tuple[float, float]:
+    if len(bests) < LEAST_POOL:
+        return 0.0, 0.0
+    mean = math.fsum(bests) / len(bests)
+    spread = math.sqrt(math.fsum((one - mean) ** 2 for one in bests) / len(bests))
+    return mean, spread if spread > 1e-9 else 0.0
+
+
+def _margin(best: float, order: Sequence[float]) -> float:
+    """``order``: all of the pool, the greatest first; the block's own is among them."""
+    if len(order) < 2:
+        return 0.0
+    return best - (order[1] if best >= order[0] else order[0])
+
+
+def neighbours(pool: int) -> int:
+    """How many nearest of a pool count for hubness: a tenth of it, at least one, at most ten."""
+    return max(1, min(NEIGHBOURS, pool // 10))
+
+
+def hubness(rows: Sequence[Sequence[Near]], pool: int) -> dict[str, float]:
+    """How much more often than by chance a block is among the nearest of anybody: the share of queries that it is near, less ``k / pool``.
+
+    ``rows``: the ``neighbours(pool)`` nearest for each of a fixed set of queries. A block that is in none has ``-k / pool``, and is not
+    named. Hubs (Radovanovic et al. 2010) are near everything and therefore say little.
+    """
+    k = neighbours(pool)
+    count = Counter(one.id for row in rows for one in row[:k])
+    return {name: n / len(rows) - k / pool for name, n in count.items()} if rows and pool else {}
