@@ -55,6 +55,10 @@ class FakeParts(FakeEngineParts):
     def source(self) -> Source:  # type: ignore[override]
         return self._source
 
+    @property
+    def public_source(self) -> Source:  # type: ignore[override]
+        return self._source
+
     def count_code(
         self, found: Found, authors: Sequence[Identity], parts: Sequence[Repository]
     ) -> tuple[CodeFacts, ...]:

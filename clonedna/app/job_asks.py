@@ -27,6 +27,7 @@ from clonedna.core.block import GivenFile, GivenPairs, Manifest
 from clonedna.core.errors import AddressRefused, AuthorNeeded, InputError, Refused, WrongBase
 from clonedna.core.merge import MAX_PARENTS, MergeMethod
 from clonedna.core.model import BaseInfo
+from clonedna.core.seams import Source
 from clonedna.core.value import Value
 from clonedna.core.work import Identity
 
@@ -181,10 +182,10 @@ class Asks:
         assert ask.target is not None
         target = where(ask.target, paths=paths)
         order = order_of(
-            self._parts.settings, target=target, authors=self._authors(ask, target), name=ask.name, base=self._base,
+            self._parts.settings, target=target, authors=self._authors(ask, target, paths), name=ask.name, base=self._base,
             consent=ask.consent, allow_licence=ask.allow_licences, recipe=recipe, teacher=ask.teacher,
         )  # fmt: skip
-        return Made(order, {}, Queued(base=self._base))
+        return Made(order, {}, Queued(base=self._base, outside=not paths))
 
     def _continued(self, ask: MintAsk, recipe: dict[str, Any], paths: bool) -> Made:
         if ask.pairs is not None or ask.name is not None or ask.licence:
@@ -197,10 +198,11 @@ class Asks:
             str(ask.continues), target=where(ask.target, paths=paths) if ask.target else None,
             authors=_identities(ask.authors), base=self._base, consent=ask.consent, allow_licence=ask.allow_licences,
             recipe={**recipe, "seed": ask.seed or None, "replay_ratio": ask.replay}, teacher=ask.teacher,
+            source=self._source(paths or not ask.target),
         )  # fmt: skip
         if not paths:
             where(order.target, paths=False)  # where the version before was read may be a place of the server's own
-        return Made(order, {}, Queued(base=self._base, blocks=(before.id,)))
+        return Made(order, {}, Queued(base=self._base, blocks=(before.id,), outside=not paths))
 
     def _given_pairs(self, ask: MintAsk, file_id: str, recipe: dict[str, Any]) -> Made:
         if ask.consent == "granted":
@@ -219,12 +221,12 @@ class Asks:
         )  # fmt: skip
         return Made(order, {upload.sha256: self._uploads.content(upload)}, Queued(base=self._base))
 
-    def _authors(self, ask: MintAsk, target: str) -> tuple[Identity, ...]:
+    def _authors(self, ask: MintAsk, target: str, paths: bool) -> tuple[Identity, ...]:
         """Those that were named; of an account or packages, else, its own."""
         if ask.authors:
             return _identities(ask.authors)
         if PACKAGE.match(target) or target.startswith("@"):
-            return tuple(share.identity for share in self._parts.source.find(target).repository.authors)
+            return tuple(share.identity for share in self._source(paths).find(target).repository.authors)
         raise AuthorNeeded("say whose code to mint", "give authors, e.g. 'Ada <ada@example.org>'", param="authors")
 
     # Of blocks.
@@ -275,6 +277,9 @@ class Asks:
         """Where the base is, if not under the name that the block gives."""
         return None if manifest.base_model == self._base else self._base
 
+    def _source(self, paths: bool) -> Source:
+        return self._parts.source if paths else self._parts.public_source
+
     def _own_base(self, base: str | None) -> None:
         if base is not None and base not in (self._base, self._info.id):
             raise InputError(
@@ -315,7 +320,15 @@ def where(target: str, *, paths: bool) -> str:
 
 
 def _refuse_near(url: str) -> None:
-    """Raises ``AddressRefused`` for a host that is this machine or its own network, by number or by a name that says so."""
+    """Raises ``AddressRefused`` for a host that is this machine or its own network, by number or by a name that says so.
+
+    A name that only resolves to such an address is found out when it is read (``Parts.public_source``), which goes over https alone.
+    """
+    if not url.casefold().startswith("https:"):
+        raise AddressRefused(
+            "only https is read for those who do not administer the server",
+            "give the https address, or a token with the scope admin", param="target",
+        )  # fmt: skip
     try:
         host = (urlsplit(url).hostname or "").rstrip(".").casefold()
     except ValueError:

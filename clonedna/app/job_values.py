@@ -71,10 +71,14 @@ class JobOrdered(Value):
 
 
 class Queued(Value):
-    """Kept with a job that a server or a worker is to carry out. ``base``: whose engine it needs; ``blocks``: ids that it reads."""
+    """Kept with a job that a server or a worker is to carry out. ``base``: whose engine it needs; ``blocks``: ids that it reads.
+
+    ``outside``: whoever ordered it may not name places of the machine's own disk and network.
+    """
 
     base: str
     blocks: tuple[str, ...] = ()
+    outside: bool = False
 
 
 class Result(Value):

@@ -20,6 +20,8 @@ from typing import TypeVar
 import anyio
 
 from clonedna.app import continuing
+from clonedna.app.focus import focused
+from clonedna.app.job_values import Queued
 from clonedna.app.orders import refuse_consent
 from clonedna.app.parts import Parts, factory
 from clonedna.app.profiles_text import code_markdown
@@ -40,6 +42,7 @@ from clonedna.core.errors import ConsentMissing, Internal
 from clonedna.core.events import Emit, Note, StageFinished, StageStarted
 from clonedna.core.people import Account
 from clonedna.core.profile import Counted
+from clonedna.core.seams import Source
 from clonedna.core.value import Value
 from clonedna.core.work import Collection, Found, Identity, Refusal
 from clonedna.evals.examination import Subject, examine, joined, summary, trained_part
@@ -113,6 +116,11 @@ class Minting:
         self.emit(StageFinished(stage=stage, seconds=round(time.monotonic() - began, 3), counts=counts))
         return kept
 
+    def _source(self) -> Source:
+        """What may read the target: for somebody who only has public addresses to name, one that asks no others."""
+        queued = self.workspace.exists("queued.json") and self.workspace.read("queued.json", Queued).outside
+        return self.parts.public_source if queued else self.parts.source
+
     # What earlier stages left.
 
     def _load(self, stage: str, kind: type[V]) -> V:
@@ -135,13 +143,14 @@ class Minting:
 
     async def _find(self) -> Outcome:
         require_space(self.workspace.directory, self.parts.settings.min_free_bytes)
-        found = await anyio.to_thread.run_sync(lambda: self.parts.source.find(self.order.target))
+        found = await anyio.to_thread.run_sync(lambda: self._source().find(self.order.target))
         repository = found.repository
         if (parent := self.order.continues) is not None:
             heritage = await anyio.to_thread.run_sync(continuing.heritage_of, self.parts, parent)
             self.workspace.write(continuing.HERITAGE, heritage)
-            if heritage.repository.commit == repository.commit:
+            if heritage.repository is not None and heritage.repository.commit == repository.commit:
                 raise nothing_new(heritage, next((a.name for a in self.order.authors if a.name), "the author"))
+        await anyio.to_thread.run_sync(self._refined)
         return found, {
             "commits": repository.commits,
             "authors": len(repository.authors),
@@ -152,6 +161,7 @@ class Minting:
         """The given files, from the job's directory; the giver may have taken theirs away since."""
         require_space(self.workspace.directory, self.parts.settings.min_free_bytes)
         given, base = self._given(), self.parts.engine(self.order.base).base
+        await anyio.to_thread.run_sync(self._refined)
         limit = min(self.order.recipe.max_tokens, base.context)
         files = [given.training, *([given.holdout] if given.holdout else [])]
         read = [
@@ -167,13 +177,17 @@ class Minting:
 
     async def _pairs(self) -> Outcome:
         taught = pairs_of(self._load("read", Read), self._given(), self.order.recipe, self.author)
+        if (heritage := self._heritage()) is not None:
+            taught = with_inherited(taught, self.order.recipe, heritage)
         splits = [pair.split for pair in taught.pairs]
         return taught, {split: splits.count(split) for split in ("train", "validation", "holdout")}
 
     async def _consent(self) -> Outcome:
         record = await anyio.to_thread.run_sync(self._consented)
+        if self.order.forks is not None:
+            record = await anyio.to_thread.run_sync(continuing.consent_with, self.parts, record, self.order.forks)
         self.parts.consents.check(record, "mint")
-        if (heritage := self._heritage()) is not None:
+        if self.order.continues is not None and (heritage := self._heritage()) is not None:
             await anyio.to_thread.run_sync(continuing.refuse_other_person, self.parts, heritage, record)
         if record.mode == "local-only":
             self.emit(Note(text="local-only: this block can never be published, pushed or downloaded"))
@@ -200,7 +214,7 @@ class Minting:
     async def _collect(self) -> Outcome:
         found, order = self._within_consent(self._load("find", Found)), self.order
         heritage = self._heritage()
-        since = heritage.repository if heritage is not None else None
+        since = heritage.repository if self.order.continues is not None and heritage is not None else None
         collection = await anyio.to_thread.run_sync(
             lambda: self.parts.source.collect(
                 found, order.authors, licences=order.licences, owned_share=order.owned_share,
@@ -235,7 +249,10 @@ class Minting:
 
     async def _split(self) -> Outcome:
         sifted, recipe, heritage = self._load("filter", Sifted), self.order.recipe, self._heritage()
-        divided = divide(sifted, recipe) if heritage is None else divide_new(sifted, recipe, heritage, self.author)
+        continued = heritage is not None and self.order.continues is not None
+        divided = (
+            divide_new(sifted, recipe, heritage, self.author) if continued and heritage else divide(sifted, recipe)
+        )
         if divided.by.startswith("definition"):
             self.emit(
                 Note(level="warning", text="most of this code stands in one file: held out by definition, not by file")
@@ -254,6 +271,10 @@ class Minting:
                 divided, found.repository, self.author, teacher=teacher, examiner=self.parts.teacher("own-words"),
                 secret_in=factory("secrets", "patterns"), emit=self.emit,
             )  # fmt: skip
+            if self.order.focus:
+                taught = await anyio.to_thread.run_sync(
+                    focused, self.parts, taught, self.order.focus, self.order.recipe
+                )
             if (heritage := self._heritage()) is not None:
                 taught = with_inherited(taught, self.order.recipe, heritage)
             taught = apart(taught)
@@ -285,6 +306,8 @@ class Minting:
         shutil.rmtree(self.workspace.adapter, ignore_errors=True)
         engine, heritage = self.parts.engine(self.order.base), self._heritage()
         start = None if heritage is None else continuing.starting_point(self.parts, heritage, engine)
+        if self.order.forks is not None:
+            start = continuing.forked(self.parts, self.order.forks, engine)
         trained = await train(
             engine, self.order.recipe, examples, validation, self.workspace.adapter,
             checkpoints=self.workspace.checkpoints, every=self.parts.settings.checkpoint_seconds, emit=self.emit, start=start,
@@ -324,7 +347,7 @@ class Minting:
     async def _gate(self) -> Outcome:
         examined, consent = self._load("evaluate", Examined), self._load("consent", ConsentRecord)
         verdict = judge(examined.evaluation, examined.peft, consent, self._licence(), GateLimits())
-        if self.order.continues is not None:
+        if self._heritage() is not None:
             verdict = judge_continued(verdict, examined.evaluation.measures)
         for reason in verdict.reasons:
             self.emit(Note(level="warning", text=f"rejected: {reason}"))
@@ -359,7 +382,8 @@ class Minting:
                 await self._pack()
                 await self._sign()
                 manifest = factory("block", "verify")(self.workspace.block, self.parts.signer)
-            if (heritage := self._heritage()) is not None and manifest.gate.status == "accepted":
+            heritage = self._heritage() if self.order.continues is not None else None
+            if heritage is not None and manifest.gate.status == "accepted":
                 continuing.refuse_moved(self.parts, manifest, heritage)
             self.parts.store.put(self.workspace.block)
             reference = self.parts.registry.publish(manifest)
@@ -369,7 +393,17 @@ class Minting:
 
     def _heritage(self) -> Heritage | None:
         """What the versions before have, where this one continues a block."""
-        return self.workspace.read(continuing.HERITAGE, Heritage) if self.order.continues is not None else None
+        return self.workspace.read(continuing.HERITAGE, Heritage) if self._inherits else None
+
+    @property
+    def _inherits(self) -> bool:
+        """Whether pairs of a block before are trained on again: it is the next version of one, or refines one."""
+        return self.order.continues is not None or (self.order.forks is not None and self.order.recipe.replay_ratio > 0)
+
+    def _refined(self) -> None:
+        """Keep what a layer that is refined has."""
+        if self.order.forks is not None and self._inherits:
+            self.workspace.write(continuing.HERITAGE, continuing.refined(self.parts, self.order.forks))
 
     def _account(self) -> Account | None:
         return None if self.order.given is not None else self._load("find", Found).account
@@ -400,6 +434,9 @@ class Minting:
     def _licence(self) -> str | None:
         found = sorted({pair.provenance.licence for pair in self._taught().pairs})
         licence = " AND ".join(f"({name})" if " " in name and len(found) > 1 else name for name in found) or None
+        if licence is not None and self.order.forks is not None:
+            parent, _ = continuing.verified(self.parts, self.order.forks)
+            return continuing.both_licences(licence, parent.license)
         heritage = self._heritage()
         return licence if heritage is None else continuing.licence_with(licence, heritage)
 
@@ -422,6 +459,8 @@ class Minting:
 
     def _lineage(self) -> Lineage:
         parent = self.order.continues
+        if self.order.forks is not None:
+            return Lineage(parents=(self.order.forks,), relation="forked")
         return Lineage() if parent is None else Lineage(parents=(parent,), relation="continued")
 
     def _version(self, name: str, block_id: str) -> tuple[Manifest | None, str, str | None]:

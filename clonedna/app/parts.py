@@ -161,6 +161,14 @@ class Parts:
     @cached_property
     def source(self) -> Source:
         """Paths, git URLs, GitHub handles and installed packages; each goes to its own source."""
+        return self._sources()
+
+    @cached_property
+    def public_source(self) -> Source:
+        """As ``source``, for those who may not name places of this machine's own disk and network. Raises ``AddressRefused`` for them."""
+        return self._sources(outside=True)
+
+    def _sources(self, *, outside: bool = False) -> Source:
         settings = self.settings
         bounds = {
             "cache": settings.home / "clones",
@@ -172,7 +180,7 @@ class Parts:
             return factory("source", "github")(self.github, most=settings.max_repositories, **bounds)
 
         package = factory("source", "package")(folder=settings.packages)
-        return factory("source", "targets")(factory("source", "git")(**bounds), github, package)
+        return factory("source", "targets")(factory("source", "git")(**bounds, outside=outside), github, package)
 
     def count_code(
         self, found: Found, authors: Sequence[Identity], parts: Sequence[Repository]

@@ -21,6 +21,7 @@ from clonedna.app.parts import Parts, factory
 from clonedna.app.workspace import naming
 from clonedna.core.block import BlockRef, Manifest, Measure, MintOrder, Recipe, not_available
 from clonedna.core.errors import BlockNotFound, BlockRejected, DnaError, InputError, NoSuchAuthor
+from clonedna.core.seams import Source
 from clonedna.core.value import Value
 from clonedna.core.work import Identity
 from clonedna.mint.continuing import REPLAY_RATIO
@@ -68,9 +69,10 @@ class Versions:
     def order(
         self, reference: str, *, target: str | None, authors: Sequence[Identity], base: str | None,
         consent: Literal["auto", "self", "granted", "local-only"], allow_licence: Sequence[str], recipe: Mapping[str, Any],
-        teacher: Literal["own-words", "openai", "engine"] = "own-words",
+        teacher: Literal["own-words", "openai", "engine"] = "own-words", source: Source | None = None,
     ) -> MintOrder:  # fmt: skip
         """The order for the next version of ``reference``: where it was read, whose it is and its recipe, but for what is given here.
+        ``source``: what may read it (default: the home's own).
 
         Raises ``InputError`` when it must be told where to read, when a recipe's entry changes the adapter's shape, or when the block was
         not minted from a history; ``NoSuchAuthor``; and what resolving and verifying raise.
@@ -87,7 +89,9 @@ class Versions:
             )  # fmt: skip
         where = target or (earlier.target if earlier else "")
         digest = consent_at(path).identity_digest
-        people = tuple(authors) or (earlier.authors if earlier else self._people(where, digest, name))
+        people = tuple(authors) or (
+            earlier.authors if earlier else self._people(source or self.parts.source, where, digest, name)
+        )
         order = order_of(
             self.parts.settings, target=where, authors=people, name=manifest.name,
             base=base, consent=consent,
@@ -107,9 +111,9 @@ class Versions:
                     return workspace.read("order.json", Ordered).order
         return None
 
-    def _people(self, target: str, digest: str, name: str) -> tuple[Identity, ...]:
+    def _people(self, source: Source, target: str, digest: str, name: str) -> tuple[Identity, ...]:
         """Who among the authors at ``target`` the block is of: a block keeps only the digest of an address."""
-        shares = self.parts.source.find(target).repository.authors
+        shares = source.find(target).repository.authors
         digest_of = factory("identity", "digest")
         found = tuple(share.identity for share in shares if digest_of(share.identity) == digest)
         if not found:

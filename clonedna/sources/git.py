@@ -25,14 +25,16 @@ class GitSource:
     """Fulfils the ``Source`` seam.
 
     ``cache`` holds the views; ``timeout`` (seconds) bounds each call of git; ``max_clone_bytes`` what a URL may bring. Without
-    ``mailmap`` authors are who the commits say: what a repository's own mailmap says of them does not count.
+    ``mailmap`` authors are who the commits say: what a repository's own mailmap says of them does not count. ``outside``: only
+    public https addresses are read.
     """
 
     def __init__(
-        self, *, cache: Path, timeout: float = 600.0, max_clone_bytes: int = 2_000_000_000, mailmap: bool = True
-    ) -> None:
+        self, *, cache: Path, timeout: float = 600.0, max_clone_bytes: int = 2_000_000_000, mailmap: bool = True,
+        outside: bool = False,
+    ) -> None:  # fmt: skip
         self.timeout, self.mailmap = timeout, mailmap
-        self.views = Views(cache.absolute(), timeout, max_clone_bytes)
+        self.views = Views(cache.absolute(), timeout, max_clone_bytes, outside)
 
     def find(self, target: str, revision: str = "HEAD") -> Found:
         """Raises ``NotARepository`` (an empty one too), ``GitFailed`` (no such ``revision`` too), ``TimedOut``, ``NoSpace``.

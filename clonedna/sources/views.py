@@ -23,7 +23,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from clonedna.core.canonical import sha256
-from clonedna.core.errors import GitFailed, NoSpace, NotARepository, TimedOut
+from clonedna.core.errors import AddressRefused, GitFailed, NoSpace, NotARepository, TimedOut
 from clonedna.core.work import Identity
 from clonedna.sources.process import Git, failure
 
@@ -49,20 +49,27 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """Makes and updates views under ``cache``; ``timeout`` (seconds) and ``most_bytes`` bound a transfer."""
+    """Makes and updates views under ``cache``; ``timeout`` (seconds) and ``most_bytes`` bound a transfer.
+
+    ``outside``: for somebody who may only name public addresses.
+    """
 
     cache: Path
     timeout: float
     most_bytes: int
+    outside: bool = False
 
     def open(self, target: str) -> View:
-        """A view of a path or URL, with its HEAD as of now. Raises ``NotARepository``, ``GitFailed``, ``TimedOut``, ``NoSpace``."""
+        """A view of a path or URL, with its HEAD as of now. Raises ``NotARepository``, ``GitFailed``, ``TimedOut``, ``NoSpace``, and
+        ``AddressRefused`` (``outside``)."""
         if target.startswith("-") or not target.isprintable():
             raise NotARepository(f"{target[:200]!r} is no repository", "write ./ before a path that begins with a dash")
         try:
             there = bool(target) and Path(target).exists()
         except OSError:
             there = False
+        if there and self.outside:
+            raise AddressRefused("this is a place of the machine's own disk", "give the repository's https address")
         return self._local(Path(target)) if there else self._remote(target)
 
     def _local(self, target: Path) -> View:
@@ -118,7 +125,7 @@ class Views:
     def _fetch(self, directory: Path, target: str) -> None:
         """Bring HEAD and what it reaches. The URL is an argument, so that its credentials are never written to the disk."""
         scheme = target.partition("://")[0].lower() if "://" in target else "ssh"
-        git = Git(directory, timeout=self.timeout, protocols=[scheme])
+        git = Git(directory, timeout=self.timeout, protocols=[scheme], settings=self._pinned(target))
         arguments = (
             "fetch", "-q", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head", "--no-auto-maintenance", "--update-shallow",
             "--force", "--end-of-options", target, f"HEAD:{HEAD}",
@@ -135,6 +142,13 @@ class Views:
             if process.returncode:
                 said.seek(0)
                 raise _fetch_failure(target, said.read(100_000))
+
+    def _pinned(self, target: str) -> tuple[str, ...]:
+        if not self.outside:
+            return ()
+        from clonedna.sources.outside import pinned
+
+        return pinned(target)
 
     def _watch(self, process: subprocess.Popen[bytes], directory: Path) -> None:
         """Wait for a transfer; look four times a second whether it takes too long or brings too much."""

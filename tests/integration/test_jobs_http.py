@@ -24,8 +24,8 @@ from clonedna.app.service import Service
 from clonedna.client import Client
 from clonedna.client.jobs import RemoteJobs
 from clonedna.core.canonical import sha256
-from clonedna.core.errors import InputError, JobNotFound, NotFound, Overloaded, Refused
-from clonedna.core.events import StageFinished
+from clonedna.core.errors import AddressRefused, InputError, JobNotFound, NotFound, Overloaded, Refused
+from clonedna.core.events import StageFinished, silent
 from tests.merges import add_block
 from tests.serving import running
 from tests.slow import SlowParts, SlowTrainer, at_full_speed
@@ -396,6 +396,23 @@ def test_who_may_name_paths_of_the_server(tmp_path: Path) -> None:
         assert http.get(JOBS, headers=keys["user"]).status_code == 403
         asked = http.post(JOBS, json=MINT | {"target": str(tmp_path / "code")}, headers=keys["admin"])
         assert asked.status_code == 202, asked.text
+
+
+def test_what_somebody_else_orders_is_read_from_outside_alone(tmp_path: Path) -> None:
+    class Refusing:
+        def find(self, target: str) -> None:
+            raise AddressRefused(f"{target} is at an address that is not public", "give a public one")
+
+    class Outside(SlowParts):
+        public_source = Refusing()  # type: ignore[assignment]
+
+    service = Service(Outside(tmp_path), "nano")
+    ask = mint(target="https://harmless.example/x")
+    theirs, _ = service.desk.start(ask, paths=False)
+    with pytest.raises(AddressRefused):
+        service.jobs.carry_out(service.jobs.find(theirs.id), silent)
+    ours, _ = service.desk.start(ask, paths=True)
+    assert service.jobs.carry_out(service.jobs.find(ours.id), silent).well
 
 
 def test_a_key_is_kept_for_a_day(tmp_path: Path) -> None:
