@@ -45,6 +45,7 @@ from clonedna.core.model import (
     Example,
     Layer,
     LoraSpec,
+    Mixture,
     Residency,
     SampleChunk,
     SampleRequest,
@@ -145,7 +146,7 @@ class FakeEngine:
         self._held.pop(adapter, None)
 
     async def sample(self, request: SampleRequest) -> AsyncIterator[SampleChunk]:
-        counts = self._counts(request.layers)
+        counts = self._counts(request.layers, request.mixture)
         given = request.prompt or "".join(m.content for m in request.messages)
         prompt = (given.encode() if isinstance(given, str) else bytes(given))[: request.prompt_limit]
         draw = random.Random(request.seed)  # noqa: S311 - seeded sampling, no secret
@@ -168,8 +169,10 @@ class FakeEngine:
             prompt_tokens=len(prompt), completion_tokens=made, cached_tokens=0,
         )  # fmt: skip
 
-    async def nll(self, examples: Sequence[Example], layers: Sequence[Layer] = ()) -> tuple[Score, ...]:
-        counts = self._counts(layers)
+    async def nll(
+        self, examples: Sequence[Example], layers: Sequence[Layer] = (), *, mixture: Mixture | None = None
+    ) -> tuple[Score, ...]:
+        counts = self._counts(layers, mixture)
         return tuple(_score(counts, example) for example in examples)
 
     async def observe(self, examples: Sequence[Example], layers: Sequence[Layer], directory: Path) -> Observed:
@@ -206,7 +209,16 @@ class FakeEngine:
     async def close(self) -> None:
         self._adapters.clear()
 
-    def _counts(self, layers: Sequence[Layer]) -> Counts:
+    def _counts(self, layers: Sequence[Layer], mixture: Mixture | None = None) -> Counts:
+        """With a mixture, after each byte: the ``top_k`` adapters that saw it most often, in shares of the softmax of how often."""
+        if mixture is not None:
+            if layers:
+                raise InputError("layers beside a mixture", "name all adapters in the mixture")
+            each = np.stack([self._counts([layer]) for layer in mixture.layers])
+            seen = np.stack([np.abs(self._counts([Layer(adapter=one.adapter)])).sum(1) for one in mixture.layers])
+            chosen = np.argsort(np.argsort(-seen, axis=0, kind="stable"), axis=0) < mixture.top_k
+            shares = np.where(chosen, np.exp(seen - seen.max(0)), 0.0)
+            return ((shares / shares.sum(0))[:, :, None] * each).sum(0).astype(np.float32)
         total = np.zeros((256, 256), dtype=np.float32)
         for layer in layers:
             if layer.adapter not in self._adapters:

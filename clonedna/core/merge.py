@@ -1,7 +1,8 @@
 """What is said about a merge: how adapters become one, what came of it, and the record of it that a merged block carries.
 
-Methods have PEFT's names (``combination_type``) and PEFT's meaning, but for ``knots_ties`` and ``regmean``, which PEFT has not. The target of every merge is ``T = sum_i w_i s_i B_i A_i`` in each
-module, with ``s_i`` the adapter's own scale; how far the result is from it is measured, whatever the method.
+Methods have PEFT's names (``combination_type``) and PEFT's meaning, but for ``knots_ties`` and ``regmean``, which PEFT has not. The target
+of every merge is ``T = sum_i w_i s_i B_i A_i`` in each module, with ``s_i`` the adapter's own scale; how far the result is from it is
+measured, whatever the method.
 """
 
 from __future__ import annotations

@@ -77,6 +77,18 @@ class Layer(Value):
     weight: float = 1.0
 
 
+class Mixture(Value):
+    """Several adapters of which each token goes through a few, chosen in every module while the request runs.
+
+    ``arrow`` (Ostapenko et al. 2024): the ``top_k`` adapters (or all, where there are fewer) whose largest direction of input the token's
+    has most of, in shares that sum to 1; a layer's weight multiplies what its adapter adds.
+    """
+
+    kind: Literal["arrow"] = "arrow"
+    layers: tuple[Layer, ...] = Field(min_length=1, max_length=32)
+    top_k: int = Field(default=2, ge=1, le=32)
+
+
 class AdapterInfo(Value):
     """A loaded adapter. ``id`` is what requests name; ``digest`` is sha256 over the files it came from."""
 
@@ -100,7 +112,9 @@ class Guide(Value):
 
 
 class SampleRequest(Value):
-    """A completion to sample. No layers = the base. Greedy when ``temperature`` is 0; the same seed gives the same tokens.
+    """A completion to sample. No layers and no ``mixture`` = the base; both together are refused.
+
+    Greedy when ``temperature`` is 0; the same seed gives the same tokens.
 
     ``messages`` are rendered by the chat template; ``prompt`` is plain text, or tokens. ``prompt_limit`` keeps only the prompt's
     first N tokens; of a prompt that leaves no room for ``max_tokens`` the beginning is cut off, unless it is wanted as a
@@ -115,6 +129,7 @@ class SampleRequest(Value):
     prompt_limit: int | None = Field(default=None, ge=1)
     whole_prompt: bool = False
     layers: tuple[Layer, ...] = ()
+    mixture: Mixture | None = None
     max_tokens: int = Field(default=256, ge=1, le=1_000_000)
     temperature: float = Field(default=0.0, ge=0.0, le=10.0)
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)

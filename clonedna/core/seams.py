@@ -22,6 +22,7 @@ from clonedna.core.model import (
     Example,
     Layer,
     LoraSpec,
+    Mixture,
     SampleChunk,
     SampleRequest,
     Score,
@@ -140,8 +141,13 @@ class Engine(Protocol):
         """Stream a completion; closing the iterator cancels it. Raises Overloaded when too many wait, NotFound for a layer not loaded."""
         ...
 
-    async def nll(self, examples: Sequence[Example], layers: Sequence[Layer] = ()) -> tuple[Score, ...]:
-        """Likelihood of each completion through these layers (none = the base); examples longer than the context are cut at its end."""
+    async def nll(
+        self, examples: Sequence[Example], layers: Sequence[Layer] = (), *, mixture: Mixture | None = None
+    ) -> tuple[Score, ...]:
+        """Likelihood of each completion through these layers or this mixture (neither = the base).
+
+        Examples longer than the context are cut at its end. Raises InputError for both, or where mixtures are not offered.
+        """
         ...
 
     async def observe(self, examples: Sequence[Example], layers: Sequence[Layer], directory: Path) -> Observed:

@@ -1,8 +1,9 @@
 """A serving step: pieces of prompts and one token of each running request, in one pass, each row through its own block.
 
-Rows stand in the order: pieces of prompts, decoding rows of the base, those of blocks. Decoding rows go through their slots in batched
-products of one row each, over neighbouring slots; where a block has many rows, they share its matrices. A piece of a prompt is a product
-of its own. The rows are filled up to a multiple of ``ROWS``. By ``exact.py``, none of this can be seen in a row's bits.
+Rows stand in the order: pieces of prompts, decoding rows of the base, those of blocks, those of mixtures (``mixing.py``). Decoding rows go
+through their slots in batched products of one row each, over neighbouring slots; where a block has many rows, they share its matrices. A
+piece of a prompt is a product of its own. The rows are filled up to a multiple of ``ROWS``. By ``exact.py``, none of this can be seen in a
+row's bits.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch.nn import functional
 
 from clonedna.engine.exact import ROWS, Shapes, decode_attention
 from clonedna.engine.lanes import Lane, Pool
+from clonedna.engine.mixing import Mix
 from clonedna.engine.slots import add
 from clonedna.engine.stacks import Block, Stack
 from clonedna.engine.step import Linear, forward
@@ -30,7 +32,7 @@ class Piece:
 
     ids: Sequence[int]
     lane: Lane
-    block: Block | None
+    block: Block | Mix | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class Token:
 
     id: int
     lane: Lane
-    block: Block | None
+    block: Block | Mix | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,10 @@ class BatchStep:
             self._pieces.append((start, len(self.ids), piece, kept))
             self.last.append(len(self.ids) - 1)
             begun[id(piece.lane)] = kept + len(piece.ids)
-        self._products = [(start, stop, piece.block) for start, stop, piece, _ in self._pieces if piece.block]
+        through = [(start, stop, piece.block) for start, stop, piece, _ in self._pieces]
+        self._products = [(start, stop, block) for start, stop, block in through if isinstance(block, Block)]
+        self._mixed = [(start, stop, mix) for start, stop, mix in through if isinstance(mix, Mix)]
+        self._mixing: list[tuple[int, int, Mix]] = []  # decoding rows
         self.order = [0] * len(tokens)
         self._runs: list[_Run] = []
         self._place(tokens)
@@ -102,8 +107,11 @@ class BatchStep:
         """Give each token its row, block by block, and plan the products."""
         self._rows(tokens, [i for i, token in enumerate(tokens) if token.block is None])
         members: dict[Stack, dict[int, list[int]]] = {}
+        mixes: dict[Mix, list[int]] = {}
         for i, token in enumerate(tokens):
-            if token.block is not None:
+            if isinstance(token.block, Mix):
+                mixes.setdefault(token.block, []).append(i)
+            elif token.block is not None:
                 members.setdefault(token.block.stack, {}).setdefault(token.block.position, []).append(i)
         for stack, by_slot in members.items():
             slots = sorted(by_slot.items())
@@ -116,6 +124,9 @@ class BatchStep:
             while slots:
                 self._round(tokens, stack, [(slot, own[0]) for slot, own in slots])
                 slots = [(slot, own[1:]) for slot, own in slots if len(own) > 1]
+        for mix, own in mixes.items():
+            start = self._rows(tokens, own)
+            self._mixing.append((start, len(self.ids), mix))
 
     def _round(self, tokens: Sequence[Token], stack: Stack, slots: Sequence[tuple[int, int]]) -> None:
         """One row for each of ``slots`` (with the token's number), as runs over neighbouring ones."""
@@ -191,6 +202,10 @@ class BatchStep:
             out[run.start : run.stop] += (
                 more if run.scatter is None else more.index_select(0, run.scatter)
             )  # an fp32 sum
+        for start, stop, mix in self._mixed:
+            mix.add_rows(linear.name, x[start:stop], out[start:stop])
+        for start, stop, mix in self._mixing:
+            mix.add_each(linear.name, x[start:stop], out[start:stop])
         return out
 
     def attended(self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:

@@ -30,6 +30,7 @@ from clonedna.core.model import (
     Example,
     Layer,
     LoraSpec,
+    Mixture,
     SampleChunk,
     SampleRequest,
     Score,
@@ -40,6 +41,7 @@ from clonedna.engine.checkpoints import read_start, read_state
 from clonedna.engine.covariance import Moments, observe_rows, write_moments
 from clonedna.engine.lanes import Lanes
 from clonedna.engine.memory import available
+from clonedna.engine.mixing import Mixer, voices
 from clonedna.engine.model import LoadedModel, score_rows
 from clonedna.engine.owner import Owner
 from clonedna.engine.packed import Part
@@ -110,12 +112,14 @@ class LocalEngine:
         self._coming: set[_Stream] = set()  # of requests that are made ready, before the owner has them
         self._statistics = Statistics()
         self._stacks = Stacks(self._model.shapes, base.device, adapter_bytes)
+        self._mixer = Mixer(self._stacks, base.device)
         self._lanes = Lanes(self._model.kept, self._model.lengths, cache_bytes)
         self._prefixes = Prefixes(prefix_bytes)
         self._training = Training(self._model)
         self._sampler = Sampler(
-            self._model, self._stacks, self._lanes, self._prefixes, self._statistics, lambda: self._training.slots > 0
-        )
+            self._model, self._stacks, self._mixer, self._lanes, self._prefixes, self._statistics,
+            lambda: self._training.slots > 0,
+        )  # fmt: skip
         self._seen = Seen()
         self._shelf = Shelf(self._read, adapter_bytes, self._sampler.gone)
         self._tokenizer = base.tokenizer
@@ -193,13 +197,22 @@ class LocalEngine:
         prompt = self._texts.prompt(request)
         constrained = request.guide is not None or (request.tools and request.tool_choice != "none")
         guidance = self._grammars.compile(request) if constrained else None
-        return Sampling(request, prompt, stream, self._texts, self._shelf.lease(request.layers), guidance)
+        lease = self._shelf.lease(voices(request.layers, request.mixture))
+        try:
+            self._mixer.prepare(lease, request.mixture)
+        except BaseException:
+            lease.release()
+            raise
+        return Sampling(request, prompt, stream, self._texts, lease, guidance)
 
-    async def nll(self, examples: Sequence[Example], layers: Sequence[Layer] = ()) -> tuple[Score, ...]:
-        """Raises ``NotFound`` for a layer that is not loaded."""
+    async def nll(
+        self, examples: Sequence[Example], layers: Sequence[Layer] = (), *, mixture: Mixture | None = None
+    ) -> tuple[Score, ...]:
+        """Raises ``NotFound`` for a layer that is not loaded, ``InputError`` for layers beside a mixture."""
         rows = await anyio.to_thread.run_sync(self._texts.rows, examples)
-        async with self._leased(layers) as lease:
-            return await self._owner.call(self._score, (rows, lease))
+        async with self._leased(voices(layers, mixture)) as lease:
+            await anyio.to_thread.run_sync(self._mixer.prepare, lease, mixture)
+            return await self._owner.call(self._score, (rows, lease, mixture))
 
     async def observe(self, examples: Sequence[Example], layers: Sequence[Layer], directory: Path) -> Observed:
         """Raises ``NotFound`` for a layer that is not loaded, ``InputError`` for examples without tokens, ``NoMemory``, ``NoSpace``."""
@@ -257,15 +270,15 @@ class LocalEngine:
 
     # The owner's thread runs what follows; each takes a list of payloads (one, unless jobs were joined) and gives a list of results.
 
-    def _score(self, payloads: list[tuple[list[Row], Lease]]) -> Generator[None, None, list[tuple[Score, ...]]]:
-        ((rows, lease),) = payloads
-        if not lease.key:
-            return [(yield from score_rows(self._model, rows, None))]
-        block = self._stacks.use(lease.key, lease.parts)
+    def _score(
+        self, payloads: list[tuple[list[Row], Lease, Mixture | None]]
+    ) -> Generator[None, None, list[tuple[Score, ...]]]:
+        ((rows, lease, mixture),) = payloads
+        voice = self._mixer.use(lease, mixture)
         try:
-            return [(yield from score_rows(self._model, rows, block))]
+            return [(yield from score_rows(self._model, rows, voice))]
         finally:
-            self._stacks.leave(block)
+            self._mixer.leave(voice)
 
     def _observe(self, payloads: list[tuple[list[Row], Lease]]) -> Generator[None, None, list[Moments]]:
         ((rows, lease),) = payloads

@@ -20,6 +20,7 @@ from clonedna.engine.batch import BatchStep, Piece, Token
 from clonedna.engine.exact import verify
 from clonedna.engine.lanes import Lanes, Shape
 from clonedna.engine.loss import token_nll
+from clonedna.engine.mixing import Mix
 from clonedna.engine.packed import Part, run_packed
 from clonedna.engine.slots import Term, shapes_of, wrap
 from clonedna.engine.texts import Row
@@ -120,9 +121,9 @@ def row_nlls(model: LoadedModel, rows: Sequence[Row], parts: Sequence[Part]) -> 
 
 
 def score_rows(
-    model: LoadedModel, rows: Sequence[Row], term: Term | None, limit: int = STEP_TOKENS
+    model: LoadedModel, rows: Sequence[Row], term: Term | Mix | None, limit: int = STEP_TOKENS
 ) -> Generator[None, None, tuple[Score, ...]]:
-    """Likelihoods of all rows through one adapter or blend, a step at a time (yields between steps)."""
+    """Likelihoods of all rows through one adapter, blend or mixture, a step at a time (yields between steps)."""
     scores = [Score(nll=0.0, tokens=0, bytes=row.bytes) for row in rows]
     for run in steps_of([(i, row) for i, row in enumerate(rows) if row.scored], limit):
         with torch.inference_mode():

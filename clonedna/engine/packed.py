@@ -13,16 +13,17 @@ import torch
 from torch import Tensor, nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from clonedna.engine.mixing import Mix
 from clonedna.engine.slots import Factors, Term, add
 from clonedna.engine.step import Linear, forward
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A run of ``rows`` that go through the same adapter or blend; ``None``: the base's own."""
+    """A run of ``rows`` that go through the same adapter, blend or mixture (which has no gradient); ``None``: the base's own."""
 
     rows: int
-    term: Term | None = None
+    term: Term | Mix | None = None
 
 
 class PackedStep:
@@ -37,8 +38,9 @@ class PackedStep:
         terms: list[tuple[int, int, Factors]] = []
         start = 0
         for part in self._parts:
-            factors = part.term.factors(linear) if part.term is not None else None
-            if factors is not None:
+            if isinstance(part.term, Mix):
+                part.term.add_rows(linear.name, x[start : start + part.rows], out[start : start + part.rows])
+            elif part.term is not None and (factors := part.term.factors(linear)) is not None:
                 terms.append((start, start + part.rows, factors))
             start += part.rows
         return add(x, out, terms) if terms else out

@@ -13,6 +13,7 @@ from clonedna.core.errors import DnaError
 from clonedna.core.model import SampleChunk, SampleRequest
 from clonedna.engine.choosing import changed, choose, is_plain, logprob_of
 from clonedna.engine.lanes import Lane
+from clonedna.engine.mixing import Mix
 from clonedna.engine.shelf import Lease
 from clonedna.engine.stacks import Block
 from clonedna.engine.texts import Detokenizer, StopStrings, Texts
@@ -49,7 +50,7 @@ class Sampling:
         self.request, self.prompt, self.stream, self.lease = request, prompt, stream, lease
         self.room = min(request.max_tokens, texts.context - len(prompt))
         self.lane: Lane | None = None
-        self.block: Block | None = None
+        self.block: Block | Mix | None = None
         self.names: list[bytes] = []
         self.cached = self.kept = 0
         self.last = 0

@@ -17,6 +17,7 @@ from clonedna.core.errors import DnaError, Internal, Overloaded
 from clonedna.engine.batch import BatchStep, Piece, Token
 from clonedna.engine.exact import ROWS
 from clonedna.engine.lanes import Lanes
+from clonedna.engine.mixing import Mixer, seed_of
 from clonedna.engine.model import LoadedModel
 from clonedna.engine.prefixes import PIECE, Prefixes, names_of
 from clonedna.engine.requests import Sampling
@@ -33,16 +34,17 @@ class Sampler:
     """All requests of one engine. ``training()``: whether an adapter is being trained beside them."""
 
     def __init__(
-        self, model: LoadedModel, stacks: Stacks, lanes: Lanes, prefixes: Prefixes, statistics: Statistics, training: Callable[[], bool]
+        self, model: LoadedModel, stacks: Stacks, mixer: Mixer, lanes: Lanes, prefixes: Prefixes, statistics: Statistics,
+        training: Callable[[], bool],
     ) -> None:  # fmt: skip
-        self._model, self._stacks, self._lanes, self._prefixes = model, stacks, lanes, prefixes
+        self._model, self._stacks, self._mixer, self._lanes, self._prefixes = model, stacks, mixer, lanes, prefixes
         self._statistics, self._training = statistics, training
         self._waiting: deque[Sampling] = deque()
         self._running: list[Sampling] = []
         self._gone: deque[str] = deque()
 
     def add(self, sampling: Sampling) -> None:
-        sampling.names = names_of(repr(sampling.lease.key), sampling.prompt)
+        sampling.names = names_of(seed_of(sampling.lease.key, sampling.request.mixture), sampling.prompt)
         self._waiting.append(sampling)
 
     def gone(self, adapter: str) -> None:
@@ -107,8 +109,7 @@ class Sampler:
             if sampling.finished:
                 if sampling.lane is not None:
                     self._lanes.give(sampling.lane)
-                if sampling.block is not None:
-                    self._stacks.leave(sampling.block)
+                self._mixer.leave(sampling.block)
                 sampling.lane = sampling.block = None
                 sampling.lease.release()
                 self._statistics.ended(sampling)
@@ -126,8 +127,8 @@ class Sampler:
             if not self._lanes.fits(tokens):
                 return
             try:
-                if sampling.lease.key:
-                    sampling.block = self._stacks.use(sampling.lease.key, sampling.lease.parts)
+                if sampling.block is None:
+                    sampling.block = self._mixer.use(sampling.lease, sampling.request.mixture)
                 sampling.lane = self._lanes.take(tokens)
                 sampling.cached = self._prefixes.restore(sampling.names, sampling.lane)
             except Exception as error:

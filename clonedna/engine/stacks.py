@@ -93,7 +93,7 @@ class Stacks:
     def __init__(self, shapes: Mapping[str, tuple[int, int]], device: str, budget: int) -> None:
         self._shapes, self._device, self.budget = shapes, device, budget
         self._stacks: dict[int, Stack] = {}
-        self._blocks: dict[Key, Block] = {}
+        self._blocks: dict[tuple[Key, int], Block] = {}
 
     @property
     def bytes(self) -> int:
@@ -108,21 +108,21 @@ class Stacks:
 
     def adapters(self) -> set[str]:
         """Ids of all adapters that lie in a slot, alone or in a blend."""
-        return {adapter for key in list(self._blocks) for adapter, _ in key}
+        return {adapter for key, _ in list(self._blocks) for adapter, _ in key}
 
     @torch.inference_mode()
-    def use(self, key: Key, parts: Sequence[tuple[Adapter, float]]) -> Block:
-        """The block of ``key``, laid into a slot if it is in none; it stays there until ``leave``.
+    def use(self, key: Key, parts: Sequence[tuple[Adapter, float]], *, rank: int = 0) -> Block:
+        """The block of ``key``, laid into a slot if it is in none; it stays there until ``leave``. ``rank``: of a stack at least so wide.
 
         Raises ``Overloaded`` when all slots are in use, ``NoMemory`` when not even one would fit.
         """
-        block = self._blocks.get(key)
+        rank = max(SMALLEST, 1 << (max(rank, sum(adapter.info.rank for adapter, _ in parts)) - 1).bit_length())
+        block = self._blocks.get((key, rank))
         if block is None:
-            rank = max(SMALLEST, 1 << (sum(adapter.info.rank for adapter, _ in parts) - 1).bit_length())
             stack = self._stacks.setdefault(rank, Stack(rank, self._shapes, self._device))
             block = Block(key, stack, self._place(stack))
             stack.write(block.position, parts)
-            self._blocks[key] = block
+            self._blocks[key, rank] = block
         block.uses += 1
         block.last = time.monotonic()
         return block
@@ -140,7 +140,7 @@ class Stacks:
         return not any(block.uses for block in with_it)
 
     def _remove(self, block: Block) -> None:
-        del self._blocks[block.key]
+        del self._blocks[block.key, block.stack.rank]
         block.stack.give(block.position)
 
     def _place(self, stack: Stack) -> int:

@@ -35,6 +35,7 @@ from clonedna.core.model import (
     Example,
     Layer,
     LoraSpec,
+    Mixture,
     Residency,
     SampleChunk,
     SampleRequest,
@@ -76,6 +77,14 @@ class _Place:
     hits: int = 0
     used: float = 0.0
     leaving: bool = False
+
+
+def _refuse_mixture(mixture: Mixture | None) -> None:
+    if mixture is not None:
+        raise InputError(
+            f"vLLM takes one adapter in a request, no {mixture.kind} of several",
+            "use the local engine, or merge the blocks (dna merge)",
+        )
 
 
 class VllmEngine:
@@ -218,6 +227,7 @@ class VllmEngine:
         """As the local engine's: a chunk for each token, then one with ``finish`` and the usage. Raises ``Overloaded``, ``NotFound``,
         ``InputError`` for what one request cannot have here, ``Unavailable``, ``TimedOut``."""
         self._require_open()
+        _refuse_mixture(request.mixture)
         with self._leased(request.layers) as model:
             prompt = await anyio.to_thread.run_sync(self._texts.prompt, request)
             body = sample_body(request, prompt, self._texts, self.base.vocabulary) | {"model": model}
@@ -234,9 +244,12 @@ class VllmEngine:
             finally:
                 watch.end()
 
-    async def nll(self, examples: Sequence[Example], layers: Sequence[Layer] = ()) -> tuple[Score, ...]:
+    async def nll(
+        self, examples: Sequence[Example], layers: Sequence[Layer] = (), *, mixture: Mixture | None = None
+    ) -> tuple[Score, ...]:
         """From ``prompt_logprobs``, one example after the other: side by side, the last digits would depend on their company."""
         self._require_open()
+        _refuse_mixture(mixture)
         rows = await anyio.to_thread.run_sync(self._texts.rows, examples)
         with self._leased(layers) as model:
             return tuple([await self._score(row, model) for row in rows])

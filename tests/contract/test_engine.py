@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -11,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from clonedna.core.errors import AdapterInvalid, DnaError, InputError
-from clonedna.core.model import Example, Layer, LoraSpec, Message, SampleChunk, SampleRequest
+from clonedna.core.model import Example, Layer, LoraSpec, Message, Mixture, SampleChunk, SampleRequest
 from clonedna.core.seams import Engine
 from tests.contract.engines import GAPS, PARTS
 
@@ -120,6 +121,18 @@ def test_a_layer_of_weight_zero_is_the_base(engine: Engine, tmp_path: Path) -> N
     anyio.run(train, engine, tmp_path)
     info = anyio.run(engine.load, tmp_path)
     assert anyio.run(engine.nll, EXAMPLES, [Layer(adapter=info.id, weight=0.0)]) == anyio.run(engine.nll, EXAMPLES)
+
+
+def test_a_mixture_of_one_adapter_is_that_adapter(engine: Engine, tmp_path: Path) -> None:
+    anyio.run(train, engine, tmp_path)
+    info = anyio.run(engine.load, tmp_path)
+    layer = Layer(adapter=info.id, weight=0.5)
+    alone = anyio.run(engine.nll, EXAMPLES, [layer])
+    mixed = anyio.run(partial(engine.nll, mixture=Mixture(layers=(layer,), top_k=3)), EXAMPLES)
+    assert [score.nll for score in mixed] == pytest.approx([score.nll for score in alone], rel=1e-4)
+    assert mixed != anyio.run(engine.nll, EXAMPLES)
+    with pytest.raises(InputError):
+        anyio.run(partial(engine.nll, mixture=Mixture(layers=(layer,))), EXAMPLES, [layer])
 
 
 def test_an_unloaded_adapter_is_gone_and_unloading_it_again_is_fine(engine: Engine, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import anyio
 import numpy as np
@@ -216,8 +217,8 @@ def test_an_adapter_of_zeros_gains_nothing_and_correlates_with_nothing(
 class Coarse(FakeEngine):
     """Another base: one token for two bytes, and a context of 400 bytes."""
 
-    async def nll(self, examples: Sequence[Example], layers: Sequence[object] = ()) -> tuple[Score, ...]:
-        found = await super().nll(examples, layers)  # type: ignore[arg-type]
+    async def nll(self, examples: Sequence[Example], layers: Sequence[Any] = (), **more: Any) -> tuple[Score, ...]:
+        found = await super().nll(examples, layers, **more)
         return tuple(Score(nll=s.nll, tokens=-(-s.tokens // 2), bytes=min(s.bytes, 400)) for s in found)
 
 
