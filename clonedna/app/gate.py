@@ -1,7 +1,8 @@
 """Whom a running server lets in by token: asked of the database at every request, so that what was revoked or rotated anywhere is refused
 at the next one.
 
-When a token was last used is written at most every ``USED_SECONDS``, so a request is a read of one row.
+When a token was last used is written at most every ``USED_SECONDS``, so a request is a read of one row; and of none while nothing is
+committed to the database (``store.remembered``): ``recall`` and ``recall_wanted`` say then the same without waiting.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from clonedna.app.parts import Parts, factory
 from clonedna.app.tokens import expired
-from clonedna.core.access import Who
+from clonedna.core.access import KeptToken, Who
 from clonedna.core.errors import DnaError
 from clonedna.trust.statements import moment, stamp
 from clonedna.trust.tokens import id_of, is_token
@@ -41,9 +42,18 @@ class Gate:
     def who(self, offered: str) -> Who | None:
         """Whose token this is; ``None`` for what is no token, revoked, replaced or expired. Raises what the database raises."""
         token_id = id_of(offered)
+        return None if token_id is None else self._admitted(offered, self._kept.get(token_id))
+
+    def recall(self, offered: str) -> tuple[Who | None] | None:
+        """``who`` for the event loop; ``None`` where the database must be asked."""
+        token_id = id_of(offered)
         if token_id is None:
-            return None
-        kept, now = self._kept.get(token_id), self._now()
+            return (None,)
+        found = self._kept.recall(token_id)
+        return None if found is None else (self._admitted(offered, next(iter(found), None)),)
+
+    def _admitted(self, offered: str, kept: KeptToken | None) -> Who | None:
+        now = self._now()
         known = is_token(offered, kept.digest if kept else None)
         if kept is None or not known or expired(kept, now):
             return None
@@ -54,6 +64,10 @@ class Gate:
     def wanted(self) -> bool:
         """Whether this home has tokens: then a request without one is refused, even when all of them have expired."""
         return self._kept.any()
+
+    def recall_wanted(self) -> bool | None:
+        """``wanted`` for the event loop; ``None`` where the database must be asked."""
+        return self._kept.recall_any()
 
     def live(self) -> bool:
         """Whether there is a token that opens something now."""

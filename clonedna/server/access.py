@@ -141,13 +141,15 @@ class Access:
     async def _by_token(self, offered: str) -> Who | None:
         if self._gate is None or not offered:
             return None
-        return await self._looked_up(partial(self._gate.who, offered))
+        known = self._gate.recall(offered)
+        return known[0] if known is not None else await self._looked_up(partial(self._gate.who, offered))
 
     async def _wants_tokens(self) -> bool:
         """Whether a request must say who it is."""
         if self._closed or self._gate is None:
             return self._closed
-        return await self._looked_up(self._gate.wanted)
+        wanted = self._gate.recall_wanted()
+        return wanted if wanted is not None else await self._looked_up(self._gate.wanted)
 
     async def _looked_up(self, look: Callable[[], T]) -> T:
         """What ``look`` says, in a thread. Raises ``Overloaded`` when too many wait for theirs: a database may be slow, or away."""

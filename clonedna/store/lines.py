@@ -10,7 +10,8 @@ import binascii
 import json
 from collections.abc import Collection, Generator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from functools import lru_cache, partial
+from typing import Any, NamedTuple, Protocol
 
 from sqlalchemy import (
     BigInteger,
@@ -46,6 +47,7 @@ from clonedna.core.words import asked_words
 from clonedna.store import texts
 from clonedna.store.database import Base, Database
 from clonedna.store.pooled import Pooled
+from clonedna.store.remembered import Remembered
 from clonedna.store.rollbacks import Rollback
 
 _EXACT = String().with_variant(String(collation="C"), "postgresql")  # the same order everywhere: by code points
@@ -169,11 +171,12 @@ class SqlLines:
     """Lists and searches lines. A tombstone in the store counts even where the database does not know of it yet."""
 
     def __init__(self, database: Database, store: Tombstones) -> None:
-        self._pool, self._store = Pooled(database), store
+        self._pool, self._kept, self._store = Pooled(database), Remembered(database), store
 
     def close(self) -> None:
         """Close the connections that stay open; what is asked next opens others."""
         self._pool.close()
+        self._kept.close()
 
     @contextmanager
     def _session(self) -> Generator[Session]:
@@ -187,20 +190,33 @@ class SqlLines:
         Raises ``InputError`` for a cursor of another sort, or none of ours.
         """
         after = None if query.cursor is None else _read_cursor(query.cursor, query.sort)
-        passing, shown, more = _conditions(query), list[Line](), True
-        with self._session() as session:
-            total = session.scalar(select(func.count()).select_from(Line).where(*passing)) or 0
-            while more and len(shown) < query.limit:
-                wanted = _sorted(select(Line).where(*passing), query.sort, after).limit(query.limit - len(shown) + 1)
-                found = session.scalars(wanted).all()
-                more = len(found) > query.limit - len(shown)
-                found = found[: query.limit - len(shown)]
-                if found:
-                    after = _place(found[-1], query.sort)
-                shown += (line for line in found if not self._store.is_revoked(line.id))
-            told = _told(session, shown)
+        (total,) = self._kept.ask(("total", *_filters(query)), partial(self._count, query))
+        shown, more = list[_Found](), True
+        while more and len(shown) < query.limit:
+            room = query.limit - len(shown)
+            found = self._kept.ask((query, room, after), partial(self._fetch, query, after, room + 1))
+            more, found = len(found) > room, found[:room]
+            if found:
+                after = found[-1].place
+            revoked = self._store.revoked()
+            shown += (one for one in found if one.id not in revoked)
         following = _write_cursor(query.sort, after) if more and after is not None else None
-        return BlockPage(blocks=tuple(told), next=following, total=total)
+        return BlockPage(blocks=tuple(_line(one.id, one.told) for one in shown), next=following, total=total)
+
+    def _count(self, filters: Filters) -> tuple[int]:
+        with self._pool.reading() as connection:
+            return (connection.scalar(select(func.count()).select_from(Line).where(*_conditions(filters))) or 0,)
+
+    def _fetch(self, query: ListQuery, after: Place | None, most: int) -> tuple[_Found, ...]:
+        """The lines behind a place, in their order."""
+        columns: Select[*Place] = select(Line.id, Line.number, *_columns(query.sort))
+        wanted = _sorted(columns.where(*_conditions(query)), query.sort, after).limit(most)
+        with self._pool.reading() as connection:
+            found = connection.execute(wanted).all()
+            # Apart, so that what is sorted is little.
+            texts_of = select(Summary.number, Summary.line).where(Summary.number.in_([row[1] for row in found]))
+            told = dict(iter(connection.execute(texts_of))) if found else {}
+        return tuple(_Found(row[0], told.get(row[1], ""), tuple(row[2:])) for row in found)
 
     def match(self, question: str, skills: Sequence[str], filters: Filters, most: int) -> tuple[tuple[str, float], ...]:
         """Blocks by their words, the best first, with the database's rank (higher is better)."""
@@ -208,21 +224,32 @@ class SqlLines:
         all_of = list(dict.fromkeys(word for skill in skills for word in asked_words(skill, wholes=False)))
         if not (any_of or all_of):
             return ()
+        key = ("match", *any_of, None, *all_of, None, *_filters(filters), most)
+        found = self._kept.ask(key, partial(self._match, any_of, all_of, filters, most))
+        revoked = self._store.revoked()
+        return tuple(one for one in found if one[0] not in revoked)
+
+    def _match(
+        self, any_of: Sequence[str], all_of: Sequence[str], filters: Filters, most: int
+    ) -> tuple[tuple[str, float], ...]:
         with self._session() as session:
             ranked = texts.matching(session, any_of, all_of).subquery("ranked")
             wanted = (
                 select(Line.id, ranked.c.rank).join(ranked, ranked.c.number == Line.number).where(*_conditions(filters))
                 .order_by(ranked.c.rank, Line.created_at.desc(), Line.id).limit(most)
             )  # fmt: skip
-            found = session.execute(wanted).all()
-        return tuple((block_id, -rank) for block_id, rank in found if not self._store.is_revoked(block_id))
+            return tuple((block_id, -rank) for block_id, rank in session.execute(wanted))
 
     def chosen(self, ids: Sequence[str]) -> dict[str, BlockLine]:
         """The lines of those that have one and were not revoked."""
+        found = self._kept.ask(("chosen", *ids), partial(self._chosen, ids)) if ids else ()
+        revoked = self._store.revoked()
+        return {block_id: _line(block_id, told) for block_id, told in found if block_id not in revoked}
+
+    def _chosen(self, ids: Sequence[str]) -> tuple[tuple[str, str], ...]:
         wanted = select(Line.id, Summary.line).join(Summary, Summary.number == Line.number).where(Line.id.in_(ids))
-        with self._session() as session:
-            found = session.execute(wanted).all() if ids else []
-        return {block_id: _line(block_id, told) for block_id, told in found if not self._store.is_revoked(block_id)}
+        with self._pool.reading() as connection:
+            return tuple((block_id, told) for block_id, told in connection.execute(wanted))
 
     def passing(self, filters: Filters, among: Sequence[str] | None = None) -> frozenset[str]:
         """All blocks that pass (``among`` these). One that was revoked a moment ago may be among them; it has no line in ``chosen``."""
@@ -286,7 +313,12 @@ def _conditions(filters: Filters) -> list[ColumnElement[bool]]:
     return made
 
 
-Place = list[Any]
+def _filters(filters: Filters) -> tuple[Any, ...]:
+    """Equal for filters that let the same pass."""
+    return tuple(getattr(filters, name) for name in Filters.model_fields)
+
+
+Place = tuple[Any, ...]
 MEASURED = ("maturity", "gain")
 _ORDERS: dict[Sort, tuple[tuple[str, bool], ...]] = {  # columns, and whether the greatest comes first
     "newest": (("created_at", True), ("version_key", True), ("id", True)),
@@ -296,9 +328,21 @@ _ORDERS: dict[Sort, tuple[tuple[str, bool], ...]] = {  # columns, and whether th
 }
 
 
-def _sorted(wanted: Select[Line], sort: Sort, after: Place | None) -> Select[Line]:
+class _Found(NamedTuple):
+    """A line that was found: what is told of it, as JSON, and its place in the order."""
+
+    id: str
+    told: str
+    place: Place
+
+
+def _columns(sort: Sort) -> list[Any]:
+    return [getattr(Line, name) for name, _ in _ORDERS[sort]]
+
+
+def _sorted(wanted: Select[*Place], sort: Sort, after: Place | None) -> Select[*Place]:
     """Ordered, nothing last; from the line behind ``after`` on."""
-    columns = [(getattr(Line, name), down) for name, down in _ORDERS[sort]]
+    columns = list(zip(_columns(sort), (down for _, down in _ORDERS[sort]), strict=True))
     first = columns[0][0]
     ordered = wanted.order_by(
         *(_ordered(column, down, name) for (column, down), (name, _) in zip(columns, _ORDERS[sort], strict=True))
@@ -322,10 +366,6 @@ def _ordered(column: Any, down: bool, name: str) -> Any:
     return column.desc().nulls_last() if name in MEASURED else column.desc() if down else column.asc()
 
 
-def _place(line: Line, sort: Sort) -> Place:
-    return [getattr(line, name) for name, _ in _ORDERS[sort]]
-
-
 def _write_cursor(sort: Sort, place: Place) -> str:
     return base64.urlsafe_b64encode(json.dumps([sort, *place], separators=(",", ":")).encode()).decode().rstrip("=")
 
@@ -344,22 +384,21 @@ def _read_cursor(cursor: str, sort: Sort) -> Place:
             raise wrong
         if isinstance(value, float) and value - value != 0:  # no number a database orders
             raise wrong
-    return found[1:]
+    return tuple(found[1:])
 
 
 def _sound(value: str) -> bool:
     return "\0" not in value and not any("\ud800" <= c <= "\udfff" for c in value)
 
 
-def _told(session: Session, lines: Sequence[Line]) -> list[BlockLine]:
-    """What is told of these, in their order."""
-    wanted = select(Summary.number, Summary.line).where(Summary.number.in_([line.number for line in lines]))
-    found = dict(iter(session.execute(wanted))) if lines else {}
-    return [_line(line.id, found.get(line.number, "")) for line in lines]
-
-
 def _line(block_id: str, told: str) -> BlockLine:
     try:
-        return BlockLine.model_validate_json(told)
+        return _read_line(told)
     except ValueError as error:
         raise Corrupt(f"the catalogue's line for {block_id[:12]} is damaged", "rebuild it: dna reindex") from error
+
+
+@lru_cache(maxsize=4096)
+def _read_line(told: str) -> BlockLine:
+    """The same text is always the same line."""
+    return BlockLine.model_validate_json(told)

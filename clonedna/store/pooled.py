@@ -34,7 +34,7 @@ class Pooled:
         with errors(self._database.failures):
             engine = self._open()
             with engine.connect() as connection:
-                yield connection.execution_options(isolation_level="AUTOCOMMIT")
+                yield connection
 
     def close(self) -> None:
         with self._lock:
@@ -52,8 +52,9 @@ class Pooled:
             _ = self._database.engine  # in its present form
             # A server that was restarted has closed its end: seen before it is used (a file has no other end).
             self._engine = self._database.open(
-                poolclass=QueuePool, pool_size=SIZE, max_overflow=0, pool_pre_ping=self._database.is_postgres
-            )
+                poolclass=QueuePool, pool_size=SIZE, max_overflow=0, pool_pre_ping=self._database.is_postgres,
+                isolation_level="AUTOCOMMIT",
+            )  # fmt: skip
             weakref.finalize(self, self._engine.dispose)
             self._file = _file(self._database)
             return self._engine

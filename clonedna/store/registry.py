@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Hashable, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from functools import lru_cache, partial
+from typing import NamedTuple, Protocol
 
 from sqlalchemy import ColumnElement, Index, delete, func, select, text, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
@@ -30,6 +31,7 @@ from clonedna.core.work import Refusal
 from clonedna.store import lines
 from clonedna.store.database import Base, Conflict, Database
 from clonedna.store.pooled import Pooled
+from clonedna.store.remembered import Remembered
 from clonedna.store.rollbacks import Rollback
 from clonedna.store.rollbacks import number as _number
 
@@ -82,16 +84,35 @@ class Row(Base):
     manifest: Mapped[str]
 
 
+class _Entry(NamedTuple):
+    """A row as it was read."""
+
+    id: str
+    name: str
+    version: str
+    status: str
+    created_at: str
+    base: str
+    licence: str
+    consent: str
+    handle: str
+    manifest: str
+
+
+_ENTRY = [getattr(Row, name) for name in _Entry._fields]
+
+
 class SqlRegistry:
     """Fulfils ``core.seams.Registry``. Processes and threads may share one."""
 
     def __init__(self, database: Database, store: Shelf) -> None:
         self._database, self._store = database, store
-        self._pool = Pooled(database)
+        self._pool, self._kept = Pooled(database), Remembered(database)
 
     def close(self) -> None:
         """Close the connections that stay open; what is asked next opens others."""
         self._pool.close()
+        self._kept.close()
 
     @contextmanager
     def _reading(self) -> Generator[Session]:
@@ -144,7 +165,7 @@ class SqlRegistry:
         digits = _DIGITS.fullmatch(reference) is not None
         # All 64 digits are an id, even if somebody named a block like that.
         named = [] if len(reference) == 64 and digits else self._meant(parts["name"], parts["version"])
-        numbered = self._rows(Row.id >= reference, Row.id < reference + "g") if digits else []
+        numbered = self._rows(("digits", reference), Row.id >= reference, Row.id < reference + "g") if digits else []
         meant = {row.id for row in numbered} | ({named[0].id} if named else set())
         if len(meant) > 1:
             found = [f"{row.name}@{row.version} ({row.id[:12]})" for row in (*named[:1], *numbered)]
@@ -166,7 +187,7 @@ class SqlRegistry:
 
     def manifests(self, name: str | None = None) -> tuple[Manifest, ...]:
         """All, or those of one name, newest first, rejected ones among them (``gate`` says so), without revoked ones."""
-        found = self._rows() if name is None else self._rows(Row.name == name)
+        found = self._rows(None) if name is None else self._rows(("name", name, None), Row.name == name)
         rows = sorted(found, key=lambda row: (row.created_at, _number(row.version), row.id), reverse=True)
         return tuple(_manifest(row) for row in rows if row.status != "revoked")
 
@@ -181,7 +202,7 @@ class SqlRegistry:
 
         A revoked version is never given again; a rejected one may be.
         """
-        rows = [row for row in self._rows(Row.name == name) if row.status != "rejected"]
+        rows = [row for row in self._rows(("name", name, None), Row.name == name) if row.status != "rejected"]
         if not rows:
             return "1.0.0", None
         major, minor, _ = max(_number(row.version) for row in rows)
@@ -265,27 +286,30 @@ class SqlRegistry:
             rows.append((row, manifest))
         return rows, tuple(refused)
 
-    def _rows(self, *where: ColumnElement[bool]) -> Sequence[Row]:
-        """Rows as they stand now: a tombstone in the store counts even where the row does not know of it yet."""
-        with self._reading() as session:
-            rows = session.scalars(select(Row).where(*where)).all()
-        for row in rows:
-            if self._store.is_revoked(row.id):
-                row.status = "revoked"
-        return rows
+    def _rows(self, key: Hashable, *where: ColumnElement[bool]) -> list[_Entry]:
+        """Rows as they stand now: a tombstone in the store counts even where the row does not know of it yet.
 
-    def _meant(self, name: str, version: str | None) -> list[Row]:
+        ``key`` stands for the condition; ``None``: it is not one to be remembered.
+        """
+        found = self._read(where) if key is None else self._kept.ask(key, partial(self._read, where))
+        return [row._replace(status="revoked") if self._store.is_revoked(row.id) else row for row in found]
+
+    def _read(self, where: Sequence[ColumnElement[bool]]) -> tuple[_Entry, ...]:
+        with self._pool.reading() as connection:
+            return tuple(_Entry(*row) for row in connection.execute(select(*_ENTRY).where(*where)))
+
+    def _meant(self, name: str, version: str | None) -> list[_Entry]:
         """As ``_named``; of a name alone, without the versions that a rollback passes over."""
         rows = self._named(name, version)
         back = self._store.rollback(name) if version is None and rows else None
         return rows if back is None else [row for row in rows if row.id not in back.over]
 
-    def _named(self, name: str, version: str | None) -> list[Row]:
+    def _named(self, name: str, version: str | None) -> list[_Entry]:
         """Rows of that name (and version), the one that is meant first: registered before revoked before rejected, newer before older."""
         where = [Row.name == name] if version is None else [Row.name == name, Row.version == version]
         standing = {"registered": 2, "revoked": 1, "rejected": 0}
         return sorted(
-            self._rows(*where),
+            self._rows(("name", name, version), *where),
             key=lambda row: (standing[row.status], _number(row.version), row.created_at),
             reverse=True,
         )
@@ -326,11 +350,17 @@ def row_of(manifest: Manifest, *, revoked: bool = False) -> Row:
     )  # fmt: skip
 
 
-def _manifest(row: Row) -> Manifest:
+def _manifest(row: _Entry) -> Manifest:
     try:
-        return Manifest.model_validate_json(row.manifest)
+        return _read_manifest(row.manifest)
     except ValueError as error:
         raise Corrupt(f"the catalogue's entry for {row.id[:12]} is damaged", "rebuild it: dna reindex") from error
+
+
+@lru_cache(maxsize=512)
+def _read_manifest(text: str) -> Manifest:
+    """The same text is always the same manifest."""
+    return Manifest.model_validate_json(text)
 
 
 def _ref(row: Row) -> BlockRef:

@@ -16,6 +16,7 @@ import fcntl
 import os
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -43,6 +44,7 @@ from clonedna.store.rollbacks import Rollback, Rollbacks
 
 _ID = re.compile(DIGEST_PATTERN)
 MOST_PROFILE = 32_768  # bytes of a profile that are searched
+SETTLED_NS = 3_000_000_000  # longer than the steps of any disk's clock
 
 
 class DirectoryStore:
@@ -52,6 +54,7 @@ class DirectoryStore:
         self._root, self._signer = root, signer
         self._blocks, self._revoked, self._incoming = root / "blocks", root / "revoked", root / "incoming"
         self._rollbacks = Rollbacks(root)
+        self._tombstones: tuple[tuple[int, int], frozenset[str]] | None = None
         self._clean()
 
     def put(self, directory: Path) -> str:
@@ -146,10 +149,19 @@ class DirectoryStore:
         return bool(_ID.fullmatch(block_id)) and os.path.lexists(os.path.join(self._revoked, f"{block_id}.json"))
 
     def revoked(self) -> frozenset[str]:
-        """Ids of all tombstones."""
-        return frozenset(
+        """Ids of all tombstones. They are listed again when their folder changed, or changed a moment ago."""
+        before, kept = _changed(self._revoked), self._tombstones
+        if kept is not None and kept[0] == before:
+            return kept[1]
+        if before is None:
+            return frozenset()
+        now = time.time_ns()
+        found = frozenset(
             name.removesuffix(".json") for name in _names(self._revoked) if _ID.fullmatch(name.removesuffix(".json"))
         )
+        # A disk's clock has steps: of two changes in one step the time tells only the first.
+        self._tombstones = (before, found) if now - before[1] > SETTLED_NS else None
+        return found
 
     def rollback(self, name: str) -> Rollback | None:
         """The record of a name that was rolled back. Raises ``Corrupt``."""
@@ -208,6 +220,16 @@ class DirectoryStore:
                     shutil.rmtree(self._incoming / name, ignore_errors=True)
         except BlockingIOError:  # somebody is: their leftovers wait for the next start
             return
+
+
+def _changed(directory: Path) -> tuple[int, int] | None:
+    """Which directory it is and when a name in it last changed; ``None`` where there is none."""
+    with disk_errors(directory):
+        try:
+            found = os.stat(directory)
+        except FileNotFoundError:
+            return None
+    return found.st_ino, max(found.st_mtime_ns, found.st_ctime_ns)
 
 
 def _names(directory: Path) -> tuple[str, ...]:

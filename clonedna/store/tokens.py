@@ -15,8 +15,10 @@ from clonedna.core.access import KeptToken
 from clonedna.core.errors import InputError, NotFound, Refused
 from clonedna.store.database import Base, Conflict, Database
 from clonedna.store.pooled import Pooled
+from clonedna.store.remembered import Remembered
 
 MOST = 1000
+_ANY = None  # the question whether there are any, beside those for ids
 
 
 class TokenRow(Base):
@@ -47,11 +49,12 @@ class SqlTokens:
     """Kept tokens. Processes and threads may share one."""
 
     def __init__(self, database: Database) -> None:
-        self._database, self._open = database, Pooled(database)
+        self._database, self._open, self._kept = database, Pooled(database), Remembered(database)
 
     def close(self) -> None:
         """Close the connections that reading keeps open. It can be used again afterwards."""
         self._open.close()
+        self._kept.close()
 
     def add(self, token: KeptToken, now: str) -> None:
         """Keep one more. One of its name whose pairing code ran out gives way. Raises ``InputError`` (the name is taken), ``Refused``."""
@@ -73,9 +76,16 @@ class SqlTokens:
 
     def get(self, token_id: str) -> KeptToken | None:
         """The token with this id."""
-        with self._open.reading() as connection:
-            row = connection.execute(select(TABLE).where(TABLE.c.id == token_id)).one_or_none()
-        return _kept(row) if row else None
+
+        def read() -> tuple[KeptToken, ...]:
+            with self._open.reading() as connection:
+                return tuple(map(_kept, connection.execute(select(TABLE).where(TABLE.c.id == token_id))))
+
+        return next(iter(self._kept.ask(token_id, read)), None)
+
+    def recall(self, token_id: str) -> tuple[KeptToken, ...] | None:
+        """``get`` for who must not wait: the token, or nothing, where that is known and nothing was committed since; else ``None``."""
+        return self._kept.recall(token_id)
 
     def named(self, name: str) -> KeptToken:
         """The token of this name. Raises ``NotFound``."""
@@ -90,8 +100,17 @@ class SqlTokens:
 
     def any(self) -> bool:
         """Whether there is one with a secret, expired ones among them."""
-        with self._open.reading() as connection:
-            return connection.scalar(select(TABLE.c.id).where(TABLE.c.digest.is_not(None)).limit(1)) is not None
+
+        def read() -> tuple[str, ...]:
+            with self._open.reading() as connection:
+                return tuple(connection.scalars(select(TABLE.c.id).where(TABLE.c.digest.is_not(None)).limit(1)))
+
+        return bool(self._kept.ask(_ANY, read))
+
+    def recall_any(self) -> bool | None:
+        """``any`` for who must not wait; ``None`` where that is not known."""
+        found = self._kept.recall(_ANY)
+        return None if found is None else bool(found)
 
     def replace(self, name: str, digest: str, *, expires_at: str | None, lifetime: int | None) -> None:
         """Put another secret in the place of this token's. Raises ``NotFound`` (also for one that waits to be claimed)."""

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from clonedna.core.block import BlockRef, GateVerdict, Manifest
+from clonedna.core.catalogue import Filters, ListQuery
 from clonedna.core.errors import (
     BadConfig,
     BadReference,
@@ -73,6 +74,53 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path, ring: KeyRing) -> Benc
 def sqlite(tmp_path: Path, ring: KeyRing) -> Bench:
     """Where the matter is SQLite's own."""
     return Bench(tmp_path, ring, new_url("sqlite", tmp_path))
+
+
+def test_what_another_process_changed_is_seen_at_the_next_reading(bench: Bench) -> None:
+    """Two of everything, as two processes have it; what one of them read before is read again when the other changed it."""
+    there = DirectoryStore(bench.home / "store", bench.ring)
+    other = SqlRegistry(Database(bench.url), there)
+    lines = SqlLines(Database(bench.url), bench.store)
+    seen: list[tuple[object, ...]] = []
+
+    def look() -> tuple[object, ...]:
+        page = lines.page(ListQuery())
+        found = tuple(one for one, _ in lines.match("parsers", (), Filters(), 9))
+        meant = tuple(one.version for one in bench.registry.manifests("ada"))
+        return (
+            tuple(line.version for line in page.blocks),
+            page.total,
+            len(found),
+            meant,
+            bench.registry.next_version("ada")[0],
+        )
+
+    def changed() -> tuple[object, ...]:
+        seen.append(look())
+        assert look() == seen[-1], "nothing changed between"
+        return seen[-1]
+
+    assert changed() == ((), 0, 0, (), "1.0.0")
+    made = [bench.put(version=f"1.{n}.0", specialization="parsers") for n in range(3)]
+    for one in made[:2]:
+        other.publish(one)
+    assert changed() == (("1.1.0", "1.0.0"), 2, 2, ("1.1.0", "1.0.0"), "1.2.0")
+    assert bench.registry.resolve("ada") == made[1]
+    other.publish(made[2])
+    assert bench.registry.resolve("ada") == made[2]
+    Rollbacks(bench.home / "store").put(Rollback(name="ada", to="1.1.0", over=(made[2].id,)))
+    assert bench.registry.resolve("ada") == made[1]
+    there.revoke(made[1].id)  # the tombstone alone, as it comes from another machine
+    assert bench.registry.resolve("ada") == made[0]
+    assert changed() == (("1.2.0", "1.0.0"), 3, 2, ("1.2.0", "1.0.0"), "1.3.0")
+    other.revoke(made[2].id)
+    assert changed() == (("1.0.0",), 2, 1, ("1.0.0",), "1.3.0")
+    other.forget(made[0].id)
+    with pytest.raises(BlockRevoked):
+        bench.registry.resolve("ada")
+    assert changed()[0] == ()
+    for one in (bench.registry, other, lines):
+        one.close()
 
 
 # What a reference means.

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ import pytest
 from clonedna.core.canonical import canonical, strict_json
 from clonedna.core.errors import BlockCorrupt, BlockNotFound, BlockRevoked, BlockUntrusted, NoSpace, Unavailable
 from clonedna.store.blocks import LIMITS, PAYLOAD_TYPE
-from clonedna.store.store import DirectoryStore
+from clonedna.store.store import SETTLED_NS, DirectoryStore
 from clonedna.trust.keys import KeyRing
 from tests.unit.store.making import write_block
 
@@ -253,6 +254,24 @@ def test_a_revoked_block_is_never_put_or_given_again(
     for act in (lambda: again.path(block_id), lambda: again.put(block)):
         with pytest.raises(BlockRevoked):
             act()
+
+
+def test_each_tombstone_is_seen_at_once_whoever_wrote_it(
+    store: DirectoryStore, ring: KeyRing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, ids = DirectoryStore(tmp_path / "store", ring), [f"{n:064x}" for n in range(30)]
+    for n, block_id in enumerate(ids):  # many in one step of the disk's clock
+        other.revoke(block_id)
+        assert store.revoked() == set(ids[: n + 1])
+    folder = tmp_path / "store/revoked"
+    assert store.revoked() is not store.revoked(), "it changed a moment ago"
+    time.sleep(0.05)  # steps of a disk's clock are shorter
+    monkeypatch.setattr(time, "time_ns", lambda: folder.stat().st_ctime_ns + 2 * SETTLED_NS)
+    assert store.revoked() is store.revoked(), "it is not listed again while nothing changes"
+    other.revoke("f" * 64)
+    assert store.revoked() == {*ids, "f" * 64}
+    (folder / f"{ids[0]}.json").unlink()
+    assert store.revoked() == {*ids[1:], "f" * 64}
 
 
 def test_a_tombstone_counts_whatever_is_in_it_and_for_blocks_never_seen(
