@@ -12,6 +12,7 @@ from functools import cached_property
 from clonedna.app.audit import Audit
 from clonedna.app.background import Background
 from clonedna.app.blocks import Blocks
+from clonedna.app.calibrating import Calibrating
 from clonedna.app.catalogue import Catalogue
 from clonedna.app.chat import Chat
 from clonedna.app.comparing import Comparing
@@ -82,6 +83,10 @@ class Service:
     @cached_property
     def lineages(self) -> Lineages:
         return Lineages(self.parts)
+
+    @cached_property
+    def calibrating(self) -> Calibrating:
+        return Calibrating(self.parts)
 
     @cached_property
     def comparing(self) -> Comparing:

@@ -47,7 +47,7 @@ Kind = Literal[
 DAY = 86_400.0
 STALE_PULL, STALE_TEMPORARY = 7 * DAY, DAY
 PLACES: dict[str, Kind] = {
-    "store": "blocks", "genomes": "blocks", "jobs": "jobs", "evaluations": "evaluations", "identity": "evaluations",
+    "store": "blocks", "genomes": "blocks", "calibration": "evaluations", "jobs": "jobs", "evaluations": "evaluations", "identity": "evaluations",
     "votes": "evaluations", "files": "files", "clones": "clones",
     "github": "caches", "profiles": "caches", "teacher-cache": "caches", "vectors": "caches", STAGING: "arriving",
     PULLS: "arriving", "sealed": "sealed", "keys": "records", "consents": "records", "audit": "records", "tombstones": "records",

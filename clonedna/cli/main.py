@@ -16,6 +16,7 @@ from clonedna import __version__
 from clonedna.cli import (
     archives,
     blocks,
+    calibration,
     catalogue,
     chatting,
     comparing,
@@ -94,6 +95,7 @@ consent.add_to(app)
 developers.add_to(app)
 doctor.add_to(app)
 genomes.add_to(app)
+calibration.add_to(genomes.genome_app)
 tokens.add_to(app)
 app.add_typer(jobs.app, name="jobs")
 app.command()(jobs.worker)

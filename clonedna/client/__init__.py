@@ -6,6 +6,7 @@ What a server answers is checked against the values of ``app`` and ``core``; an 
 from __future__ import annotations
 
 from clonedna.client.blocks import RemoteBlocks
+from clonedna.client.calibration import RemoteCalibrating
 from clonedna.client.catalogue import RemoteCatalogue
 from clonedna.client.chat import RemoteChat, RemoteThreads
 from clonedna.client.consent import RemoteConsent
@@ -29,6 +30,7 @@ class Client:
         self.wire = Wire(url, token, timeout=timeout)
         self.blocks = RemoteBlocks(self.wire)
         self.catalogue = RemoteCatalogue(self.wire)
+        self.calibrating = RemoteCalibrating(self.wire)
         self.details = RemoteDetails(self.wire)
         self.lineages = RemoteLineages(self.wire)
         self.comparing = RemoteComparing(self.wire)

@@ -25,8 +25,9 @@ from clonedna.core.value import Value
 CARD_PAYLOAD = "application/vnd.clone-dna.calibration+json"
 SHRINK = 20.0
 LEAST_OUTCOMES, MOST_CARD = 50, 1_000_000
-COLUMNS = ("best", "text", "overlap", "margin", "z", "hubness", "closeness")
-"""The logistic's inputs. All must help (weight >= 0) but ``hubness``, which must not (weight <= 0)."""
+COLUMNS = ("text", "lift", "overlap", "margin", "z", "hubness", "closeness")
+"""The logistic's inputs. All must help (weight >= 0) but ``hubness``, which must not (weight <= 0). ``lift``: how much nearer the block's
+best centroid is than its text; ``closeness``: 1 / (1 + links in the taxonomy), 0 where they are not known."""
 SIGNS = (1, 1, 1, 1, 1, -1, 1)
 V = TypeVar("V", bound=Value)
 Finite = Annotated[float, Field(allow_inf_nan=False, ge=-1e6, le=1e6)]
@@ -111,11 +112,10 @@ class SignedCard(Value):
 
 def design(features: Features) -> tuple[float, ...]:
     """``features`` as ``COLUMNS``, within the bounds of what cosines and counts can mean."""
-    centroid = features.centroid_cosine
-    best = features.text_cosine if centroid is None else max(features.text_cosine, centroid)
+    text, centroid = features.text_cosine, features.centroid_cosine
     return (
-        _within(best, -1, 1), _within(features.text_cosine, -1, 1), _within(features.overlap, 0, 1), _within(features.margin, -0.5, 0.5),
-        _within(features.z, -3, 6), _within(features.hubness, -1, 1),
+        _within(text, -1, 1), 0.0 if centroid is None else _within(centroid - text, 0, 1), _within(features.overlap, 0, 1),
+        _within(features.margin, -0.5, 0.5), _within(features.z, -3, 6), _within(features.hubness, -1, 1),
         0.0 if features.distance is None else 1 / (1 + max(0.0, features.distance)),
     )  # fmt: skip
 

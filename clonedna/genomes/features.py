@@ -44,36 +44,37 @@ def features_of(
 ) -> dict[str, Features]:  # fmt: skip
     """Of every block in ``near`` (all of one query), by id.
 
-    ``texts``: what each says of itself, by id. ``hubs``: from ``hubness``. ``distance``: links in the taxonomy between the skill and a
-    block, by id; ``None`` where either is not in it. ``margin``: the block's best cosine less the best of any other, 0 if there is none.
-    ``z``: its best cosine in standard deviations above the pool's mean; 0 for a pool of fewer than five, where a spread says nothing.
+    ``margin`` and ``z`` are of what blocks say of themselves, since not all have centroids: ``margin`` is a block's text cosine less the
+    greatest of any other (0 if there is none), ``z`` is it in standard deviations above the pool's mean (0 for a pool of fewer than five,
+    where a spread says nothing). ``texts``: what each says of itself, by id. ``hubs``: from ``hubness``. ``distance``: links in the
+    taxonomy between the skill and a block, by id; ``None`` where either is not in it.
     """
-    bests = [one.best for one in near]
-    mean, spread = _moments(bests)
-    order = sorted(bests, reverse=True)
+    cosines = [one.text_cosine for one in near]
+    mean, spread = _moments(cosines)
+    order = sorted(cosines, reverse=True)
     return {
         one.id: Features(
             text_cosine=one.text_cosine, centroid_cosine=one.centroid_cosine, overlap=rarity.overlap(asked, texts.get(one.id, "")),
-            margin=_margin(one.best, order), z=(one.best - mean) / spread if spread else 0.0,
+            margin=_margin(one.text_cosine, order), z=(one.text_cosine - mean) / spread if spread else 0.0,
             hubness=(hubs or {}).get(one.id, 0.0), distance=None if distance is None else distance(one.id),
         )
         for one in near
     }  # fmt: skip
 
 
-def _moments(bests: Sequence[float]) -> tuple[float, float]:
-    if len(bests) < LEAST_POOL:
+def _moments(cosines: Sequence[float]) -> tuple[float, float]:
+    if len(cosines) < LEAST_POOL:
         return 0.0, 0.0
-    mean = math.fsum(bests) / len(bests)
-    spread = math.sqrt(math.fsum((one - mean) ** 2 for one in bests) / len(bests))
+    mean = math.fsum(cosines) / len(cosines)
+    spread = math.sqrt(math.fsum((one - mean) ** 2 for one in cosines) / len(cosines))
     return mean, spread if spread > 1e-9 else 0.0
 
 
-def _margin(best: float, order: Sequence[float]) -> float:
+def _margin(cosine: float, order: Sequence[float]) -> float:
     """``order``: all of the pool, the greatest first; the block's own is among them."""
     if len(order) < 2:
         return 0.0
-    return best - (order[1] if best >= order[0] else order[0])
+    return cosine - (order[1] if cosine >= order[0] else order[0])
 
 
 def neighbours(pool: int) -> int:

@@ -265,8 +265,8 @@ def held_out_error(card: Card, outcomes: Sequence[Outcome]) -> float:
 
 def _seven(values: Floats) -> Seven:
     """One number for each of ``COLUMNS``."""
-    best, text, overlap, margin, z, hubness, closeness = (_rounded(one) for one in values)
-    return best, text, overlap, margin, z, hubness, closeness
+    text, lift, overlap, margin, z, hubness, closeness = (_rounded(one) for one in values)
+    return text, lift, overlap, margin, z, hubness, closeness
 
 
 def _rounded(value: float) -> float:

@@ -157,7 +157,7 @@ def similarity_of(
 
 
 def base_passes(base: Sequence[Score], bar: Bar, *, seed: int = 0) -> bool:
-    """Whether nothing is left to want on these exemplars: in 19 of 20 resamples, less than a tenth of the wanted gain is above the level."""
+    """Whether these exemplars leave nothing to want: in 19 of 20 resamples, less than a tenth of the wanted gain is above the level."""
     if bar.gain is None or bar.level is None:
         return False
     rows = _rows(base, base)

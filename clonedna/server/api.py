@@ -5,6 +5,7 @@ from __future__ import annotations
 from clonedna.app.service import Service
 from clonedna.server import (
     blocks,
+    calibration,
     chat,
     consent,
     developers,
@@ -30,6 +31,7 @@ def application(service: Service) -> Application:
             fine_tuning.router(service.tuning),
             registry.router(service),
             blocks.router(service),
+            calibration.router(service),
             consent.router(service),
             developers.router(service),
             transfer.router(service),
