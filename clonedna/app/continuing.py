@@ -73,6 +73,49 @@ def heritage_of(parts: Parts, block_id: str) -> Heritage:
     )  # fmt: skip
 
 
+def refined(parts: Parts, block_id: str) -> Heritage:
+    """What a layer that is refined has: its own pairs, some of which are trained on again, and its hold-out, which must not fall.
+
+    Raises what ``verified`` raises, and ``ConsentMissing`` when the consent that it was minted under no longer holds.
+    """
+    manifest, path = verified(parts, block_id)
+    consent = consent_at(path)
+    parts.consents.check(consent, "mint")
+    return Heritage(
+        repository=None,
+        identity_digest=consent.identity_digest,
+        licence=manifest.license,
+        versions=(_earlier(manifest, path),),
+    )
+
+
+def forked(parts: Parts, block_id: str, engine: Engine) -> Path:
+    """Where the adapter is whose weights a training begins with. Raises ``WrongBase``, ``ConsentMissing``, and what ``verified`` raises."""
+    manifest, path = verified(parts, block_id)
+    if unlike := manifest.unlike(engine.base):
+        raise WrongBase(f"{manifest.name}@{manifest.version} {unlike}", "give the base it was trained on")
+    parts.consents.check(consent_at(path), "mint")
+    return path
+
+
+def consent_with(parts: Parts, record: ConsentRecord, block_id: str) -> ConsentRecord:
+    """The record of a block that begins with another's weights: never more than either allows. Raises what ``verified`` raises."""
+    manifest, path = verified(parts, block_id)
+    other = consent_at(path)
+    if (other.mode, other.identity_digest) == (record.mode, record.identity_digest) and set(record.uses) <= set(
+        other.uses
+    ):
+        return record
+    uses = tuple(use for use in ("mint", "serve") if use in record.uses and use in other.uses)
+    return record.model_copy(
+        update={
+            "mode": "local-only", "status": "none", "uses": uses, "verified": False,
+            "evidence": "none", "statement": "", "signature": "", "key_id": "",
+            "how": f"{record.how}; begun with the weights of {manifest.name}@{manifest.version} ({other.mode}), so it is never shared",
+        }
+    )  # fmt: skip
+
+
 def _earlier(manifest: Manifest, path: Path) -> Earlier:
     return Earlier(id=manifest.id, reference=f"{manifest.name}@{manifest.version}", pairs=pairs_of(path))
 
@@ -133,7 +176,12 @@ async def continued_part(
 
 def licence_with(licence: str | None, heritage: Heritage) -> str | None:
     """The licences of a version's pairs and of the version that it starts from: all of them hold."""
-    if licence is None or licence == heritage.licence:
+    return licence if licence is None else both_licences(licence, heritage.licence)
+
+
+def both_licences(licence: str, other: str) -> str:
+    """The SPDX expression under which both hold."""
+    if licence == other:
         return licence
-    whole: Any = get_spdx_licensing().parse(f"({licence}) AND ({heritage.licence})")
+    whole: Any = get_spdx_licensing().parse(f"({licence}) AND ({other})")
     return str(whole.simplify())

@@ -406,7 +406,9 @@ class MintOrder(Value):
     """Everything a mint needs to know, stored with its result. ``target`` is where to read; it never enters the block.
 
     With ``given`` nothing is read from a repository: the pairs lie in the job's directory, and ``target`` only names them.
-    ``continues``: the id of the block whose next version this is, made of what the person wrote since.
+    ``continues``: the id of the block whose next version this is, made of what the person wrote since. ``forks``: the id of the block whose
+    weights the training begins with, for another skill under another name. ``focus``: a skill in words; only the pairs that are near to it
+    are trained on.
     """
 
     kind: Literal["mint"] = "mint"
@@ -423,3 +425,5 @@ class MintOrder(Value):
     max_changes: int = Field(default=200, ge=0)
     given: GivenPairs | None = None
     continues: str | None = Field(default=None, pattern=DIGEST_PATTERN)
+    forks: str | None = Field(default=None, pattern=DIGEST_PATTERN)
+    focus: str = Field(default="", max_length=200)

@@ -34,12 +34,12 @@ class Earlier(Value):
 class Heritage(Value):
     """What a new version has from those before it. ``versions``: the one that it continues first, then those that that one continues.
 
-    ``repository``: what that one was read from; ``identity_digest``, ``licence``: whose work it is and what it is under. ``gone``: ids of
-    versions that are no longer on this machine; what they held out stands in the pairs of those after them, what they were trained on
-    only as far as it was trained on again.
+    ``repository``: what that one was read from (``None`` where it does not matter: a layer that is refined); ``identity_digest``,
+    ``licence``: whose work it is and what it is under. ``gone``: ids of versions that are no longer on this machine; what they held out
+    stands in the pairs of those after them, what they were trained on only as far as it was trained on again.
     """
 
-    repository: Repository
+    repository: Repository | None
     identity_digest: str
     licence: str
     versions: tuple[Earlier, ...]
@@ -172,5 +172,7 @@ def _place(span: Span) -> tuple[str, str, int, int, str, str]:
 
 
 def _since(heritage: Heritage) -> str:
+    if heritage.repository is None:
+        return f"{heritage.parent.reference} was made"
     day = heritage.repository.committed_at[:10]
     return f"commit {heritage.repository.commit[:12]}" + (f" of {day}" if day else "")

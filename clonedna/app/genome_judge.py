@@ -1,0 +1,266 @@
+"""Who reads a request and says how similar a block is to a skill: all that is calibrated or measured about genomes, behind one seam.
+
+``HomeJudge`` is the one of a home. Tests give their own, so that a plan can be made without a model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import anyio.to_thread
+
+from clonedna.app.blocks import Blocks
+from clonedna.app.calibrating import Calibrating, domain_of
+from clonedna.app.evaluations import Evaluations
+from clonedna.app.merge_papers import Parent
+from clonedna.app.needs import reader_of
+from clonedna.app.papers import evaluation_of, pairs_of
+from clonedna.app.parts import Parts, factory
+from clonedna.app.workspace import now
+from clonedna.core.errors import AdapterInvalid, DnaError, InputError
+from clonedna.core.genome import Conflict, DesiredGenome, Features, Match, Similarity, Skill
+from clonedna.core.interference import WeightSketch
+from clonedna.core.merge import MergePart
+from clonedna.core.model import BaseInfo
+from clonedna.core.seams import Engine
+from clonedna.core.vectors import Near
+from clonedna.core.work import Pair
+from clonedna.genomes import probing
+from clonedna.genomes.calibration import Card
+from clonedna.genomes.conflicts import default_card
+from clonedna.genomes.conflicts import judge as light
+from clonedna.genomes.features import Rarity, features_of
+from clonedna.genomes.fitting import Outcome
+from clonedna.genomes.kin import kin_sets, kinships
+from clonedna.genomes.needs import Reader
+from clonedna.genomes.routes import Routed, Thresholds, route_of, thresholds_for
+from clonedna.mint.overlap import overlaps
+
+WEIGHTS = "adapter_model.safetensors"
+MOST_SPECIALISTS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """What was measured for one skill: whether the base does it by itself (``None``: not known), s* by block, and why if nothing was."""
+
+    base_passes: bool | None
+    similarity: dict[str, Similarity]
+    why: str = ""
+
+
+class Judge(Protocol):
+    """What a plan needs to know."""
+
+    @property
+    def calibration(self) -> str:
+        """The id of what predictions come from."""
+        ...
+
+    @property
+    def gated(self) -> bool:
+        """Whether a gate can tell which layer answers a request."""
+        ...
+
+    def desired(self, request: str) -> DesiredGenome:
+        """The request as skills. Raises ``InputError``."""
+        ...
+
+    def snapshot(self) -> str:
+        """The id of what is searched."""
+        ...
+
+    def near(
+        self, texts: Sequence[str], most: int, *, among: Collection[str] | None = None
+    ) -> tuple[tuple[Near, ...], ...]:
+        """For each text the nearest blocks."""
+        ...
+
+    def features(self, desired: DesiredGenome, near: Sequence[Sequence[Near]]) -> tuple[dict[str, Features], ...]:
+        """For each skill, of each block of its row by id, what s* is predicted from."""
+        ...
+
+    def predicted(self, skill: Skill, features: Features) -> Similarity:
+        """s* as calibrated."""
+        ...
+
+    async def probed(self, engine: Engine, skill: Skill, held: Sequence[Pair], blocks: Mapping[str, Path]) -> Probed:
+        """s* as measured on held-out pairs, with the base interleaved."""
+        ...
+
+    def route(self, skill: Skill, similarity: Similarity, base_passes: bool | None, *, trainable: bool) -> Routed:
+        """What is done for the best layer's similarity; ``trainable``: there are pairs enough to train from."""
+        ...
+
+    def kin(self, blocks: Mapping[str, Path]) -> dict[str, frozenset[str]]:
+        """Of each block the others that it repeats, or comes from."""
+        ...
+
+    def conflicts(self, blocks: Mapping[str, Path]) -> tuple[Conflict, ...]:
+        """Every ordered pair with its light."""
+        ...
+
+    def remember(self, desired: DesiredGenome, matches: Sequence[Sequence[Match]], engine: Engine) -> None:
+        """Keep what was measured, to calibrate from."""
+        ...
+
+    def attested(self, one: Parent) -> tuple[float, float]:
+        """How many evaluations of a block were made again with the same result, and with another."""
+        ...
+
+
+class HomeJudge:
+    """The judge of one home. Its methods read the disk and may load the encoder."""
+
+    def __init__(self, parts: Parts, *, thresholds: Mapping[str, Thresholds] | None = None) -> None:
+        self.parts = parts
+        self._calibrating = Calibrating(parts)
+        self._thresholds = dict(thresholds or {})
+        self._blocks = Blocks(parts)
+        self._bars: dict[str, probing.Bar] = {}
+        self._sketches: dict[str, WeightSketch | None] = {}
+
+    @cached_property
+    def _card(self) -> Card:
+        return self._calibrating.card().card
+
+    @property
+    def calibration(self) -> str:
+        return self._card.id
+
+    @property
+    def gated(self) -> bool:
+        return True
+
+    def desired(self, request: str) -> DesiredGenome:
+        return self._reader.read(request)
+
+    @cached_property
+    def _reader(self) -> Reader:
+        return reader_of(self.parts)
+
+    def snapshot(self) -> str:
+        return self.parts.meanings.snapshot()
+
+    def near(
+        self, texts: Sequence[str], most: int, *, among: Collection[str] | None = None
+    ) -> tuple[tuple[Near, ...], ...]:
+        return self.parts.meanings.nearest(texts, most, among=among)
+
+    def features(self, desired: DesiredGenome, near: Sequence[Sequence[Near]]) -> tuple[dict[str, Features], ...]:
+        texts = self.parts.lines.meanings()
+        rarity = Rarity(texts.values())
+        return tuple(
+            features_of(skill.text, row, texts, rarity=rarity) for skill, row in zip(desired.skills, near, strict=True)
+        )
+
+    def predicted(self, skill: Skill, features: Features) -> Similarity:
+        return self._calibrating.predicted(self._card, skill, features)
+
+    async def probed(self, engine: Engine, skill: Skill, held: Sequence[Pair], blocks: Mapping[str, Path]) -> Probed:
+        bar = await anyio.to_thread.run_sync(self._bar, engine.base)
+        if bar.gain is None:
+            return Probed(None, {}, f"what a pass is, is not known: {bar.how}")
+        trained = await anyio.to_thread.run_sync(_trained, blocks)
+        wanted = [probing.Probed(id=name, directory=path, trained=trained[name]) for name, path in blocks.items()]
+        try:
+            found = await probing.probe(engine, wanted, held, bar, overlaps=overlaps)
+        except InputError as error:  # too few, or what cannot be measured: told, and nothing is verified
+            return Probed(None, {}, error.message)
+        return Probed(found.base_passes, dict(found.similarities))
+
+    def _bar(self, base: BaseInfo) -> probing.Bar:
+        """What a pass is: by the blocks of this base that are here, else by the card where it was measured on this base."""
+        if base.fingerprint not in self._bars:
+            card = self._card
+            bar = probing.bar_of(self._specialists(base))
+            if bar.gain is None and card.gain is not None and card.base_fingerprint == base.fingerprint:
+                bar = probing.Bar(
+                    gain=card.gain,
+                    level=card.level,
+                    n=card.n,
+                    how=f"what specialists gain by calibration {card.id[:12]}",
+                )
+            self._bars[base.fingerprint] = bar
+        return self._bars[base.fingerprint]
+
+    def _specialists(self, base: BaseInfo) -> list[probing.Specialist]:
+        found: list[probing.Specialist] = []
+        for line in sorted(self.parts.lines.accepted(), key=lambda one: one.id):
+            if len(found) == MOST_SPECIALISTS:
+                break
+            if not line.fits(base):
+                continue
+            with contextlib.suppress(DnaError):  # one that is not sound says nothing
+                _, path = self._blocks.known(line.id)
+                if (one := probing.specialist_of(evaluation_of(path))) is not None:
+                    found.append(one)
+        return found
+
+    def route(self, skill: Skill, similarity: Similarity, base_passes: bool | None, *, trainable: bool) -> Routed:
+        return route_of(
+            similarity, thresholds_for(skill.node, self._thresholds), base_passes=base_passes, trainable=trainable
+        )
+
+    def kin(self, blocks: Mapping[str, Path]) -> dict[str, frozenset[str]]:
+        ids = sorted(blocks)
+        manifests = {name: self._blocks.known(name)[0] for name in ids}
+        sketches = {name: self._sketch(name, blocks[name], one.base_fingerprint) for name, one in manifests.items()}
+        sound = {name: one for name, one in sketches.items() if one is not None}
+        ancestors = {name: one.lineage.parents for name, one in manifests.items()}
+        digests = {name: one.files[WEIGHTS].sha256 for name, one in manifests.items() if WEIGHTS in one.files}
+        return kin_sets(kinships(sound, ancestors, digests)) if sound else {}
+
+    def _sketch(self, name: str, path: Path, fingerprint: str) -> WeightSketch | None:
+        if name not in self._sketches:
+            try:
+                self._sketches[name] = factory("sketch", "weights")(path, fingerprint=fingerprint)
+            except AdapterInvalid:  # nothing that could be laid beside others: composing it says so
+                self._sketches[name] = None
+        return self._sketches[name]
+
+    def conflicts(self, blocks: Mapping[str, Path]) -> tuple[Conflict, ...]:
+        ids = sorted(blocks)
+        if len(ids) < 2:
+            return ()
+        manifest = self._blocks.known(ids[0])[0]
+        try:
+            pairs = factory("sketch", "pairs")(
+                [MergePart(blocks[name], 1.0) for name in ids], fingerprint=manifest.base_fingerprint
+            )
+        except AdapterInvalid:
+            pairs = {}
+        card, found = default_card(), list[Conflict]()
+        for i, source in enumerate(ids):
+            for j, target in enumerate(ids):
+                if i != j:
+                    found.append(light(source, target, pairs.get((i, j)), card).conflict())
+        return tuple(found)
+
+    def remember(self, desired: DesiredGenome, matches: Sequence[Sequence[Match]], engine: Engine) -> None:
+        encoder = self.parts.encoder
+        found = [
+            Outcome(
+                skill=skill.text, node=skill.node, domain=domain_of(skill.node), block=one.id, features=one.features,
+                encoder=encoder.name, dimension=encoder.dimension, base_fingerprint=engine.base.fingerprint,
+                value=one.measured.value, low=one.measured.low or 0.0,
+                high=one.measured.high if one.measured.high is not None else 1.0, n=one.measured.n, at=now(),
+            )
+            for skill, row in zip(desired.skills, matches, strict=True)
+            for one in row
+            if one.measured.status == "measured" and one.measured.value is not None and one.measured.n
+        ]  # fmt: skip
+        self._calibrating.remember(found)
+
+    def attested(self, one: Parent) -> tuple[float, float]:
+        made = [again.reproduced for again in Evaluations(self.parts.settings.home).of(one.manifest.id)]
+        return float(made.count(True)), float(made.count(False))
+
+
+def _trained(blocks: Mapping[str, Path]) -> dict[str, tuple[Pair, ...]]:
+    return {name: tuple(pair for pair in pairs_of(path) if pair.split != "holdout") for name, path in blocks.items()}

@@ -1,0 +1,241 @@
+"""Evidence for a need: pairs that show what each skill is, some to measure on and some to train on, and where they come from.
+
+In this order, for each skill: examples that the user gave; own-words pairs of the repositories in ``genome_sources``; held-out pairs of the
+blocks that are near. Only what is near enough to the skill's words counts, and none of it was trained on by any layer that is measured on
+it: hold-outs alone. Of the blocks' own no one gives more than half, so that none is measured on its own kind of work alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from clonedna.app.focus import NEAR
+from clonedna.app.minting import Minting, Ordered
+from clonedna.app.orders import given_order, order_of
+from clonedna.app.papers import pairs_of as pairs_at
+from clonedna.app.parts import Parts, factory
+from clonedna.app.staging import staging
+from clonedna.app.workspace import Workspace, write_atomic
+from clonedna.core.block import GivenFile, GivenPairs, MintOrder
+from clonedna.core.canonical import sha256
+from clonedna.core.errors import DnaError, InputError, TooFewSpans
+from clonedna.core.events import silent
+from clonedna.core.genome import Refused, Skill
+from clonedna.core.work import Identity, Pair
+from clonedna.genomes.probing import LEAST, MOST, MOST_BYTES
+from clonedna.mint.given import pairs_of, read_examples
+from clonedna.mint.values import GivenExample, Read, Taught
+
+MOST_SOURCES = 8
+READ_STAGES = ("find", "consent", "collect", "filter", "split", "instruct")
+GIVER = Identity(name="given")
+Origin = Literal["given", "source", "library", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """For one skill. ``held``: at most ``MOST`` pairs to measure on, the nearest first; ``training``: how many could be trained on.
+
+    ``order``: the mint that would train on them, with the file that goes with it (by its SHA-256), and the bytes of the answers it trains
+    on; ``why``: what is missing, if anything.
+    """
+
+    origin: Origin
+    held: tuple[Pair, ...] = ()
+    training: int = 0
+    order: MintOrder | None = None
+    files: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    size: int = 0
+    why: str = ""
+
+
+class Evidences:
+    """Finds evidence for the skills of one request, on one base."""
+
+    def __init__(self, parts: Parts, base: str, *, seed: int) -> None:
+        self.parts, self.base, self.seed = parts, base, seed
+        self.refused: list[Refused] = []
+
+    def given(self, skills: Sequence[Skill], data: bytes, file: GivenFile, licence: str) -> tuple[Evidence, ...]:
+        """Each example goes to the skill that its words are nearest to. Raises ``InputError`` naming lines, ``LicenceUnknown``."""
+        order = self._given_order(file, licence)
+        limit = min(order.recipe.max_tokens, self.parts.engine(self.base).base.context)
+        examples, _ = read_examples(data, file, max_tokens=limit, secret_in=factory("secrets", "patterns"))
+        if not examples:
+            raise InputError(f"{file.name} holds no example that can be used", "give more examples", param="pairs")
+        places = [0] * len(examples)
+        if len(skills) > 1:
+            near = self._cosines([_asked(one) for one in examples], [skill.text for skill in skills])
+            places = [int(place) for place in np.argmax(near, axis=1)]
+        lines = data.split(b"\n")
+        found: list[Evidence] = []
+        for number in range(len(skills)):
+            mine = [one for one, place in zip(examples, places, strict=True) if place == number]
+            found.append(self._given_for(mine, lines, file, licence))
+        return tuple(found)
+
+    def _given_for(
+        self, examples: Sequence[GivenExample], lines: Sequence[bytes], file: GivenFile, licence: str
+    ) -> Evidence:
+        if not examples:
+            return Evidence(origin="none", why="none of the given examples is of this skill")
+        data = b"\n".join(lines[one.line - 1].removesuffix(b"\r") for one in examples) + b"\n"
+        part = GivenFile(sha256=sha256(data), name=file.name, bytes=len(data))
+        order = self._given_order(part, licence)
+        renumbered = tuple(one.model_copy(update={"line": i}) for i, one in enumerate(examples, 1))
+        try:
+            taught = pairs_of(
+                Read(training=renumbered, holdout=(), refusals=()), _given(order), order.recipe, GIVER.name
+            )
+        except TooFewSpans as error:
+            few = order.recipe.model_copy(update={"min_spans": 2, "min_holdout": 1, "holdout_share": 0.5})
+            try:  # too few to train on are still some to measure on
+                taught = pairs_of(Read(training=renumbered, holdout=(), refusals=()), _given(order), few, GIVER.name)
+            except TooFewSpans:
+                return Evidence(origin="given", why=error.message)
+            return Evidence(origin="given", held=sound(taught.pairs), why=error.message)
+        held = sound([pair for pair in taught.pairs if pair.split == "holdout"])
+        trained = [pair for pair in taught.pairs if pair.split == "train"]
+        return Evidence("given", held, len(trained), order, {part.sha256: data}, _size(trained))
+
+    def _given_order(self, file: GivenFile, licence: str) -> MintOrder:
+        return given_order(
+            self.parts.settings, given=GivenPairs(training=file, licence=licence), author=GIVER, name=None, base=self.base,
+            consent="local-only", recipe={"seed": self.seed},
+        )  # fmt: skip
+
+    def sources(self, skills: Sequence[Skill]) -> tuple[Evidence, ...]:
+        """Of the repositories in the settings, for each skill the one whose pairs are nearest. What cannot be read is in ``refused``."""
+        read = [one for target in self.parts.settings.genome_sources[:MOST_SOURCES] if (one := self._read(target))]
+        best = [Evidence(origin="none", why=self._no_source()) for _ in skills]
+        scores = [0.0] * len(skills)
+        for order, taught in read:
+            pairs = taught.pairs
+            near = self._cosines([pair.instruction for pair in pairs], [skill.text for skill in skills])
+            for number, skill in enumerate(skills):
+                mine = sorted(zip(near[:, number], pairs, strict=True), key=lambda one: (-one[0], one[1].id))
+                held = sound([pair for cosine, pair in mine if pair.split == "holdout" and cosine >= NEAR])
+                trained = [pair for cosine, pair in mine if pair.split == "train" and cosine >= NEAR]
+                score = float(np.mean([cosine for cosine, _ in mine[:LEAST]])) if mine else 0.0
+                if held and score > scores[number]:
+                    scores[number] = score
+                    focused = order.model_copy(update={"focus": skill.text})
+                    enough = len(trained) >= order.recipe.min_spans // 2
+                    few = "" if enough else f"{len(trained)} pairs of {order.target} are of this skill"
+                    best[number] = Evidence(
+                        "source", held, len(trained), focused if enough else None, size=_size(trained), why=few
+                    )
+        return tuple(best)
+
+    def _no_source(self) -> str:
+        if not self.parts.settings.genome_sources:
+            return "no genome_sources are named in the settings, and no pairs were given"
+        return "none of the genome_sources has pairs of this skill"
+
+    def _read(self, target: str) -> tuple[MintOrder, Taught] | None:
+        """The own-words pairs of one repository as a mint would have them."""
+        try:
+            found = self.parts.source.find(target)
+            authors = [share.identity for share in found.repository.authors]
+            you = found.you
+            mine = you is not None and any(one.matches(you.name, you.email) for one in authors)
+            who = (you,) if mine and you is not None else tuple(authors) if found.local_only else tuple(authors[:1])
+            order = order_of(
+                self.parts.settings, target=target, authors=who, name=None, base=self.base, consent="auto", allow_licence=(),
+                recipe={"seed": self.seed},
+            )  # fmt: skip
+            with staging(self.parts.settings.home) as folder:
+                workspace = Workspace(folder)
+                workspace.write("order.json", Ordered(order=order, created_at="1970-01-01T00:00:00Z"))
+                work = Minting(workspace, self.parts, silent, _never)
+                for stage in READ_STAGES:
+                    work.run(stage)
+                return order, workspace.read("stages/instruct.json", Taught)
+        except DnaError as error:
+            self.refused.append(Refused(id="", name=target[:200], code=error.code, why=error.message))
+            return None
+
+    def library(self, skills: Sequence[Skill], near: Sequence[Sequence[tuple[str, Path]]]) -> tuple[Evidence, ...]:
+        """Held-out pairs of the blocks that are near to each skill: ids and places, the best first."""
+        held: dict[str, tuple[Pair, ...]] = {}
+        for one in near:
+            for block_id, path in one:
+                if block_id not in held:
+                    held[block_id] = tuple(p for p in pairs_at(path) if p.split == "holdout" and not p.ancestor)
+        return tuple(
+            self._of_blocks(skill, [(name, held[name]) for name, _ in one])
+            for skill, one in zip(skills, near, strict=True)
+        )
+
+    def _of_blocks(self, skill: Skill, blocks: Sequence[tuple[str, tuple[Pair, ...]]]) -> Evidence:
+        told = {pair.id: (pair, name) for name, pairs in blocks for pair in pairs}
+        if not told:
+            return Evidence(origin="none", why="the near blocks have no held-out pairs")
+        ids = sorted(told)
+        cosines = self._cosines([told[one][0].instruction for one in ids], [skill.text])[:, 0]
+        best = sorted(
+            ((float(c), one) for c, one in zip(cosines, ids, strict=True) if c >= NEAR), key=lambda x: (-x[0], x[1])
+        )
+        several = len({told[one][1] for _, one in best}) > 1
+        taken: list[Pair] = []
+        counts: dict[str, int] = {}
+        for _, one in best:
+            pair, name = told[one]
+            if len(taken) == MOST // 2:
+                break
+            if several and counts.get(name, 0) >= MOST // 4:
+                continue
+            counts[name] = counts.get(name, 0) + 1
+            taken.append(pair)
+        pairs = sound(taken)
+        if len(pairs) < LEAST:
+            why = f"{len(pairs)} held-out pairs of the near blocks are of this skill; {LEAST} are needed"
+            return Evidence(origin="none", why=why)
+        return Evidence(origin="library", held=pairs, why="measured on held-out pairs of the blocks themselves")
+
+    def _cosines(
+        self, texts: Sequence[str], skills: Sequence[str]
+    ) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+        encoder = self.parts.encoder
+        return encoder.encode(list(texts)).rows @ encoder.encode(list(skills)).rows.T
+
+
+def sound(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
+    """At most ``MOST`` of them, in their order: each answer once, none empty, none over ``MOST_BYTES``."""
+    seen: set[str] = set()
+    kept: list[Pair] = []
+    for pair in pairs:
+        answer = " ".join(pair.completion.split())
+        size = len(pair.completion.encode("utf-8", "replace")) + len(pair.instruction.encode("utf-8", "replace"))
+        if answer and answer not in seen and size <= MOST_BYTES and len(kept) < MOST:
+            seen.add(answer)
+            kept.append(pair)
+    return tuple(kept)
+
+
+def write_files(workspace: Workspace, files: dict[str, bytes]) -> None:
+    """Lay given files where a mint of them looks."""
+    for digest, data in files.items():
+        write_atomic(workspace.directory / "given" / digest, data)
+
+
+def _given(order: MintOrder) -> GivenPairs:
+    assert order.given is not None
+    return order.given
+
+
+def _size(pairs: Sequence[Pair]) -> int:
+    return sum(len(pair.completion.encode()) for pair in pairs)
+
+
+def _asked(example: GivenExample) -> str:
+    return next((message.content for message in reversed(example.messages) if message.role == "user"), "")
+
+
+def _never() -> None:
+    """Nothing stops the reading of a source."""

@@ -1,0 +1,506 @@
+"""A plan for a need: what is asked, which blocks may answer, how much of it each brings, what is done for each skill, what that takes.
+
+Nothing is trained and nothing is changed, but that the plan is kept under its id. The same request over the same home, settings and seed
+gives the same bytes: what a training takes comes from the records of this machine, never from a clock that runs meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio.to_thread
+import numpy as np
+from numpy.typing import NDArray
+
+from clonedna.app import genome_checks
+from clonedna.app.blocks import Blocks
+from clonedna.app.genome_costs import Costs
+from clonedna.app.genome_judge import Judge, Probed
+from clonedna.app.genome_pairs import Evidence, Evidences
+from clonedna.app.genome_values import KeptPlan, PlanAsk
+from clonedna.app.merge_papers import Parent
+from clonedna.app.orders import spdx
+from clonedna.app.parts import Parts
+from clonedna.app.stages import told
+from clonedna.app.workspace import write_atomic
+from clonedna.core.block import Measure
+from clonedna.core.canonical import canonical, digest
+from clonedna.core.catalogue import Filters
+from clonedna.core.errors import Corrupt, DnaError, GenomeEmpty, InputError, NotFound, WrongBase
+from clonedna.core.events import Emit, silent
+from clonedna.core.genome import (
+    Composition,
+    Conflict,
+    DesiredGenome,
+    Features,
+    GenomePlan,
+    Match,
+    Refused,
+    Similarity,
+    SkillPlan,
+)
+from clonedna.core.model import BaseInfo
+from clonedna.genomes.planning import Candidate, Choosing, Chosen, chosen, plan_id, ranked, trust_prior
+from clonedna.genomes.probing import LEAST
+
+FOLDER = "plans"
+VERSION = "plan-1"
+"""Changes when the same inputs would give another plan."""
+WIDE = 200
+"""Nearest blocks that a skill's figures are told from; only the nearest of them are candidates."""
+SHOWN = 5
+MOST_REFUSED = 20
+TRAINED = ("refine", "fork", "scratch")
+NO_BLOCK = Similarity(value=None, status="not_available", how="no block is near")
+NO_TIME = Measure(value=0.0, status="measured", n=0, how="nothing is trained")
+HARM = {"green": 0.0, "amber": 0.5, "red": 1.0, "unknown": 0.25}
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """What the search left: for each skill what is known of the near blocks that passed the gate; and those that may not be used."""
+
+    features: tuple[dict[str, Features], ...]
+    parents: dict[str, Parent]
+    candidates: tuple[Candidate, ...]
+    refused: tuple[Refused, ...]
+    rows: dict[str, NDArray[np.float32]] = field(default_factory=dict[str, "NDArray[np.float32]"])
+
+    @property
+    def digest(self) -> str:
+        """Of who may be a layer and how much it is trusted, and who may not and why: all that changes without the index."""
+        return digest([[[one.id, one.trust] for one in self.candidates], [[one.id, one.code] for one in self.refused]])
+
+    def cosine(self, a: str, b: str) -> float:
+        one, two = self.rows.get(a), self.rows.get(b)
+        return 0.0 if one is None or two is None else float(np.clip(one @ two, -1.0, 1.0))
+
+
+class Planning:
+    """Makes plans over one home; ``judge`` reads requests and says how similar a block is to a skill."""
+
+    def __init__(self, parts: Parts, judge: Judge, emit: Emit = silent) -> None:
+        self.parts, self.judge, self.emit = parts, judge, emit
+        self._blocks = Blocks(parts)
+
+    async def plan(self, ask: PlanAsk, base: str, *, pairs: bytes | None = None) -> KeptPlan:
+        """The plan, kept. Raises ``InputError`` for a request that names nothing, ``GenomeEmpty`` when no block fits and nothing can be
+        trained, ``LicenceNotAllowed`` when the chosen layers exclude each other, ``LicenceUnknown`` for pairs without a licence."""
+        if (ask.pairs is None) != (pairs is None):
+            raise InputError("pairs go with their bytes", "give the file of pairs", param="pairs")
+        if pairs is not None:
+            ask = ask.model_copy(update={"licence": spdx(ask.licence)})
+        with told(self.emit, "analyze") as counts:
+            desired = await anyio.to_thread.run_sync(self.judge.desired, ask.request)
+            counts |= {"skills": len(desired.skills)}
+        info = self.parts.engine(base).base
+        config = Choosing(target=ask.target, layers=ask.layers)
+        decided = await anyio.to_thread.run_sync(self.decided_by, ask, desired, info, config)
+        with told(self.emit, "search") as counts:
+            pool = await anyio.to_thread.run_sync(self.pool, desired, info, config)
+            counts |= {"candidates": len(pool.candidates), "refused": len(pool.refused)}
+        decided["pool"] = pool.digest
+        matches = await anyio.to_thread.run_sync(self.matches, desired, pool, config)
+        with told(self.emit, "evidence") as counts:
+            evidence, more = await anyio.to_thread.run_sync(self._evidence, desired, matches, pool, ask, base, pairs)
+            counts |= {"exemplars": sum(len(one.held) for one in evidence)}
+        with told(self.emit, "probe") as counts:
+            probed = await self._probed(desired, matches, evidence, pool, ask, base, config)
+            counts |= {"measured": sum(len(one.similarity) for one in probed)}
+        matches = tuple(_with_measured(one, two) for one, two in zip(matches, probed, strict=True))
+        await anyio.to_thread.run_sync(self.judge.remember, desired, matches, self.parts.engine(base))
+        plan = await anyio.to_thread.run_sync(
+            self._made, ask, base, desired, info, config, decided, pool, matches, evidence, probed, more
+        )
+        kept = KeptPlan(ask=ask, plan=plan)
+        await anyio.to_thread.run_sync(self._keep, kept, evidence)
+        return kept
+
+    def find(self, reference: str) -> KeptPlan:
+        """A plan of this home by its id, or at least 8 digits of it. Raises ``NotFound``, ``Corrupt``, ``InputError``."""
+        if not (8 <= len(reference) <= 64 and all(c in "0123456789abcdef" for c in reference)):
+            raise InputError(f"{reference[:80]!r} is no plan", "give a plan's id, or the file of a plan", param="plan")
+        found = sorted((self.parts.settings.home / FOLDER).glob(f"{reference}*/plan.json"))
+        if len(found) != 1:
+            raise NotFound(f"{len(found) or 'no'} plans begin with {reference}", "make one: dna genome plan REQUEST")
+        try:
+            kept = KeptPlan.model_validate_json(found[0].read_bytes())
+        except (OSError, ValueError) as error:
+            raise Corrupt(f"plan {reference[:12]} cannot be read", "plan it again: dna genome plan") from error
+        if kept.plan.id != found[0].parent.name or plan_id(kept.plan.decided_by) != kept.plan.id:
+            raise Corrupt(f"plan {reference[:12]} was changed", "plan it again: dna genome plan")
+        return kept
+
+    def folder(self, plan: str) -> Path:
+        """Where a plan and the files that go with it lie."""
+        return self.parts.settings.home / FOLDER / plan
+
+    # What decides, and who may be a layer.
+
+    def decided_by(self, ask: PlanAsk, desired: DesiredGenome, info: BaseInfo, config: Choosing) -> dict[str, str]:
+        """Everything that the plan depends on, in words or digests."""
+        settings = self.parts.settings
+        return {
+            "version": VERSION, "request": digest(desired.request), "ask": digest(ask), "taxonomy": desired.taxonomy,
+            "encoder": desired.encoder, "calibration": self.judge.calibration, "snapshot": self.judge.snapshot(),
+            "config": digest(config), "seed": str(ask.seed), "base": info.fingerprint, "weights": info.weights_digest or "",
+            "sources": digest([[one, self._commit(one)] for one in settings.genome_sources]),
+            "pairs": ask.pairs.sha256 if ask.pairs else "",
+            "trust": digest(list(self.parts.signer.trusted())),
+        }  # fmt: skip
+
+    def _commit(self, target: str) -> str:
+        try:
+            return self.parts.source.find(target).repository.commit
+        except DnaError as error:
+            return error.code
+
+    def pool(self, desired: DesiredGenome, info: BaseInfo, config: Choosing) -> Pool:
+        """The blocks near to each skill; hard filters first, and the nearest of the others with the code of what they lack."""
+        texts = [skill.text for skill in desired.skills]
+        allowed = [one.id for one in self.parts.lines.accepted() if one.base_fingerprint == info.fingerprint]
+        rows = self.judge.near(texts, WIDE, among=allowed)
+        told_of = self.judge.features(desired, rows)
+        near = tuple(row[: config.pool] for row in rows)
+        parents: dict[str, Parent] = {}
+        refused: dict[str, Refused] = {}
+        for block_id in sorted({one.id for row in near for one in row}):
+            self._admit(block_id, info, parents, refused)
+        for block_id in sorted(
+            {one.id for row in self.judge.near(texts, SHOWN) for one in row} - parents.keys() - refused.keys()
+        ):
+            self._admit(block_id, info, {}, refused)
+        for one in self._near_but_out(texts):
+            refused.setdefault(one.id, one)
+        kin = self.judge.kin({name: one.path for name, one in parents.items()})
+        candidates = tuple(
+            Candidate(id=name, bytes=_bytes(one), trust=self._trust(one), kin=kin.get(name, frozenset()))
+            for name, one in sorted(parents.items())
+        )
+        features = tuple(
+            {one.id: found[one.id] for one in row if one.id in parents}
+            for row, found in zip(near, told_of, strict=True)
+        )
+        out = tuple(refused[one] for one in sorted(refused))[:MOST_REFUSED]
+        return Pool(features, parents, candidates, out, self._rows(sorted(parents), parents))
+
+    def _admit(self, block_id: str, info: BaseInfo, parents: dict[str, Parent], refused: dict[str, Refused]) -> None:
+        lines = self.parts.lines.chosen([block_id])
+        name = f"{lines[block_id].name}@{lines[block_id].version}" if block_id in lines else block_id[:12]
+        try:
+            one = genome_checks.member(self.parts, block_id, self._blocks)
+            if unlike := one.manifest.unlike(info):
+                raise WrongBase(f"{name} {unlike}", "assemble on its base with --on")
+        except DnaError as error:
+            refused[block_id] = Refused(id=block_id, name=name, code=error.code, why=error.message)
+        else:
+            parents[block_id] = one
+
+    def _near_but_out(self, texts: Sequence[str]) -> tuple[Refused, ...]:
+        """Registered for another base, found by the words of the request: told, since they would be asked about."""
+        found: dict[str, Refused] = {}
+        for text in texts:
+            for block_id, _ in self.parts.lines.match(text, (), Filters(status="rejected"), SHOWN):
+                line = self.parts.lines.chosen([block_id]).get(block_id)
+                if line is not None:
+                    found[block_id] = Refused(
+                        id=block_id,
+                        name=f"{line.name}@{line.version}",
+                        code="block_rejected",
+                        why="the gate rejected it",
+                    )
+        return tuple(found.values())
+
+    def _rows(self, ids: Sequence[str], parents: Mapping[str, Parent]) -> dict[str, NDArray[np.float32]]:
+        if not ids:
+            return {}
+        texts = [parents[one].manifest.capability.text for one in ids]
+        return dict(zip(ids, self.parts.encoder.encode(texts).rows, strict=True))
+
+    def _trust(self, one: Parent) -> float:
+        """Of a Beta posterior: the evaluations of this block that are kept here, made again, and agreed or not with what it says."""
+        well, badly = self.judge.attested(one)
+        return trust_prior(well, badly)
+
+    # How near, and what is done.
+
+    def matches(self, desired: DesiredGenome, pool: Pool, config: Choosing) -> tuple[tuple[Match, ...], ...]:
+        """For each skill the candidates, the best score first, with what is predicted of them."""
+        found: list[tuple[Match, ...]] = []
+        for skill, told_of in zip(desired.skills, pool.features, strict=True):
+            predicted = {name: self.judge.predicted(skill, one) for name, one in told_of.items()}
+            mine = [one for one in pool.candidates if one.id in predicted]
+            order = ranked(mine, {name: one.value or 0.0 for name, one in predicted.items()}, pool.cosine, config)
+            first: list[str] = []
+            rows: list[Match] = []
+            for name, score in order:
+                manifest, kin = pool.parents[name].manifest, next(one.kin for one in mine if one.id == name)
+                twin = next((one for one in first if one in kin), None)
+                first.append(name)
+                rows.append(
+                    Match(
+                        id=name, name=manifest.name, version=manifest.version, features=told_of[name], predicted=predicted[name],
+                        measured=Similarity(value=None, status="not_available", how="not probed"), score=score, duplicate_of=twin,
+                    )
+                )  # fmt: skip
+            found.append(tuple(rows))
+        return tuple(found)
+
+    def _evidence(
+        self, desired: DesiredGenome, matches: Sequence[Sequence[Match]], pool: Pool, ask: PlanAsk, base: str,
+        pairs: bytes | None,
+    ) -> tuple[tuple[Evidence, ...], tuple[Refused, ...]]:  # fmt: skip
+        """What each skill is measured on, and would be trained on: given, else of the sources, else held out by the near blocks."""
+        finder = Evidences(self.parts, base, seed=ask.seed)
+        nothing = tuple(Evidence(origin="none", why="no pairs were given") for _ in desired.skills)
+        given = nothing
+        if pairs is not None and ask.pairs is not None:
+            given = finder.given(desired.skills, pairs, ask.pairs, ask.licence)
+        sources = finder.sources(desired.skills) if any(one.order is None for one in given) else nothing
+        near = [[(one.id, pool.parents[one.id].path) for one in row if not one.duplicate_of][:SHOWN] for row in matches]
+        library = finder.library(desired.skills, near) if ask.probe else nothing
+        best = tuple(_best(*three) for three in zip(given, sources, library, strict=True))
+        return best, tuple(finder.refused)
+
+    async def _probed(
+        self, desired: DesiredGenome, matches: Sequence[Sequence[Match]], evidence: Sequence[Evidence], pool: Pool,
+        ask: PlanAsk, base: str, config: Choosing,
+    ) -> tuple[Probed, ...]:  # fmt: skip
+        found: list[Probed] = []
+        for skill, row, one in zip(desired.skills, matches, evidence, strict=True):
+            names = [match.id for match in row if match.duplicate_of is None][: config.probed]
+            if not ask.probe or not one.held:
+                found.append(Probed(None, {}, one.why if ask.probe else "it was not to be probed"))
+                continue
+            paths = {name: pool.parents[name].path for name in names}
+            found.append(await self.judge.probed(self.parts.engine(base), skill, one.held, paths))
+        return tuple(found)
+
+    def _made(
+        self, ask: PlanAsk, base: str, desired: DesiredGenome, info: BaseInfo, config: Choosing, decided: dict[str, str], pool: Pool,
+        matches: Sequence[Sequence[Match]], evidence: Sequence[Evidence], probed: Sequence[Probed], more: tuple[Refused, ...],
+    ) -> GenomePlan:  # fmt: skip
+        found = self._chosen(desired, matches, pool, config)
+        costs = Costs(self.parts, base)
+        skills = tuple(
+            self._skill(desired, number, matches[number], evidence[number], probed[number], found, costs)
+            for number in range(len(desired.skills))
+        )
+        skills = within(skills, ask)
+        ids = members_of(skills)
+        trained = [number for number, one in enumerate(skills) if one.trains]
+        if not ids and not trained:
+            raise nothing(skills, pool.refused)
+        parents = [pool.parents[one] for one in ids]
+        licence = genome_checks.licence_meet(parents) if parents else None
+        conflicts = self.judge.conflicts({one: pool.parents[one].path for one in ids})
+        decided = decided | {
+            "evidence": digest([[pair.id for pair in one.held] for one in evidence]),
+            "pace": costs.pace_of,
+        }
+        weigh = costs.of(skills, parents, [_bytes(one) for one in pool.parents.values()])
+        return GenomePlan(
+            id=plan_id(decided), desired=desired, base_model=info.id, base_fingerprint=info.fingerprint, skills=skills,
+            composition=composition_of(len(ids) + len(trained), ask, self.judge.gated), covered=_covered(desired, skills),
+            conflicts=conflicts, refused=(*pool.refused, *more), license=licence, seconds=weigh.seconds, disk=weigh.disk,
+            memory=weigh.memory, decided_by=decided, warnings=_warnings(skills, conflicts, found),
+        )  # fmt: skip
+
+    def _chosen(
+        self, desired: DesiredGenome, matches: Sequence[Sequence[Match]], pool: Pool, config: Choosing
+    ) -> Chosen:
+        """The set S by what was measured; where nothing was, by what is predicted."""
+        rows = [values(row) for row in matches]
+        near = sorted({name for row in rows for name, value in row.items() if value > 0})
+        best = sorted(near, key=lambda name: (-max(row.get(name, 0.0) for row in rows), name))[: 2 * SHOWN]
+        lights = {
+            (one.source, one.target): HARM[one.light]
+            for one in self.judge.conflicts({name: pool.parents[name].path for name in best})
+        }
+        return chosen(
+            [skill.weight for skill in desired.skills], rows, [one for one in pool.candidates if one.id in near],
+            cosine=pool.cosine, conflict=lambda a, b: lights.get((a, b), 0.0), config=config,
+        )  # fmt: skip
+
+    def _skill(
+        self, desired: DesiredGenome, number: int, row: Sequence[Match], evidence: Evidence, probed: Probed, found: Chosen,
+        costs: Costs,
+    ) -> SkillPlan:  # fmt: skip
+        """The route of one skill, by the best layer of S, or where none of S brings it, by the best candidate."""
+        skill, mine = desired.skills[number], values(row)
+        picked = [one for one in found.ids if mine.get(one, 0.0) > 0]
+        best = min(
+            picked or [one for one in mine if mine[one] > 0], key=lambda one: (-round(mine[one], 6), one), default=None
+        )
+        match = next((one for one in row if one.id == best), None)
+        similarity = NO_BLOCK
+        if match is not None:
+            similarity = match.measured if match.measured.status == "measured" else match.predicted
+        trainable = evidence.order is not None
+        routed = self.judge.route(skill, similarity, probed.base_passes, trainable=trainable)
+        partly = routed.route == "abstain" and similarity.status == "measured" and (similarity.low or 0.0) > 0
+        if partly:  # what would be trained on brings something as it is, which was measured
+            other = self.judge.route(skill, similarity, probed.base_passes, trainable=True)
+            routed = other if other.route in ("refine", "fork") else routed
+        route, why, layer = routed.route, [routed.reason], best
+        if not routed.verified and route != "base-suffices":
+            why.append(f"unverified: {probed.why or evidence.why}")
+        if route in TRAINED:
+            why.append(
+                f"{evidence.training} pairs to train on" if trainable else f"it is used as it is: {evidence.why}"
+            )
+        if not picked and not (route in TRAINED and trainable):
+            layer = None
+            if route in ("use-as-is", "refine", "fork"):
+                route = "abstain"
+                why.append("it would add too little to the whole")
+        if route in ("base-suffices", "abstain") or (route == "scratch" and not routed.start):
+            layer = None
+        trains, verified = route in TRAINED and trainable, routed.verified
+        return SkillPlan(
+            skill=skill, route=route, layer=layer, similarity=similarity, matches=tuple(row[:SHOWN]), exemplars=len(evidence.held),
+            reason="; ".join(one for one in why if one), verified=verified, trains=trains,
+            seconds=costs.training(evidence) if trains else NO_TIME,
+        )  # fmt: skip
+
+    def _keep(self, kept: KeptPlan, evidence: Sequence[Evidence]) -> None:
+        """Under its id; planning the same again writes the same. What is trained on lies beside it."""
+        folder = self.folder(kept.plan.id)
+        for number, one in enumerate(evidence):
+            for name, data in one.files.items():
+                write_atomic(folder / "given" / name, data)
+            if one.order is not None:
+                write_atomic(folder / f"order-{number}.json", canonical(one.order))
+            if one.held:
+                lines = b"".join(canonical(pair) + b"\n" for pair in one.held)
+                write_atomic(folder / f"held-{number}.jsonl", lines)
+        write_atomic(folder / "plan.json", canonical(kept))
+
+
+# Pure, over the values of a plan.
+
+
+def values(row: Sequence[Match]) -> dict[str, float]:
+    """s* by id: as measured; where any of the row was, what was not counts nothing, and where none was, as predicted."""
+    if any(one.measured.status == "measured" for one in row):
+        return {one.id: one.measured.value or 0.0 for one in row if one.measured.status == "measured"}
+    return {one.id: one.predicted.value or 0.0 for one in row if one.duplicate_of is None}
+
+
+def members_of(skills: Sequence[SkillPlan]) -> tuple[str, ...]:
+    """Blocks that are layers as they are: those to use, and those that would be trained on from, where nothing can be trained."""
+    return tuple(
+        dict.fromkeys(
+            one.layer
+            for one in skills
+            if one.layer is not None
+            and (one.route == "use-as-is" or (one.route in ("refine", "fork") and not one.trains))
+        )
+    )
+
+
+def within(skills: Sequence[SkillPlan], ask: PlanAsk) -> tuple[SkillPlan, ...]:
+    """At most as many trainings, and as many estimated seconds, as the budget has: the weightiest skills first."""
+    spent, count, kept = 0.0, 0, list[SkillPlan]()
+    for one in skills:
+        takes = one.seconds.value or 0.0
+        if one.trains and (count >= ask.trainings or spent + takes > ask.seconds):
+            layer = None if one.route == "scratch" or (one.route == "fork" and not one.verified) else one.layer
+            over = f"{one.reason}; not trained: over the budget of {ask.trainings} trainings and {ask.seconds:g} s"
+            one = one.model_copy(update={"trains": False, "reason": over, "layer": layer})
+        elif one.trains:
+            spent, count = spent + takes, count + 1
+        kept.append(one)
+    return tuple(kept)
+
+
+def composition_of(count: int, ask: PlanAsk, gated: bool) -> Composition:
+    """How that many layers become one model. One is used as it is; of several one answers each request, where a gate can tell which;
+    two or three are averaged exactly else, or where that is asked."""
+    if count <= 1:
+        return Composition(kind="stack", method="single")
+    if ask.compose == "stack" or (ask.compose == "auto" and not gated):
+        return Composition(kind="stack", method="cat")
+    return Composition(kind="route", method="gate")
+
+
+def nothing(skills: Sequence[SkillPlan], refused: Sequence[Refused]) -> GenomeEmpty:
+    """The error for a plan without a layer, naming the gaps."""
+    if skills and all(one.route == "base-suffices" for one in skills):
+        return GenomeEmpty(
+            "the base does all of this by itself: no layer is needed",
+            "use the base",
+            gaps=[one.skill.text for one in skills],
+        )
+    gaps = [f"{one.skill.text}: {one.reason}" for one in skills]
+    left = (
+        f"; {len(refused)} near blocks may not be used ({', '.join(sorted({one.code for one in refused}))})"
+        if refused
+        else ""
+    )
+    return GenomeEmpty(
+        f"no block here brings what is wanted, and nothing can be trained for it{left}",
+        "give examples: --pairs FILE --licence ID; or name repositories in the setting genome_sources; or mint or pull a block",
+        gaps=gaps,
+    )
+
+
+def _with_measured(row: Sequence[Match], probed: Probed) -> tuple[Match, ...]:
+    found: list[Match] = []
+    for one in row:
+        measured = probed.similarity.get(one.id)
+        if measured is None and probed.why:
+            measured = one.measured.model_copy(update={"how": probed.why})
+        found.append(one if measured is None else one.model_copy(update={"measured": measured}))
+    return tuple(found)
+
+
+def _best(given: Evidence, source: Evidence, library: Evidence) -> Evidence:
+    """To measure on: given, else of a source, else of the blocks. To train on: given, else of a source."""
+    held = next((one for one in (given, source, library) if len(one.held) >= LEAST), None)
+    held = held or next((one for one in (given, source, library) if one.held), None)
+    trained = next((one for one in (given, source) if one.order is not None), None)
+    if trained is None:
+        why = given.why if given.origin == "given" else source.why
+        return Evidence(held.origin, held.held, why=why) if held else Evidence("none", why=library.why or why)
+    pairs = held.held if held is not None else trained.held
+    return Evidence(trained.origin, pairs, trained.training, trained.order, trained.files, trained.size)
+
+
+def _covered(desired: DesiredGenome, skills: Sequence[SkillPlan]) -> Measure:
+    """The weighted s* of the layers that are there, before anything is trained; what the base does by itself counts as covered."""
+    total, verified, n = 0.0, True, 0
+    ids = set(members_of(skills))
+    for one in skills:
+        if one.route == "base-suffices":
+            total += one.skill.weight
+        elif one.layer in ids:
+            total += one.skill.weight * (one.similarity.value or 0.0)
+            verified, n = verified and one.verified, n + (one.similarity.n or 0)
+    status = "measured" if verified else "estimated"
+    return Measure(
+        value=round(total, 6),
+        status=status,
+        n=n,
+        how=f"weighted s* over {len(desired.skills)} skills, before any training",
+    )
+
+
+def _warnings(skills: Sequence[SkillPlan], conflicts: Sequence[Conflict], found: Chosen) -> tuple[str, ...]:
+    told_of = [f"unverified: {one.skill.text}" for one in skills if not one.verified and one.layer is not None]
+    told_of += [
+        f"uncovered: {one.skill.text}"
+        for one in skills
+        if one.layer is None and not one.trains and one.route != "base-suffices"
+    ]
+    told_of += [
+        f"{one.light}: {one.source[:12]} beside {one.target[:12]}: {one.why}" for one in conflicts if one.light == "red"
+    ]
+    return (*told_of, f"chosen: {found.stopped}") if found.ids else tuple(told_of)
+
+
+def _bytes(one: Parent) -> int:
+    entry = one.manifest.files.get("adapter_model.safetensors")
+    return entry.size if entry is not None else 0
