@@ -42,6 +42,7 @@ class Settings(BaseSettings):
     (from the environment alone), ``encoder_dimension`` numbers a vector, and ``encoder_timeout`` seconds.
     ``index``: where vectors are kept: ``files`` of the home, or ``pgvector``, in the database of ``database_url``; ``graph_from`` so many
     vectors in files a graph helps to search them (extra ``ann``).
+    ``genome_sources``: repositories whose own-words pairs a genome may be measured on and trained from (docs/genomes.md).
     ``taxonomy_extension``: a file of further capabilities that requests for genomes are read with (docs/genomes.md).
     ``database_url`` of the catalogue (SQLAlchemy's; ``postgresql://...``); without one a file in the home.
     The server's: ``api_key`` lets a client use it, ``admin_key`` (where set, and then only this one) also change what it serves;
@@ -84,6 +85,7 @@ class Settings(BaseSettings):
     max_waiting: int = Field(default=512, ge=0)
     duty: float = Field(default=0.5, gt=0, le=1)
     licences: tuple[str, ...] = ("MIT", "Apache-2.0")
+    genome_sources: tuple[Annotated[str, Field(min_length=1, max_length=2000)], ...] = Field(default=(), max_length=8)
     encoder: str = Field(default="minilm", pattern=ENCODER)
     encoder_url: str | None = Field(default=None, pattern=r"^https?://[^\s@?#]+$")
     encoder_key: SecretStr | None = None
