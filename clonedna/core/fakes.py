@@ -577,6 +577,9 @@ class FakeIndex:
         hits = [Hit(key, float(np.mean(asked @ row))) for key, row in chosen.items()]
         return tuple(sorted(hits, key=lambda hit: (-hit.cosine, hit.key))[:most])
 
+    def settle(self) -> str:
+        return "exact"
+
     def _checked(self, vectors: Vectors) -> Counts:
         if vectors.encoder != self.encoder or vectors.rows.ndim != 2 or vectors.rows.shape[1] != self.dimension:
             raise InputError("vectors of another encoder", "encode everything with one encoder")

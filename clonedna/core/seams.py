@@ -257,6 +257,10 @@ class Index(Protocol):
         """The nearest first, by the mean of the cosines with all rows of ``vectors``; of equals, by key. ``among``: only these."""
         ...
 
+    def settle(self) -> str:
+        """Make now what makes searches of very many quick, where there is such a thing; says how they are searched from now on."""
+        ...
+
 
 class Genomes(Protocol):
     """Signed genomes by name and version; a genome never changes once put. Files are the truth."""

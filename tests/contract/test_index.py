@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,22 @@ from clonedna.core.vectors import Vectors
 from clonedna.store.vectors import VectorFiles
 
 DIMENSION = 8
+
+
+class Settled(VectorFiles):
+    """Has a graph from the first row on, and searches it from the first search on."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory, "e@1", DIMENSION, graph_from=1)
+
+    def add(self, keys: Sequence[str], vectors: Vectors) -> None:
+        super().add(keys, vectors)
+        self.settle()
+
+
 PARTS: dict[str, Callable[[Path], Index]] = {
     "files": lambda path: VectorFiles(path / "vectors", "e@1", DIMENSION),
+    "graph": lambda path: Settled(path / "vectors"),
     "fake": lambda path: FakeIndex("e@1", DIMENSION),
 }
 
@@ -90,6 +104,17 @@ def test_another_encoders_vectors_are_refused(index: Index) -> None:
     assert index.keys() == {"a"}
 
 
+def test_settling_changes_nothing_that_is_found(index: Index) -> None:
+    assert index.settle()
+    index.add(["a", "b", "c"], vectors(0, 1, 0))
+    before = index.search(vectors(0, 1), 5)
+    assert index.settle()
+    assert index.search(vectors(0, 1), 5) == before
+    index.remove(["a"])
+    assert index.settle()
+    assert [hit.key for hit in index.search(vectors(0), 5)] == ["c", "b"]
+
+
 def test_what_does_not_fit_is_refused(index: Index) -> None:
     wrong = [
         (["a", "b"], vectors(0)),
@@ -113,10 +138,11 @@ STEPS = st.lists(
 
 @given(steps=STEPS)
 @settings(max_examples=25, deadline=None)
+@pytest.mark.parametrize("part", ["files", "graph"])
 def test_files_and_fake_say_the_same(
-    steps: list[tuple[bool, list[str], int]], tmp_path_factory: pytest.TempPathFactory
+    part: str, steps: list[tuple[bool, list[str], int]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    one, other = VectorFiles(tmp_path_factory.mktemp("index"), "e@1", DIMENSION), FakeIndex("e@1", DIMENSION)
+    one, other = PARTS[part](tmp_path_factory.mktemp("index")), FakeIndex("e@1", DIMENSION)
     for add, keys, place in steps:
         for index in (one, other):
             if add:
@@ -124,4 +150,7 @@ def test_files_and_fake_say_the_same(
             else:
                 index.remove(keys)
     assert one.keys() == other.keys()
-    assert one.search(vectors(0, 3), 5) == other.search(vectors(0, 3), 5)
+    for most in (1, 5):
+        assert one.search(vectors(0, 3), most) == other.search(vectors(0, 3), most)
+    few = ["a", "b", "c", "nobody"]
+    assert one.search(vectors(2), 2, among=few) == other.search(vectors(2), 2, among=few)

@@ -11,8 +11,8 @@ import pytest
 
 from clonedna.core.errors import NoSpace
 from clonedna.core.vectors import Vectors
-from clonedna.store import vectors as module
 from clonedna.store.vectors import MOST_FILES, VectorFiles, forget, forget_all
+from clonedna.store.vectors_file import read_segment, write_segment
 
 
 def vectors(*places: int, encoder: str = "e@1", size: int = 8) -> Vectors:
@@ -68,7 +68,7 @@ def test_a_damaged_file_counts_as_lost(index: VectorFiles, at: int | str, caplog
     index.add(["b"], vectors(1))
     (path, _) = files(index)
     data = bytearray(path.read_bytes())
-    kept = {"a", "b"} - set(module._read_file(path, "e@1", 8).keys)
+    kept = {"a", "b"} - set(read_segment(path, "e@1", 8).keys)
     if isinstance(at, int):
         data[at] ^= 0xFF
     path.write_bytes({"cut": data[:-4], "longer": data + b"1234", "empty": b""}.get(at, data))  # type: ignore[call-overload]
@@ -88,7 +88,9 @@ def test_a_file_of_another_encoder_counts_as_lost(index: VectorFiles) -> None:
 
 def test_a_key_that_stands_in_two_files_counts_once(index: VectorFiles) -> None:
     index.add(["a"], vectors(0))
-    index._write(["a", "b"], vectors(0, 1).rows)  # as a process leaves it that is killed between writing and removing
+    write_segment(
+        index._directory, "e@1", 8, ["a", "b"], vectors(0, 1).rows
+    )  # as a process leaves it that is killed between writing and removing
     assert [hit.key for hit in again(index).search(vectors(0), 5)] == ["a", "b"]
     index.add(["c"], vectors(2))
     index.remove(["a"])

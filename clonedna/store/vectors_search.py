@@ -1,0 +1,106 @@
+"""Searching the rows of several files: exactly, among some keys only, or among what a graph proposes. All compare in the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clonedna.core.vectors import Hit
+from clonedna.store.vectors_file import Rows, Segment
+from clonedna.store.vectors_graph import Graph
+
+WIDEST = 4096  # candidates of a graph; where too few of them may be told, all rows are looked at
+Chosen = Collection[str] | None  # a set: asked for each candidate
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Held:
+    """What is searched: files by name; for each key its file and row; of each file the rows whose key counts elsewhere."""
+
+    segments: Mapping[str, Segment]
+    places: Mapping[str, tuple[str, int]]
+    twice: Mapping[str, list[int]]
+
+    def exact(
+        self, wanted: Rows, most: int, chosen: Chosen = None, names: Iterable[str] | None = None
+    ) -> tuple[Hit, ...]:
+        """The nearest of all rows, or of those in the files ``names``; ``chosen``: only these keys."""
+        scores = {name: self._scores(name, wanted) for name in (self.segments if names is None else names)}
+        total = sum(map(len, scores.values()))
+        width = most if chosen is None else 4 * most
+        while True:
+            found = self._told(_top(scores, width), chosen)
+            if chosen is None or len(found) >= most or width >= total:
+                return best(found, most)
+            width *= 8
+
+    def among(self, wanted: Rows, most: int, keys: Iterable[str]) -> tuple[Hit, ...]:
+        """The nearest of ``keys``; unknown ones are ignored. For few of them: no other row is read."""
+        rows: dict[str, list[int]] = {}
+        for key in keys:
+            if (place := self.places.get(key)) is not None:
+                rows.setdefault(place[0], []).append(place[1])
+        return best(self.compared(wanted, {name: np.array(some) for name, some in rows.items()}), most)
+
+    def by_graph(self, graph: Graph, wanted: Rows, most: int, chosen: Chosen) -> tuple[Hit, ...] | None:
+        """The nearest of what the graph proposes, and of all that it does not know. ``None``: it proposes too few that may be told."""
+        width = max(4 * most, most + 64)
+        while width <= min(WIDEST, len(graph.places)):
+            found = self.compared(wanted, graph.candidates(wanted, width), chosen)
+            if len(found) >= most:
+                unknown = [name for name, segment in self.segments.items() if segment.origin not in graph.covered]
+                return best([*found, *self.exact(wanted, most, chosen, unknown)], most)
+            width *= 8
+        return None
+
+    def compared(self, wanted: Rows, rows: Mapping[str, NDArray[np.int64]], chosen: Chosen = None) -> list[Hit]:
+        """These rows of each file, as far as they are still there and chosen."""
+        found: list[Hit] = []
+        for name, some in rows.items():
+            if (segment := self.segments.get(name)) is not None:
+                cosines = np.einsum("ij,j->i", segment.rows[some], wanted)
+                found += self._told(((name, some, cosines),), chosen)
+        return found
+
+    def _scores(self, name: str, wanted: Rows) -> Rows:
+        # On one thread, without the matrix library: for one row its threads only wait for each other.
+        scores = np.einsum("ij,j->i", self.segments[name].rows, wanted)
+        if name in self.twice:
+            scores[self.twice[name]] = -np.inf
+        return scores
+
+    def _told(self, found: Iterable[tuple[str, NDArray[np.int64], Rows]], chosen: Chosen) -> list[Hit]:
+        hits: list[Hit] = []
+        for name, rows, cosines in found:
+            keys = self.segments[name].keys
+            for at, cosine in zip(rows.tolist(), cosines.tolist(), strict=True):
+                key = keys[at]
+                if self.places.get(key) == (name, at) and (chosen is None or key in chosen):
+                    hits.append(Hit(key, cosine))
+        return hits
+
+
+def best(hits: Iterable[Hit], most: int) -> tuple[Hit, ...]:
+    """The nearest ``most``; of equals, by key."""
+    return tuple(sorted(hits, key=lambda hit: (-hit.cosine, hit.key))[:most])
+
+
+def _top(scores: Mapping[str, Rows], width: int) -> list[tuple[str, NDArray[np.int64], Rows]]:
+    """The ``width`` highest of all files together, and all that equal the last of them: file, rows, scores."""
+    pool: list[tuple[str, NDArray[np.int64], Rows]] = []
+    least, held = -np.inf, 0
+    for name, found in scores.items():
+        rows = np.flatnonzero(found >= least)
+        pool.append((name, rows, found[rows]))
+        held += len(rows)
+        if held > 2 * width:
+            least = float(np.partition(np.concatenate([some for _, _, some in pool]), -width)[-width])
+            pool = [(name, rows[some >= least], some[some >= least]) for name, rows, some in pool]
+            held = sum(len(rows) for _, rows, _ in pool)
+    if held > width:
+        least = float(np.partition(np.concatenate([some for _, _, some in pool]), -width)[-width])
+        pool = [(name, rows[some >= least], some[some >= least]) for name, rows, some in pool]
+    return pool
