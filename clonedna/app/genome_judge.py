@@ -25,7 +25,6 @@ from clonedna.app.workspace import now
 from clonedna.core.errors import AdapterInvalid, DnaError, InputError
 from clonedna.core.genome import Conflict, DesiredGenome, Features, Match, Similarity, Skill
 from clonedna.core.interference import WeightSketch
-from clonedna.core.merge import MergePart
 from clonedna.core.model import BaseInfo
 from clonedna.core.seams import Engine
 from clonedna.core.vectors import Near
@@ -231,7 +230,7 @@ class HomeJudge:
         manifest = self._blocks.known(ids[0])[0]
         try:
             pairs = factory("sketch", "pairs")(
-                [MergePart(blocks[name], 1.0) for name in ids], fingerprint=manifest.base_fingerprint
+                [(blocks[name], None) for name in ids], fingerprint=manifest.base_fingerprint
             )
         except AdapterInvalid:
             pairs = {}
