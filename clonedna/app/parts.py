@@ -131,11 +131,18 @@ FACTORIES: dict[str, dict[str, str]] = {
         "forget": "clonedna.store.vectors:forget",
         "forget_all": "clonedna.store.vectors:forget_all",
     },
+    "sketch": {"weights": "clonedna.engine.sketching:sketch_of", "pairs": "clonedna.engine.sketching:pairs_of"},
     "genomes": {
         "files": "clonedna.store.genomes:GenomeFiles",
         "sign": "clonedna.store.genomes:sign_genome",
         "verify": "clonedna.store.genomes:verify_genome",
         "read": "clonedna.store.genomes:read_manifest",
+    },
+    "personas": {
+        "files": "clonedna.store.personas:PersonaFiles",
+        "zip": "clonedna.store.persona_archive:zip_persona",
+        "unzip": "clonedna.store.persona_archive:unzip_persona",
+        "most": "clonedna.store.persona_archive:most_bytes",
     },
     "registry": {"sql": "clonedna.store.registry:SqlRegistry", "kin": "clonedna.store.kin:Kin"},
 }
@@ -312,6 +319,10 @@ class Parts:
         return factory("genomes", "files")(self.settings.home / "genomes", self.signer)
 
     @cached_property
+    def personas(self) -> PersonaFiles:
+        return factory("personas", "files")(self.settings.home / "personas", self.signer)
+
+    @cached_property
     def lines(self) -> SqlLines:
         """What lists and searches read of each block."""
         return factory("lines", "sql")(self.database, self.store)
@@ -347,8 +358,7 @@ class Parts:
     @cached_property
     def vectors(self) -> Index:
         """Vectors of blocks by the encoder of the settings; raises as ``encoder``."""
-        folder = re.sub(r"[^a-z0-9.-]+", "-", self.encoder.name)
-        return factory("index", "files")(self._vectors / folder, self.encoder.name, self.encoder.dimension)
+        return self.index_of(self.encoder)
 
     @cached_property
     def meanings(self) -> Meanings:
