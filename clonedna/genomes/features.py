@@ -13,7 +13,7 @@ from clonedna.core.genome import Features
 from clonedna.core.vectors import Near
 from clonedna.core.words import asked_words, telling_words
 
-POOL = 200
+POOL = 50
 """Of so many nearest blocks the mean and spread of a query are taken: hand in as many, or all where there are fewer."""
 LEAST_POOL = 5
 NEIGHBOURS = 10

@@ -1,0 +1,164 @@
+"""Fits the calibration cards that the program brings, from the bundled lab, for the encoders that come with it. Takes seconds.
+
+    python tools/fit_calibration.py                             # from clonedna/genomes/data/lab.json; says what the cards reach
+    python tools/fit_calibration.py --raw .bench/calibration    # first makes lab.json from what tools/calibration_lab.py measured
+
+The same lab gives the same cards, byte for byte (a test fits them again). Every figure in a card is of domains that its fit had not seen;
+nothing was chosen by them: features, ridge and curve are those of docs/genomes.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import clonedna
+from clonedna.app.parts import factory
+from clonedna.core.block import Measure
+from clonedna.core.canonical import canonical
+from clonedna.core.genome import Similarity
+from clonedna.core.seams import Encoder
+from clonedna.genomes.calibration import Aim, Card
+from clonedna.genomes.fitting import Fitted, fit
+from clonedna.genomes.lab import Asked, Lab, bar_in, outcomes_of, read_lab
+from clonedna.genomes.routes import Thresholds, route_of
+
+DATA = Path(clonedna.__file__).parent / "genomes" / "data"
+ENCODERS = ("minilm", "hashed")
+RIGHT, ABSENT = 0.90, 0.60
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--raw", type=Path, help="what tools/calibration_lab.py wrote")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail where a card is another")
+    options = parser.parse_args()
+    if options.raw:
+        (DATA / "lab.json").write_bytes(canonical(distilled(options.raw)))
+    lab = read_lab((DATA / "lab.json").read_bytes())
+    differ = False
+    for name, card in cards(lab).items():
+        path = DATA / "calibration" / f"{name}.json"
+        if options.check:
+            differ |= path.read_bytes() != canonical(card)
+            continue
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(canonical(card))
+    if differ:
+        sys.exit("a bundled card is not what the lab gives: run tools/fit_calibration.py")
+
+
+def cards(lab: Lab) -> dict[str, Card]:
+    """The card of each encoder; all but the first are compared with the first's routes."""
+    made: dict[str, Card] = {}
+    first: dict[tuple[str, str, str, bool], str] = {}
+    for name in ENCODERS:
+        encoder: Encoder = factory("encoder", name)()
+        asked = outcomes_of(lab, encoder)
+        fitted = fitted_to(lab, asked)
+        routes = best_routes(asked, fitted.held_out)
+        aims = aims_of(asked, fitted)
+        if first:
+            same = [routes[one] == first[one] for one in first]
+            aims += (aim("the same route as under minilm", ">= 75 %", same, 0.75),)
+        first = first or routes
+        made[name] = fitted.card.model_copy(update={"aims": aims})
+        report(name, made[name], asked, fitted)
+    return made
+
+
+def fitted_to(lab: Lab, asked: Sequence[Asked]) -> Fitted:
+    bar = bar_in(lab)
+    how = (
+        f"the bundled lab: {len(lab.blocks)} adapters, {len(lab.requests)} requests in two wordings, in two pools, with and without the "
+        f"domain that is wanted; s* by {bar.how}; tools/fit_calibration.py"
+    )
+    return fit([one.outcome for one in asked], base=lab.base, how=how, gain=bar.gain, level=bar.level)
+
+
+def best_routes(asked: Sequence[Asked], predicted: Sequence[float]) -> dict[tuple[str, str, str, bool], str]:
+    """For each question the route that the best prediction gives, taken as if it were known for sure and there were pairs to train from."""
+    best: dict[tuple[str, str, str, bool], float] = {}
+    for one, value in zip(asked, predicted, strict=True):
+        best[one.question] = max(best.get(one.question, 0.0), value)
+    found: dict[tuple[str, str, str, bool], str] = {}
+    for question, value in best.items():
+        known = Similarity(value=value, low=value, high=value, status="measured", how="")
+        found[question] = route_of(known, Thresholds(), base_passes=False, trainable=True).route
+    return found
+
+
+def aims_of(asked: Sequence[Asked], fitted: Fitted) -> tuple[Aim, ...]:
+    """What was aimed at, as it was measured on held-out domains."""
+    pairs = list(zip(asked, fitted.held_out, strict=True))
+    questions = {one.question for one in asked}
+    right = {one.question: p for one, p in pairs if one.right}
+    top = {q: max(p for one, p in pairs if one.question == q) for q in questions if not q[3]}
+    truly = [one.outcome.value >= RIGHT for one in asked if one.right and one.pool == "lab" and one.wording == "short"]
+    wrongly = {q: max(one.outcome.value for one in asked if one.question == q) for q in top}
+    ece = fitted.card.ece
+    return (
+        Aim(name="calibration error", aim="<= 5 %", measured=ece, reached=(ece.value or 0.0) <= 0.05),
+        aim(
+            "present: the right layer is predicted at least .90", ">= 75 %",
+            [right.get(q, 0.0) >= RIGHT for q in sorted(questions) if q[3]], 0.75,
+        ),
+        aim("present: the right layer measures at least .90", ">= 75 %", truly, 0.75),
+        aim("absent: some layer is predicted at least .60", "<= 5 %", [v >= ABSENT for v in top.values()], 0.05, most=True),
+        aim("absent: some probed layer measures at least .60", "<= 5 %", [v >= ABSENT for v in wrongly.values()], 0.05, most=True),
+    )  # fmt: skip
+
+
+def aim(name: str, text: str, hits: Sequence[bool], limit: float, *, most: bool = False) -> Aim:
+    value = sum(hits) / len(hits)
+    measure = Measure(value=round(value, 9), status="measured", n=len(hits), split="held-out domains", how="share of questions")
+    return Aim(name=name, aim=text, measured=measure, reached=value <= limit if most else value >= limit)
+
+
+def report(name: str, card: Card, asked: Sequence[Asked], fitted: Fitted) -> None:
+    held = f"ece {card.ece.value:.4f}, coverage {card.coverage.value:.3f}"
+    print(f"{name}: {card.n} outcomes, {held}, gain {card.gain:.3f}, level {card.level:.3f}")
+    print("  " + ", ".join(f"{column} {weight:.3f}" for column, weight in zip(card.columns, card.weights, strict=True)))
+    for one in card.aims:
+        print(f"  {'reached' if one.reached else 'MISSED '} {one.name}: {one.measured.value:.3f} of n={one.measured.n} (aim {one.aim})")
+
+
+def distilled(raw: Path) -> dict[str, Any]:
+    """``lab.json`` from the lab's folder: words and numbers, no code."""
+    lab, requests = read(raw / "lab.json"), read(Path(__file__).with_name("calibration_requests.json"))
+    blocks, asked = [], []
+    for entry in requests:
+        block = read(raw / "blocks" / entry["name"] / "block.json")
+        if block.get("few"):
+            continue
+        found = read(raw / "measured" / f"{entry['name']}.json")
+        tokens = sum(t for _, t in block["owner_base"])
+        blocks.append(
+            {
+                "name": entry["name"], "domain": entry["domain"], "text": block["capability"],
+                "base": round(sum(n for n, _ in block["owner_base"]) / tokens, 6),
+                "adapter": round(sum(n for n, _ in block["owner_adapter"]) / tokens, 6),
+            }
+        )  # fmt: skip
+        asked.append(
+            {
+                "block": entry["name"], "domain": entry["domain"], "short": entry["short"], "paraphrase": entry["paraphrase"],
+                "base": found["base"], "through": {name: [n for n, _ in rows] for name, rows in sorted(found["through"].items())},
+            }
+        )  # fmt: skip
+    return {
+        "format": "dna-lab/1", "base": lab["base"], "base_fingerprint": lab["fingerprint"], "blocks": blocks, "requests": asked,
+        "made": "tools/calibration_lab.py on the bundled base, one thread; files of what is installed for development",
+    }  # fmt: skip
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text("utf-8"))
+
+
+if __name__ == "__main__":
+    main()
