@@ -130,6 +130,24 @@ class Evaluation(Value):
     drift: DriftReport | None = None
 
 
+class GuardRecipe(Value):
+    """Beside which blocks a block was trained (their ids), and how firmly it leaves them be: weights of the loss's further terms, 0 = none.
+
+    ``kl``: divergence of what the base, and each neighbour, says with and without the new layer, on ``examples`` examples at each step: the
+    neighbours' training pairs, and the general ones. ``energy``: what it adds on the neighbours' inputs; ``orthogonal``: O-LoRA's term.
+    """
+
+    neighbours: tuple[str, ...] = Field(min_length=1, max_length=8)
+    kl: float = Field(default=1.0, ge=0, le=1000, allow_inf_nan=False)
+    energy: float = Field(default=0.0, ge=0, le=1e6, allow_inf_nan=False)
+    orthogonal: float = Field(default=0.0, ge=0, le=1e6, allow_inf_nan=False)
+    examples: int = Field(default=4, ge=1, le=64)
+
+
+def _nothing(value: object) -> bool:
+    return value is None
+
+
 class Recipe(Value):
     """All that decides the weights, given sources and base: same recipe, seed and sources -> same block.
 
@@ -137,6 +155,7 @@ class Recipe(Value):
     ``batch_tokens`` tokens together.
     ``general`` is the source that was ordered; ``general_pairs`` and ``teaching`` say, in a block, what was used.
     ``replay_ratio``: in a version that continues another, how many of its training pairs are trained on again for each new one.
+    ``guard``: what it was trained beside, if anything.
     """
 
     preset: Literal["style", "seed", "knowledge", "custom"] = "style"
@@ -164,6 +183,7 @@ class Recipe(Value):
     libraries: dict[str, str] = Field(default_factory=dict)
     threads: int = 0
     dtype: str = ""
+    guard: GuardRecipe | None = Field(default=None, exclude_if=_nothing)  # so recipes without it are written as ever
 
 
 class ConsentRecord(Value):

@@ -41,6 +41,7 @@ from clonedna.core.interference import Observed
 from clonedna.core.model import (
     AdapterInfo,
     BaseInfo,
+    Beside,
     EngineStatus,
     Example,
     Layer,
@@ -198,10 +199,20 @@ class FakeEngine:
             bytes=len(data),
         )  # fmt: skip
 
-    async def train(self, spec: LoraSpec, *, resume: Path | None = None, start: Path | None = None) -> Trainer:
+    async def train(
+        self, spec: LoraSpec, *, resume: Path | None = None, start: Path | None = None, beside: Beside | None = None
+    ) -> Trainer:
+        """Of ``beside`` it knows the guard alone: what is counted behind bytes of guarded examples counts less."""
         if resume is not None and start is not None:
             raise InputError("a training either goes on or starts from files", "give resume or start")
         trainer = FakeTrainer()
+        if beside is not None:
+            if beside.covariances or beside.orthogonal:
+                raise InputError("the fake engine knows no energies and no angles", "give guard examples")
+            for guarded in beside.guard:
+                self._counts(guarded.layers)
+                for a in {a for example in guarded.examples for a, _ in _bigrams(example)}:
+                    trainer.rates[a] = 1 / (1 + beside.guard_weight)
         if (files := resume or start) is not None:
             trainer.counts = _counts_in(files)[1].copy()
         return trainer
@@ -245,6 +256,7 @@ class FakeTrainer:
     def __init__(self) -> None:
         self.counts: Counts = np.zeros((256, 256), dtype=np.float32)
         self._gradient: Counts = np.zeros((256, 256), dtype=np.float32)
+        self.rates: Counts = np.ones((256, 1), dtype=np.float32)
 
     async def forward_backward(self, batch: Sequence[Example]) -> StepLoss:
         scores = tuple(_score(self.counts, example) for example in batch)
@@ -254,7 +266,7 @@ class FakeTrainer:
         return StepLoss(loss_sum=sum(s.nll for s in scores), tokens=sum(s.tokens for s in scores), per_example=scores)
 
     async def optim_step(self, learning_rate: float) -> None:
-        self.counts = (self.counts + 1000 * learning_rate * self._gradient).astype(np.float32)
+        self.counts = (self.counts + 1000 * learning_rate * self.rates * self._gradient).astype(np.float32)
         self._gradient = np.zeros_like(self._gradient)
 
     async def nll(self, examples: Sequence[Example]) -> tuple[Score, ...]:

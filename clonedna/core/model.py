@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -255,6 +256,30 @@ class LoraSpec(Value):
     eps: float = 1e-8
     weight_decay: float = 0.0
     clip: float = 1.0
+
+
+class Guarded(Value):
+    """Examples on which a new layer shall change nothing, and the layers that stand beside it there (none = the base alone)."""
+
+    examples: tuple[Example, ...] = Field(min_length=1, max_length=4096)
+    layers: tuple[Layer, ...] = ()
+
+
+class Beside(Value):
+    """How an adapter is trained so that it leaves others be: terms of the loss besides its own examples', each with its weight (0 = none).
+
+    ``guard_weight``: mean KL(without || with the new one) a token, over ``guard_examples`` of ``guard`` at each step, in turn.
+    ``energy_weight``: mean square of what it adds on what modules read, by that of the module's own output, over the folders of
+    ``covariances`` (of layers that may show no more). ``orthogonal_weight``: mean of ``|A_i A^T|^2`` over modules and layers.
+    """
+
+    guard: tuple[Guarded, ...] = Field(default=(), max_length=64)
+    guard_weight: float = Field(default=1.0, ge=0, le=1000, allow_inf_nan=False)
+    guard_examples: int = Field(default=4, ge=1, le=64)
+    covariances: tuple[Path, ...] = Field(default=(), max_length=8)
+    energy_weight: float = Field(default=0.0, ge=0, le=1e6, allow_inf_nan=False)
+    orthogonal: tuple[Layer, ...] = Field(default=(), max_length=32)
+    orthogonal_weight: float = Field(default=0.0, ge=0, le=1e6, allow_inf_nan=False)
 
 
 class MemoryNeed(Value):

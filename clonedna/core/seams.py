@@ -18,6 +18,7 @@ from clonedna.core.interference import Observed
 from clonedna.core.model import (
     AdapterInfo,
     BaseInfo,
+    Beside,
     EngineStatus,
     Example,
     Layer,
@@ -158,11 +159,14 @@ class Engine(Protocol):
         """
         ...
 
-    async def train(self, spec: LoraSpec, *, resume: Path | None = None, start: Path | None = None) -> Trainer:
+    async def train(
+        self, spec: LoraSpec, *, resume: Path | None = None, start: Path | None = None, beside: Beside | None = None
+    ) -> Trainer:
         """A new adapter to train, with its own optimiser state; or one that goes on from what ``save(resumable=True)`` wrote.
 
-        ``start``: the new one's first weights are those of these PEFT files, its optimiser is fresh. Raises AdapterInvalid when they have
-        another shape than ``spec``, InputError when both are given.
+        ``start``: the new one's first weights are those of these PEFT files, its optimiser is fresh. ``beside``: which others it shall
+        leave be; the same must be given again to go on. Raises AdapterInvalid when files have another shape than ``spec``, InputError
+        when both are given, NotFound for a layer of ``beside`` that is not loaded.
         """
         ...
 

@@ -220,11 +220,11 @@ class Covariances:
 
     def width(self, name: str) -> int:
         """Inputs of the module. Raises ``Corrupt`` for one that is not here."""
-        return int(self._of(name)[0].shape[1])
+        return int(self.parts(name)[0].shape[1])
 
     def through(self, name: str, a: Tensor) -> Tensor:
         """``a C a^T`` ``[r, r]`` in fp64 of ``a`` ``[r, in]``; differentiable in ``a``. Raises ``Corrupt`` for another width."""
-        main, diagonal = self._of(name)
+        main, diagonal = self.parts(name)
         if a.shape[1] != main.shape[1]:
             raise Corrupt(
                 f"the covariance of {name} has {main.shape[1]} inputs, the adapter {a.shape[1]}", "observe it again"
@@ -237,7 +237,7 @@ class Covariances:
 
     def dense(self, name: str) -> Tensor:
         """The matrix ``[in, in]``, fp32; of a sketch, what it stands for."""
-        main, diagonal = self._of(name)
+        main, diagonal = self.parts(name)
         return main if diagonal is None else main.T @ main + torch.diag(diagonal)
 
     def bound(self, name: str) -> float:
@@ -245,7 +245,8 @@ class Covariances:
         bound = self._tensors.get(f"{name}.bound")
         return 0.0 if bound is None else float(bound)
 
-    def _of(self, name: str) -> tuple[Tensor, Tensor | None]:
+    def parts(self, name: str) -> tuple[Tensor, Tensor | None]:
+        """The matrix ``[in, in]`` and nothing, or a sketch's factors ``[k, in]`` and diagonal ``[in]``. Raises ``Corrupt``."""
         whole = self._tensors.get(name)
         if whole is not None:
             return whole, None

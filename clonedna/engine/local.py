@@ -26,6 +26,7 @@ from clonedna.core.interference import Observed
 from clonedna.core.model import (
     AdapterInfo,
     BaseInfo,
+    Beside,
     EngineStatus,
     Example,
     Layer,
@@ -37,8 +38,9 @@ from clonedna.core.model import (
 )
 from clonedna.engine.adapters import Adapter, Seen, read_adapter
 from clonedna.engine.bases import Base, load_base
+from clonedna.engine.beside import Company, Weighed
 from clonedna.engine.checkpoints import read_start, read_state
-from clonedna.engine.covariance import Moments, observe_rows, write_moments
+from clonedna.engine.covariance import Moments, observe_rows, read_covariances, write_moments
 from clonedna.engine.lanes import Lanes
 from clonedna.engine.memory import available
 from clonedna.engine.mixing import Mixer, voices
@@ -240,7 +242,9 @@ class LocalEngine:
             for lease in taken:
                 lease.release()
 
-    async def train(self, spec: LoraSpec, *, resume: Path | None = None, start: Path | None = None) -> LocalTrainer:
+    async def train(
+        self, spec: LoraSpec, *, resume: Path | None = None, start: Path | None = None, beside: Beside | None = None
+    ) -> LocalTrainer:
         """Raises ``NoMemory`` when weights, moments and one step's activations would not fit (estimated), ``AdapterInvalid`` when what is
         in ``resume`` belongs to another spec or base or what is in ``start`` has another shape, ``WrongBase``, ``InputError`` for both."""
         if resume is not None and start is not None:
@@ -249,8 +253,23 @@ class LocalEngine:
         if (files := resume or start) is not None:
             read = read_state if resume is not None else read_start
             saved = await anyio.to_thread.run_sync(read, files, spec, self._model.shapes, self.base.fingerprint)
-        trained = await self._owner.call(self._training.open, (spec, saved))
+        company = None if beside is None else await self._company(beside, spec.seed)
+        trained = await self._owner.call(self._training.open, (spec, saved, company))
         return LocalTrainer(self._owner, self._training, self._texts, self.base, trained)
+
+    async def _company(self, beside: Beside, seed: int) -> Company:
+        """What an adapter is trained beside, its layers read and held for as long. Raises ``NotFound``, ``Corrupt``, ``WrongBase``."""
+        guard: list[tuple[list[Row], list[Weighed]]] = []
+        for guarded in beside.guard:
+            async with self._leased(guarded.layers) as lease:
+                guard.append((await anyio.to_thread.run_sync(self._texts.rows, guarded.examples), list(lease.parts)))
+        async with self._leased(beside.orthogonal) as lease:
+            others = [adapter for adapter, _ in lease.parts]
+        fingerprint = self.base.fingerprint
+        inputs = [
+            await anyio.to_thread.run_sync(read_covariances, folder, fingerprint) for folder in beside.covariances
+        ]
+        return Company(beside, guard, others, inputs, seed)
 
     async def write_probe(self, examples: Sequence[Example], layers: Sequence[Layer], path: Path) -> int:
         """Write, for ``check``, token ids and logits of each example's last positions (at most 64), computed by the owner.

@@ -2,7 +2,7 @@
 
 The loss of a job is the mean over all completion tokens of its batch: sum of nats / number of tokens. Prompt tokens are in no term.
 Jobs share a pass and nothing else: rows of different slots stand in the same matrix products of the base, each slot's own matrices
-see its own rows only.
+see its own rows only. A slot that is trained beside others (``beside.py``) adds the gradient of its further terms after its own examples'.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor
 from clonedna.core.errors import InputError
 from clonedna.core.model import LoraSpec, Score, StepLoss
 from clonedna.engine.adapters import lora_scale
+from clonedna.engine.beside import Company
 from clonedna.engine.memory import give_back, require
 from clonedna.engine.model import STEP_TOKENS, LoadedModel, row_nlls, score_rows, steps_of, total_scored
 from clonedna.engine.packed import Part
@@ -32,7 +33,10 @@ Matrices = dict[str, tuple[Tensor, Tensor]]
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class TrainedSlot:
-    """An adapter that is being trained: its matrices (leaves with a gradient) by module, its scale and its optimiser."""
+    """An adapter that is being trained: its matrices (leaves with a gradient) by module, its scale and its optimiser.
+
+    ``company``: the others that it shall leave be.
+    """
 
     spec: LoraSpec
     number: int
@@ -40,6 +44,13 @@ class TrainedSlot:
     matrices: Matrices
     optimiser: torch.optim.AdamW
     ready: bool = field(default=False)
+    company: Company | None = None
+
+    @property
+    def steps(self) -> int:
+        """Of the optimiser, so far."""
+        state: dict[str, Any] = self.optimiser.state.get(self.parameters[0], {})
+        return int(state["step"]) if state else 0
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -76,12 +87,16 @@ class Training:
     def slots(self) -> int:
         return len(self._open)
 
-    def open(self, payloads: list[tuple[LoraSpec, Saved | None]]) -> list[TrainedSlot]:
+    def open(self, payloads: list[tuple[LoraSpec, Saved | None, Company | None]]) -> list[TrainedSlot]:
         """Raises ``NoMemory`` when the estimate does not fit."""
         opened: list[TrainedSlot] = []
-        for spec, saved in payloads:
-            require(training_bytes(self._model, spec), f"training rank {spec.rank} on base {self._model.base.id!r}")
+        for spec, saved, company in payloads:
+            need = training_bytes(self._model, spec) + (company.bytes if company is not None else 0)
+            require(need, f"training rank {spec.rank} on base {self._model.base.id!r}")
             opened.append(_open_slot(self._model, spec, self._next, saved))
+            if company is not None:
+                company.settle(self._model)
+                opened[-1].company = company
             self._next += 1
             self._open.add(opened[-1])
         return opened
@@ -193,6 +208,8 @@ def _forward_backward(
             scores[j][i] = Score(nll=float(nll.detach().double().sum()), tokens=row.scored, bytes=row.bytes)
         yield
     for (trained, _), count in zip(jobs, counts, strict=True):
+        if trained.company is not None and count > 0:
+            yield from trained.company.gradients(model, trained, limit, trained.steps)
         trained.ready = trained.ready or count > 0
     return [
         StepLoss(loss_sum=sum(score.nll for score in own), tokens=count, per_example=tuple(own))

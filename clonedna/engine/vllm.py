@@ -31,6 +31,7 @@ from clonedna.core.errors import DnaError, InputError, NotFound, TimedOut, Unava
 from clonedna.core.model import (
     AdapterInfo,
     BaseInfo,
+    Beside,
     EngineStatus,
     Example,
     Layer,
@@ -266,7 +267,9 @@ class VllmEngine:
             "a vLLM server does not show what its modules read", 'observe with the local engine (engine = "local")'
         )
 
-    async def train(self, spec: LoraSpec, *, resume: Path | None = None, start: Path | None = None) -> NoReturn:
+    async def train(
+        self, spec: LoraSpec, *, resume: Path | None = None, start: Path | None = None, beside: Beside | None = None
+    ) -> NoReturn:
         """Always ``Unavailable``: vLLM serves, it does not train."""
         raise Unavailable(
             "a vLLM server cannot train", "train with the local engine (engine = \"local\"), then serve the adapter here"

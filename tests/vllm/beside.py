@@ -5,8 +5,19 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
+from clonedna.core import model
 from clonedna.core.interference import Observed
-from clonedna.core.model import AdapterInfo, EngineStatus, Example, Layer, LoraSpec, SampleChunk, SampleRequest, Score
+from clonedna.core.model import (
+    AdapterInfo,
+    EngineStatus,
+    Example,
+    Layer,
+    LoraSpec,
+    Mixture,
+    SampleChunk,
+    SampleRequest,
+    Score,
+)
 from clonedna.core.seams import Engine, Trainer
 
 
@@ -29,14 +40,23 @@ class Beside:
     def sample(self, request: SampleRequest) -> AsyncIterator[SampleChunk]:
         return self.served.sample(request)
 
-    async def nll(self, examples: Sequence[Example], layers: Sequence[Layer] = ()) -> tuple[Score, ...]:
-        return await self.served.nll(examples, layers)
+    async def nll(
+        self, examples: Sequence[Example], layers: Sequence[Layer] = (), *, mixture: Mixture | None = None
+    ) -> tuple[Score, ...]:
+        return await self.served.nll(examples, layers, mixture=mixture)
 
     async def observe(self, examples: Sequence[Example], layers: Sequence[Layer], directory: Path) -> Observed:
         return await self.local.observe(examples, layers, directory)
 
-    async def train(self, spec: LoraSpec, *, resume: Path | None = None, start: Path | None = None) -> Trainer:
-        return await self.local.train(spec, resume=resume, start=start)
+    async def train(
+        self,
+        spec: LoraSpec,
+        *,
+        resume: Path | None = None,
+        start: Path | None = None,
+        beside: model.Beside | None = None,
+    ) -> Trainer:
+        return await self.local.train(spec, resume=resume, start=start, beside=beside)
 
     async def close(self) -> None:
         await self.served.close()

@@ -123,7 +123,7 @@ def test_a_composition_is_measured_member_by_member(tmp_path: Path, routed: bool
             assert max(values) < 1  # they contradict each other behind every a
         assert (found.index.guard.value or 0) > 0
         assert found.index.guard.n == 2
-        assert found.index.passes is False
+        assert found.index.passes is routed
 
     anyio.run(run)
 
