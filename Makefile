@@ -82,7 +82,7 @@ test-vllm: $(DEV) $(VLLM_READY) ## contract tests against a real vLLM on this ma
 	@$(BIN)/python tests/vllm/run.py
 
 test-postgres: $(DEV) ## the tests of the database on a PostgreSQL that is started for them (Debian: postgresql)
-	@$(BIN)/python -m tests.postgres.cluster $(BIN)/python -m pytest -q tests/postgres tests/contract/test_registry.py \
+	@$(BIN)/python -m tests.postgres.cluster $(BIN)/python -m pytest -q tests/postgres tests/contract/test_registry.py tests/contract/test_index.py \
 	  $(addprefix tests/unit/store/test_,database.py developers.py dump.py holders.py lines.py registry.py threads.py tokens.py) \
 	  tests/integration/test_workers.py
 

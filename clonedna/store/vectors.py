@@ -27,7 +27,7 @@ import numpy as np
 from clonedna.core.errors import InputError
 from clonedna.core.vectors import Hit, Vectors
 from clonedna.store.files import disk_errors, flock
-from clonedna.store.vectors_file import Rows, Segment, named, read_segment, write_segment
+from clonedna.store.vectors_file import Rows, Segment, checked, named, read_segment, write_segment
 from clonedna.store.vectors_graph import Graph, faiss_there, header_of, read_graph, write_graph
 from clonedna.store.vectors_search import Held
 
@@ -62,7 +62,7 @@ class VectorFiles:
 
     def add(self, keys: Sequence[str], vectors: Vectors) -> None:
         """Keep a row for each key, in place of one that it has. Raises ``InputError`` (another encoder or size), ``NoSpace``."""
-        rows = self._checked(vectors)
+        rows = checked(vectors, self.encoder, self.dimension)
         if len(keys) != len(rows) or len(set(keys)) != len(keys):
             raise InputError(f"{len(keys)} keys for {len(rows)} vectors", "give one vector for each key, each key once")
         if not keys:
@@ -123,7 +123,7 @@ class VectorFiles:
 
         Exact, unless there is a graph: that may miss some. Raises ``InputError`` for vectors of another encoder.
         """
-        asked = self._checked(vectors)
+        asked = checked(vectors, self.encoder, self.dimension)
         if not len(asked) or most < 1:
             return ()
         with self._lock:
@@ -150,16 +150,6 @@ class VectorFiles:
             if not faiss_there():
                 return "exact: FAISS is not installed (pip install 'clone-dna[ann]')"
             return "graph" if self._graph_file else "exact: there is no graph yet (dna reindex builds it)"
-
-    def _checked(self, vectors: Vectors) -> Rows:
-        if vectors.encoder != self.encoder:
-            raise InputError(
-                f"vectors of {vectors.encoder} beside those of {self.encoder}", "encode everything with one encoder"
-            )
-        rows = np.asarray(vectors.rows, dtype=np.float32)
-        if rows.ndim != 2 or rows.shape[1] != self.dimension or not np.isfinite(rows).all():
-            raise InputError(f"vectors of shape {rows.shape}", f"rows of {self.dimension} finite numbers are needed")
-        return rows
 
     # What is on the disk.
 

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clonedna.core.errors import InputError
+from clonedna.core.vectors import Vectors
 from clonedna.store.files import replacing
 
 FORMAT = "dna-vectors/1"
@@ -31,6 +33,18 @@ class Segment:
     keys: tuple[str, ...]
     rows: Rows
     origin: str
+
+
+def checked(vectors: Vectors, encoder: str, dimension: int) -> Rows:
+    """The rows, when they are of this encoder and size. Raises ``InputError``."""
+    if vectors.encoder != encoder:
+        raise InputError(
+            f"vectors of {vectors.encoder} beside those of {encoder}", "encode everything with one encoder"
+        )
+    rows = np.asarray(vectors.rows, dtype=np.float32)
+    if rows.ndim != 2 or rows.shape[1] != dimension or not np.isfinite(rows).all():
+        raise InputError(f"vectors of shape {rows.shape}", f"rows of {dimension} finite numbers are needed")
+    return rows
 
 
 def write_segment(

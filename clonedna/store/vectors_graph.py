@@ -33,8 +33,9 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Graph:
-    """``index``: FAISS's, over rows at eight bits a number (``storage``). ``origins``: whose rows were in it, in order, and how many of each; ``keys``:
-    a digest for each. ``places``: for each label the file, as its place in ``names``, and the row; -1 where the row is gone."""
+    """``index``: FAISS's, over rows at eight bits a number (``storage``). ``origins``: whose rows were in it, in order, and how many of
+    each; ``keys``: a digest for each row. ``places``: for each label the file, as its place in ``names``, and the row; -1 where it is gone.
+    """
 
     index: Any
     storage: Any  # FAISS does not keep it alive

