@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Sequence
-from itertools import combinations
 from pathlib import Path
 
 import anyio.to_thread
@@ -17,8 +16,8 @@ from pydantic import ValidationError
 
 from clonedna.app import merge_papers as inherited
 from clonedna.app.blocks import Blocks
+from clonedna.app.composing import members
 from clonedna.app.merge_papers import Parent
-from clonedna.app.papers import consent_of
 from clonedna.app.parts import Parts, factory
 from clonedna.app.stages import told
 from clonedna.app.workspace import naming, now, require_space, write_atomic
@@ -141,23 +140,7 @@ class Merging:
 
     def _parents(self, order: MergeOrder) -> list[Parent]:
         """All parents, verified and consented, heaviest first; on one base, each once."""
-        blocks, found = Blocks(self.parts), list[Parent]()
-        for part in order.parts:
-            manifest, path = blocks.verified(part.reference)
-            consent = consent_of(path)
-            for use in ("mint", "serve"):
-                self.parts.consents.check(consent, use)
-            found.append(Parent(manifest, path, consent, part.weight))
-        for one, other in combinations(found, 2):
-            mine, theirs = ((p.manifest.base_fingerprint, p.manifest.base_weights_digest) for p in (one, other))
-            if mine[0] != theirs[0] or (None not in (mine[1], theirs[1]) and mine[1] != theirs[1]):
-                raise WrongBase(
-                    f"{other.reference} is for {_base(other.manifest)}, {one.reference} for {_base(one.manifest)}",
-                    "merge blocks of one base",
-                )
-            if one.manifest.id == other.manifest.id:
-                raise InputError(f"{other.reference} is named twice", "name it once, with the sum of its weights")
-        return sorted(found, key=lambda parent: (-parent.weight, parent.manifest.id))
+        return sorted(members(self.parts, order.parts), key=lambda parent: (-parent.weight, parent.manifest.id))
 
     def _require_base(self, base: str, parents: Sequence[Parent]) -> None:
         try:
@@ -244,9 +227,3 @@ class Merging:
             vllm_compatible=Check(value=None, how="not checked: no vLLM is set up on this machine"),
             training_pairs=0, candidate_pairs=0, base_instruct_pairs=0, tool_use_pairs=0, num_epochs=0,
         )  # fmt: skip
-
-
-def _base(manifest: Manifest) -> str:
-    """A base in words: its name, the beginnings of its fingerprint and, where it is known, of its weights' digest."""
-    weights = f", weights {manifest.base_weights_digest[:12]}" if manifest.base_weights_digest else ""
-    return f"{manifest.base_model} ({manifest.base_fingerprint[:12]}{weights})"

@@ -13,6 +13,7 @@ from pydantic import Field
 from clonedna.core.block import DIGEST_PATTERN, NAME_PATTERN, VERSION_PATTERN, Envelope, Measure
 from clonedna.core.canonical import digest, plain
 from clonedna.core.merge import MAX_PARENTS, MergeMethod
+from clonedna.core.model import Layer, Mixture
 from clonedna.core.value import Value
 
 GENOME_FORMAT = "dna-genome/1"
@@ -127,12 +128,30 @@ class Composition(Value):
     """How layers become one model: ``stack`` (their weighted sum), ``merge`` (one adapter), ``route`` (one layer a request)."""
 
     kind: Literal["stack", "merge", "route"]
-    method: MergeMethod | Literal["single", "regmean", "knots_ties", "legacy_peft_linear", "gate", "arrow", "mixture"]
+    method: MergeMethod | Literal["single", "legacy_peft_linear", "gate", "arrow", "mixture"]
     rank: int | None = Field(default=None, ge=1, le=1024)
     density: float | None = Field(default=None, gt=0, le=1)
     ridge: float | None = Field(default=None, ge=0)
     top_k: int | None = Field(default=None, ge=1, le=MAX_PARENTS)
     seed: int | None = Field(default=None, ge=0, lt=2**53)
+
+
+class Through(Value):
+    """What one request goes through: ``layers`` (their weighted sum; none = the base), or a ``mixture``."""
+
+    layers: tuple[Layer, ...] = ()
+    mixture: Mixture | None = None
+
+
+class LogisticGate(Value):
+    """Shares of layers for a request: softmax of ``weights @ v + bias``, with v the request's vector (of length 1) under ``encoder``.
+
+    ``weights`` ``[layers, dimension]``, ``bias`` ``[layers]``, in the layers' order.
+    """
+
+    encoder: str
+    weights: tuple[tuple[float, ...], ...] = Field(min_length=1, max_length=MAX_PARENTS)
+    bias: tuple[float, ...] = Field(min_length=1, max_length=MAX_PARENTS)
 
 
 class Refused(Value):

@@ -76,7 +76,8 @@ class ModuleError(Value):
 class MergeReport(Value):
     """What a merge wrote. ``spec`` has every default filled in; ``modules`` are in the base's order of names; ``seconds`` of wall time.
 
-    ``relative_error``: distance from the weighted sum. ``formula_error``: distance from what the method itself says, of ``cat``, ``svd``,
+    ``relative_error``: distance from the weighted sum, whose norm (Frobenius, over all modules) is ``sum_norm``, where ``norm`` is that of
+    what was written. ``formula_error``: distance from what the method itself says, of ``cat``, ``svd``,
     ``knots_ties`` and ``regmean``: what cutting to the rank and rounding to fp32 took away; ``None`` for the others.
     """
 
@@ -86,6 +87,8 @@ class MergeReport(Value):
     target_modules: tuple[str, ...]
     relative_error: float
     formula_error: float | None = None
+    norm: float = 0.0
+    sum_norm: float = 0.0
     modules: tuple[ModuleError, ...]
     seconds: float
 

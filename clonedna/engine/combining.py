@@ -134,3 +134,10 @@ def distance(terms: Sequence[Term], a: Tensor, b: Tensor) -> tuple[float, float,
     wanted = r_b[:, : len(all_a)] @ r_a[:, : len(all_a)].T
     got = r_b[:, len(all_a) :] @ r_a[:, len(all_a) :].T
     return float(wanted.norm()), float((got - wanted).norm()), sum(float(one.norm()) for one in own)
+
+
+def product_norm(a: Tensor, b: Tensor) -> float:
+    """``|b a|`` (Frobenius) in fp64, from the factors."""
+    r_a = torch.linalg.qr(a.double().T, mode="r").R
+    r_b = torch.linalg.qr(b.double(), mode="r").R
+    return float((r_b @ r_a.T).norm())

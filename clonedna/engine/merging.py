@@ -33,7 +33,16 @@ from torch import Tensor
 from clonedna.core.errors import AdapterInvalid, InputError
 from clonedna.core.merge import MergePart, MergeReport, MergeSpec, ModuleError
 from clonedna.engine.adapters import WEIGHTS, Adapter, read_adapter, write_adapter
-from clonedna.engine.combining import Term, balanced, combine, distance, dropper, stacked, truncate_factors
+from clonedna.engine.combining import (
+    Term,
+    balanced,
+    combine,
+    distance,
+    dropper,
+    product_norm,
+    stacked,
+    truncate_factors,
+)
 from clonedna.engine.covariance import Covariances
 from clonedna.engine.knots import knots_factors
 from clonedna.engine.memory import require
@@ -74,6 +83,7 @@ def merge_adapters(
     matrices: dict[str, tuple[Tensor, Tensor]] = {}
     norms: list[tuple[float, float, float]] = []
     formula: list[tuple[float, float, float]] = []
+    written = 0.0
     for done, module in enumerate(modules, 1):
         terms = [
             Term(adapter.info.digest, weight, adapter.scale, *adapter.matrices[module])
@@ -86,6 +96,7 @@ def merge_adapters(
             raise InputError(f"the merged {module} is not finite", "use smaller weights")
         matrices[module] = (a, b)
         norms.append(distance(terms, a, b))
+        written += product_norm(a, b) ** 2
         if exact is not None:
             formula.append(distance([Term(module, 1.0, 1.0, *exact)], a, b))
         progress(done, len(modules))
@@ -97,6 +108,7 @@ def merge_adapters(
     return MergeReport(
         spec=spec, rank=rank, alpha=rank, target_modules=tuple(sorted({name.rpartition(".")[2] for name in modules})),
         relative_error=_digits(off / total), formula_error=_digits(lost / wanted) if wanted else None,
+        norm=_digits(math.sqrt(written)), sum_norm=_digits(total),
         modules=tuple(
             ModuleError(module=module, relative_error=_digits(e / t) if t else None)
             for module, (t, e, _) in zip(modules, norms, strict=True)

@@ -16,7 +16,7 @@ MIN_CLUSTERS = 5
 
 
 def paired_gain(
-    base: Sequence[float], adapter: Sequence[float], tokens: Sequence[int], *, seed: int = 0,
+    base: Sequence[float], adapter: Sequence[float], tokens: Sequence[float], *, seed: int = 0,
     clusters: Sequence[str] | None = None,
 ) -> tuple[float, tuple[float, float]]:  # fmt: skip
     """Gain of ``adapter`` over ``base`` in nats a token, and its 95 % interval.
@@ -25,7 +25,7 @@ def paired_gain(
     spans: each resample draws spans with replacement and keeps both sides and the token count of a span together. With ``clusters``
     (each span's file), whole clusters are drawn as well (the cluster bootstrap, Davison and Hinkley 1997, 3.8) where there are at least
     five, and the wider interval is given. Shapes: sequences of equal length n >= 1; with n = 1 the interval has no width. Raises
-    ``ValueError`` for unequal or empty input.
+    ``ValueError`` for unequal or empty input. ``tokens`` may be what else the ratio is over.
     """
     difference = np.asarray(base, dtype=np.float64) - np.asarray(adapter, dtype=np.float64)
     weight = np.asarray(tokens, dtype=np.float64)

@@ -18,25 +18,24 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import anyio
 import numpy as np
 from numpy.typing import NDArray
 
 from clonedna.core.block import Measure, not_available
 from clonedna.core.canonical import sha256
-from clonedna.core.events import Emit, StageProgress
+from clonedna.core.events import Emit
+from clonedna.core.genome import Through
 from clonedna.core.model import Layer, Score
 from clonedna.core.seams import Engine
 from clonedna.core.value import Value
 from clonedna.core.work import Pair
 from clonedna.evals.bootstrap import RESAMPLES
-from clonedna.evals.likelihood import example_of
+from clonedna.evals.scoring import score_ways
 
 MIN_FILES = 3  # of fewer files an interval says nothing
 LEVEL = 0.05
 EXACT_BLOCKS = 8  # 40,320 assignments
 DRAWS = 9_999
-PAIRS_A_CALL = 64
 Floats = NDArray[np.float64]
 
 
@@ -105,31 +104,9 @@ class Identified(Value):
 async def score_all(
     engine: Engine, pairs: Sequence[Pair], adapters: Sequence[str], *, emit: Emit
 ) -> tuple[tuple[Score, ...], ...]:
-    """Scores of all pairs under the base, then under each adapter (ids that this one engine gave): K + 1 rows of ``len(pairs)``.
-
-    The base is loaded and measured once. Calls are of 64 pairs: the engine packs a call's sequences side by side into full steps, so
-    mixing adapters within one would save nothing. Two calls wait at once, so that one's text becomes tokens while the other computes.
-    """
-    examples = [example_of(pair) for pair in pairs]
-    starts = range(0, len(examples), PAIRS_A_CALL)
-    found: dict[tuple[int, int], tuple[Score, ...]] = {}
-    layers = ((), *((Layer(adapter=adapter),) for adapter in adapters))
-    two, began = anyio.CapacityLimiter(2), anyio.current_time()
-    total = len(examples) * len(layers)
-
-    async def ask(row: int, start: int) -> None:
-        async with two:
-            found[row, start] = await engine.nll(examples[start : start + PAIRS_A_CALL], layers[row])
-        done, seconds = sum(map(len, found.values())), anyio.current_time() - began
-        rate = done / seconds if seconds > 0 else None
-        left = None if rate is None else round((total - done) / rate, 1)
-        emit(StageProgress(stage="score", done=done, total=total, unit="spans", rate=rate, eta_seconds=left))
-
-    async with anyio.create_task_group() as group:
-        for row in range(len(layers)):
-            for start in starts:
-                group.start_soon(ask, row, start)
-    return tuple(tuple(score for start in starts for score in found[row, start]) for row in range(len(layers)))
+    """Scores of all pairs under the base, then under each adapter (ids that this one engine gave): K + 1 rows of ``len(pairs)``."""
+    alone = [Through(layers=(Layer(adapter=adapter),)) for adapter in adapters]
+    return await score_ways(engine, pairs, [Through(), *alone], emit=emit)
 
 
 def identify(blocks: Sequence[str], people: Sequence[Person], held: Sequence[Held], *, seed: int = 0) -> Identified:

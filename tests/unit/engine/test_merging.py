@@ -188,6 +188,8 @@ def test_the_reported_error_is_the_dense_one(method: str, pair: list[tuple[Path,
     report = merge(tmp_path / "out", pair, spec(method))
     got, wanted = deltas(tmp_path / "out"), target(pair)
     assert report.relative_error == pytest.approx(error(got, wanted), rel=2e-5, abs=1e-9)
+    assert report.norm == pytest.approx(sum(float(one.square().sum()) for one in got.values()) ** 0.5, rel=2e-5)
+    assert report.sum_norm == pytest.approx(sum(float(one.square().sum()) for one in wanted.values()) ** 0.5, rel=2e-5)
     assert [one.module for one in report.modules] == list(wanted)
     for one in report.modules:
         single = {one.module: got[one.module]}, {one.module: wanted[one.module]}
