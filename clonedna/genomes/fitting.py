@@ -34,7 +34,7 @@ from clonedna.genomes.calibration import (
 )
 
 MOST_OUTCOMES = 20_000
-STEPS, RIDGE = 4000, 0.01
+STEPS, SETTLED, RIDGE = 4000, 1e-8, 0.01
 LEAST_BLOCK = 8  # outcomes that one knot of the curve stands for
 FOLDS = 10
 Floats = NDArray[np.float64]
@@ -153,7 +153,10 @@ def _logistic(x: Floats, y: Floats) -> tuple[Floats, float]:
         after = moved - step * gradient
         after[:d] = np.maximum(after[:d], 0)
         moved = after + (turn - 1) / (turn + 2) * (after - at)
+        done = float(np.abs(after - at).max()) < SETTLED
         at = after
+        if done:
+            break
     return at[:d] * signs, float(at[d])
 
 
