@@ -1,10 +1,14 @@
-"""Small genomes for tests: values of made-up blocks, signed by whoever is given."""
+"""Genomes for tests: values of made-up blocks, signed by whoever is given; and homes with a fake engine and blocks that bring a skill."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
-from clonedna.core.block import not_available
+from clonedna.app.parts import Parts
+from clonedna.app.settings import Settings
+from clonedna.core.block import Capability, Manifest, not_available
 from clonedna.core.canonical import canonical, sha256
 from clonedna.core.genome import (
     GENOME_PAYLOAD,
@@ -18,6 +22,9 @@ from clonedna.core.genome import (
     genome_id,
 )
 from clonedna.core.seams import Signer
+from tests.parts import FakeEngineParts
+from tests.serving import add_block
+from tests.values import pair
 
 NOTHING = not_available("a test")
 
@@ -50,3 +57,36 @@ def signed(signer: Signer, name: str = "stack", version: str = "1.0.0", **change
     """... and its envelope."""
     made = genome(signer.key_id, name, version, **changes)
     return SignedGenome(manifest=made, envelope=signer.sign(canonical(made), GENOME_PAYLOAD))
+
+
+class GenomeParts(FakeEngineParts):
+    """Everything real but the engine, and the encoder that compares spelling."""
+
+    def __init__(self, home: Path, **settings: Any) -> None:
+        super().__init__(
+            Settings(home=home, base="fake", encoder="hashed", min_free_bytes=0, checkpoint_seconds=0.0, **settings)
+        )
+
+
+def skilled(parts: Parts, name: str, skill: str, says: str, **changes: Any) -> Manifest:
+    """A registered block whose adapter follows the characters of ``says`` in a ring, with pairs whose task is ``skill``."""
+    pairs = [
+        pair(f"{name}-{split}-{i}", says * (i + 2) + "\n", task=f"{skill} {i}", split=split)
+        for split, count in (("train", 20), ("holdout", 12))
+        for i in range(count)
+    ]  # fmt: skip
+    return add_block(parts, name, says=says, pairs=pairs, capability=Capability(text=skill), **changes)
+
+
+def given_lines(skill: str, says: str, count: int = 24) -> bytes:
+    """A file of pairs as a person gives it: different tasks of one skill, answers of one kind."""
+    lines = [
+        {
+            "messages": [
+                {"role": "user", "content": f"{skill} number {i}"},
+                {"role": "assistant", "content": says * (i + 2)},
+            ]
+        }
+        for i in range(count)
+    ]
+    return b"".join(json.dumps(line).encode() + b"\n" for line in lines)

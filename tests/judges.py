@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from clonedna.app.genome_judge import Probed
+from clonedna.app.genome_judge import Nll, Probed
 from clonedna.app.merge_papers import Parent
 from clonedna.app.parts import Parts
 from clonedna.core.block import not_available
@@ -14,6 +14,7 @@ from clonedna.core.genome import Conflict, DesiredGenome, Features, Match, Simil
 from clonedna.core.seams import Engine
 from clonedna.core.vectors import Near
 from clonedna.core.work import Pair
+from clonedna.evals.likelihood import example_of
 from clonedna.genomes.routes import Routed, Thresholds, route_of
 
 
@@ -63,12 +64,20 @@ class ToldJudge:
         known = self.brings.get(skill.text, {})
         names = {one: self._name(one) for one in blocks}
         self.probes.append((skill.text, tuple(names.values())))
+        values = {one: known.get(name, 0.0) for one, name in names.items()}
         found = {
-            one: Similarity(value=v, low=v, high=v, status="measured", n=len(held), how="told")
-            for one, name in names.items()
-            if (v := known.get(name, 0.0)) is not None
+            one: Similarity(value=v, low=v, high=v, status="measured", n=len(held), how="told") for one, v in values.items()
         }
         return Probed(skill.text in self._base, found)
+
+    async def through(self, engine: Engine, held: Sequence[Pair], nll: Nll) -> Similarity:
+        if not held:
+            return Similarity(value=None, status="not_available", how="no exemplars")
+        examples = [example_of(pair) for pair in held]
+        base, through = sum(one.nll for one in await engine.nll(examples)), sum(one.nll for one in await nll(examples))
+        return Similarity(
+            value=max(0.0, min(1.0, 1 - through / base)), status="measured", n=len(held), how="share of the loss"
+        )
 
     def route(self, skill: Skill, similarity: Similarity, base_passes: bool | None, *, trainable: bool) -> Routed:
         return route_of(similarity, Thresholds(), base_passes=base_passes, trainable=trainable)

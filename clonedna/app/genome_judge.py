@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,10 +25,11 @@ from clonedna.app.workspace import now
 from clonedna.core.errors import AdapterInvalid, DnaError, InputError
 from clonedna.core.genome import Conflict, DesiredGenome, Features, Match, Similarity, Skill
 from clonedna.core.interference import WeightSketch
-from clonedna.core.model import BaseInfo
+from clonedna.core.model import BaseInfo, Example, Score
 from clonedna.core.seams import Engine
 from clonedna.core.vectors import Near
 from clonedna.core.work import Pair
+from clonedna.evals.likelihood import example_of, file_of
 from clonedna.genomes import probing
 from clonedna.genomes.calibration import Card
 from clonedna.genomes.conflicts import default_card
@@ -40,6 +41,7 @@ from clonedna.genomes.needs import Reader
 from clonedna.genomes.routes import Routed, Thresholds, route_of, thresholds_for
 from clonedna.mint.overlap import overlaps
 
+Nll = Callable[[Sequence[Example]], Awaitable[Sequence[Score]]]
 WEIGHTS = "adapter_model.safetensors"
 MOST_SPECIALISTS = 200
 
@@ -90,6 +92,10 @@ class Judge(Protocol):
 
     async def probed(self, engine: Engine, skill: Skill, held: Sequence[Pair], blocks: Mapping[str, Path]) -> Probed:
         """s* as measured on held-out pairs, with the base interleaved."""
+        ...
+
+    async def through(self, engine: Engine, held: Sequence[Pair], nll: Nll) -> Similarity:
+        """s* of whatever ``nll`` measures through, on held-out pairs."""
         ...
 
     def route(self, skill: Skill, similarity: Similarity, base_passes: bool | None, *, trainable: bool) -> Routed:
@@ -172,6 +178,20 @@ class HomeJudge:
         except InputError as error:  # too few, or what cannot be measured: told, and nothing is verified
             return Probed(None, {}, error.message)
         return Probed(found.base_passes, dict(found.similarities))
+
+    async def through(self, engine: Engine, held: Sequence[Pair], nll: Nll) -> Similarity:
+        if len(held) < probing.LEAST:
+            return Similarity(
+                value=None,
+                status="not_available",
+                n=len(held),
+                how=f"{len(held)} exemplars; {probing.LEAST} are needed",
+            )
+        bar = await anyio.to_thread.run_sync(self._bar, engine.base)
+        examples = [example_of(pair) for pair in held]
+        return probing.similarity_of(
+            await engine.nll(examples), await nll(examples), bar, clusters=[file_of(pair) for pair in held]
+        )
 
     def _bar(self, base: BaseInfo) -> probing.Bar:
         """What a pass is: by the blocks of this base that are here, else by the card where it was measured on this base."""

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Discriminator, Field, Tag
 
 from clonedna.app.comparing import CompareOrder
+from clonedna.app.genome_values import ApplyOrder
 from clonedna.core.block import BlockRef, GivenFile, MintOrder
 from clonedna.core.events import Event, JobFailed
 from clonedna.core.merge import MergeOrder
@@ -17,7 +18,7 @@ from clonedna.core.value import Value
 
 MOST_REFERENCE = 200  # characters of a block's reference
 MOST_BLOCKS = 64
-Kind = Literal["mint", "evaluate", "identity", "compare", "merge"]
+Kind = Literal["mint", "evaluate", "identity", "compare", "merge", "genome"]
 Status = Literal["queued", "running", "interrupted", "finished", "failed", "cancelled"]
 ENDED: tuple[Status, ...] = ("finished", "failed", "cancelled")
 Reference = Annotated[str, Field(min_length=1, max_length=MOST_REFERENCE)]
@@ -58,7 +59,8 @@ Order: TypeAlias = Annotated[
     | Annotated[EvaluateOrder, Tag("evaluate")]
     | Annotated[IdentityOrder, Tag("identity")]
     | Annotated[CompareOrder, Tag("compare")]
-    | Annotated[MergeOrder, Tag("merge")],
+    | Annotated[MergeOrder, Tag("merge")]
+    | Annotated[ApplyOrder, Tag("genome")],
     Discriminator(_kind),
 ]
 
@@ -154,3 +156,5 @@ def target_of(order: Order) -> str:
             return f"{order.a}, {order.b}"
         case MergeOrder():
             return ", ".join(f"{part.reference}:{part.weight:g}" for part in order.parts)
+        case ApplyOrder():
+            return f"{order.name} of plan {order.plan[:12]}"

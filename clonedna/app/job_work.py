@@ -1,4 +1,4 @@
-"""How each kind of job is carried out: a mint in its stages, every other kind in one, which begins again when it was cut.
+"""How each kind of job is carried out: a mint and an assembly in their stages, every other kind in one, which begins again when it was cut.
 
 A stage leaves one value in ``stages/<stage>.json``; what the last one left is the job's result. What a single stage does inside is told by
 the use case itself, as stages of its own.
@@ -13,9 +13,11 @@ from typing import Any, Literal, Protocol
 
 import anyio
 
-from clonedna.app import minting
+from clonedna.app import genome_apply, minting
 from clonedna.app.comparing import CompareOrder, Comparing
 from clonedna.app.evaluating import Evaluating
+from clonedna.app.genome_apply import Assembling
+from clonedna.app.genome_values import ApplyOrder
 from clonedna.app.identity import Identifying
 from clonedna.app.job_values import EvaluateOrder, IdentityOrder, JobOrdered, Order, Result
 from clonedna.app.merging import Merged, Merging
@@ -42,14 +44,19 @@ class Work(Protocol):
 
 def stages_of(order: Order) -> tuple[str, ...]:
     """The stages of this order, each of which is not done again once it has ended."""
+    if isinstance(order, ApplyOrder):
+        return genome_apply.STAGES
     return minting.stages_of(order) if isinstance(order, MintOrder) else (order.kind,)
 
 
 def work_of(workspace: Workspace, parts: Parts, emit: Emit, stopped: Callable[[], None]) -> Work:
     """What carries out the order in ``workspace``. ``stopped`` raises ``Interrupted`` once it should stop; ``emit`` does so as well."""
-    order = workspace.read("order.json", JobOrdered).order
+    ordered = workspace.read("order.json", JobOrdered)
+    order = ordered.order
     if isinstance(order, MintOrder):
         return Minting(workspace, parts, emit, stopped)
+    if isinstance(order, ApplyOrder):
+        return Assembling(workspace, order, ordered.created_at, parts, emit, stopped)
     return Single(workspace, order, parts, emit, stopped)
 
 
@@ -81,8 +88,8 @@ class Single:
                 return await Comparing(parts, emit).compare(order)
             case MergeOrder():
                 return await Merging(parts, emit).merge(order)
-            case MintOrder():
-                raise Internal(f"job {self.workspace.id} is a mint", "please report this")
+            case MintOrder() | ApplyOrder():
+                raise Internal(f"job {self.workspace.id} has stages", "please report this")
 
     async def _evaluate(self, order: EvaluateOrder) -> Value:
         evaluating = Evaluating(self.parts, self.emit)
@@ -106,7 +113,8 @@ def ended(workspace: Workspace, order: Order) -> tuple[Result, JobStatus]:
     if isinstance(order, MintOrder):
         block = workspace.read("stages/register.json", BlockRef)
         return Result(block=block), _standing(block)
-    data = (workspace.directory / "stages" / f"{order.kind}.json").read_bytes()
+    last = stages_of(order)[-1]
+    data = (workspace.directory / "stages" / f"{last}.json").read_bytes()
     write_atomic(workspace.directory / VALUE, data)
     if isinstance(order, MergeOrder):
         merged = Merged.model_validate_json(data)

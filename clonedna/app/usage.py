@@ -47,14 +47,14 @@ Kind = Literal[
 DAY = 86_400.0
 STALE_PULL, STALE_TEMPORARY = 7 * DAY, DAY
 PLACES: dict[str, Kind] = {
-    "store": "blocks", "genomes": "blocks", "calibration": "evaluations", "jobs": "jobs", "evaluations": "evaluations", "identity": "evaluations",
-    "votes": "evaluations", "files": "files", "clones": "clones",
+    "store": "blocks", "genomes": "blocks", "plans": "caches", "calibration": "evaluations", "jobs": "jobs",
+    "evaluations": "evaluations", "identity": "evaluations", "votes": "evaluations", "files": "files", "clones": "clones",
     "github": "caches", "profiles": "caches", "teacher-cache": "caches", "vectors": "caches", STAGING: "arriving",
     PULLS: "arriving", "sealed": "sealed", "keys": "records", "consents": "records", "audit": "records", "tombstones": "records",
-    "servers": "records", "people.json": "records",
+    "servers": "records", "people.json": "records", "personas": "records",
 }  # fmt: skip
-WORK = ("stages", "given", "checkpoints", "adapter", "block")
-AGED = ("clones", "github", "profiles")  # fetched or made again when they are needed
+WORK = ("stages", "given", "checkpoints", "adapter", "block", "training")
+AGED = ("clones", "github", "profiles", "plans")  # fetched or made again when they are needed
 _ID = re.compile(r"[0-9a-f]{64}")
 _JOB = re.compile(r"[a-z-]{1,20}-\d{8}-\d{9}-[0-9a-f]{6}")
 

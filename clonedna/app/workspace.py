@@ -5,6 +5,7 @@
              /events.jsonl     one event a line, numbered: what every face reads
              /stages/<n>.json  result of a finished stage (canonical JSON, digest known to the durable workflow)
              /given/<sha256>   files of pairs that the order names by content
+             /training/<n>     mints that an assembly makes, each as a job's
              /checkpoints      where the training stands
              /adapter, /block  work in progress
              /value.json       what it found, where it made no block
@@ -152,7 +153,7 @@ class Workspace:
 
     def clean(self) -> None:
         """Remove what only a running job needs (the person's code among it); order, events and result stay."""
-        for name in ("stages", "given", "checkpoints", "adapter", "block"):
+        for name in ("stages", "given", "checkpoints", "adapter", "block", "training"):
             shutil.rmtree(self.directory / name, ignore_errors=True)
 
 

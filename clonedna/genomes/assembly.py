@@ -8,15 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clonedna.core.block import Manifest, Measure, not_available
-from clonedna.core.genome import Composition, GenomeLayer, Similarity, SkillPlan
+from clonedna.core.genome import Composition, Gate, GenomeLayer, Similarity, SkillPlan
 
 PLACES = 9
 """Digits of what was computed in floating point that stand in a manifest."""
+LEAST_CENTROIDS, MOST_CENTROIDS, ROUNDS = 4, 8, 50
 
 
-def layers_of(
-    members: Sequence[tuple[Manifest, Sequence[str]]], composition: Composition
-) -> tuple[GenomeLayer, ...]:
+def layers_of(members: Sequence[tuple[Manifest, Sequence[str]]], composition: Composition) -> tuple[GenomeLayer, ...]:
     """The layers, in the order of the members, each with the skills that it is there for.
 
     Weights: 1 where one layer answers, or answers a request; 1 / K where K are laid together (their average, exactly).
@@ -54,7 +53,9 @@ def rounded(measure: Measure) -> Measure:
 
 def shared(similarity: Similarity) -> Similarity:
     """The same with ``PLACES`` digits."""
-    ends = {name: round(one, PLACES) for name in ("value", "low", "high") if (one := getattr(similarity, name)) is not None}
+    ends = {
+        name: round(one, PLACES) for name in ("value", "low", "high") if (one := getattr(similarity, name)) is not None
+    }
     return similarity.model_copy(update=ends)
 
 
@@ -66,3 +67,58 @@ def uncovered(skills: Sequence[SkillPlan], covered: Mapping[str, str]) -> tuple[
 def no_latency() -> Measure:
     """Why a manifest has none."""
     return not_available("wall time differs from run to run: it is in the result of the job that made this genome")
+
+
+def centroids(rows: NDArray[np.float32], most: int = MOST_CENTROIDS) -> tuple[tuple[float, ...], ...]:
+    """4 to ``most`` rows of length 1 that stand for all ``rows`` (fewer where there are fewer): spherical k-means (Dhillon & Modha 2001).
+
+    One centroid for sixteen rows. It begins with the row nearest to the mean, then the row farthest from all that were taken: no draw.
+    """
+    x = rows.astype(np.float64)
+    x = x[np.linalg.norm(x, axis=1) > 1e-9]
+    k = min(len(x), max(LEAST_CENTROIDS, min(most, len(x) // 16)))
+    if k == 0:
+        return ()
+    taken = [int(np.argmax(x @ x.mean(axis=0)))]
+    while len(taken) < k:
+        taken.append(int(np.argmin((x @ x[taken].T).max(axis=1))))
+    middle = x[taken]
+    for _ in range(ROUNDS):
+        place = np.argmax(x @ middle.T, axis=1)
+        sums = np.stack([x[place == i].sum(axis=0) if (place == i).any() else middle[i] for i in range(k)])
+        new = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
+        if np.allclose(new, middle, atol=1e-9):
+            break
+        middle = new
+    return tuple(tuple(round(float(one), 6) for one in row) for row in middle)
+
+
+def gate_of(
+    encoder: str,
+    trained: Sequence[NDArray[np.float32]],
+    held: Sequence[NDArray[np.float32]],
+    *,
+    hysteresis: float = 0.05,
+) -> Gate:
+    """What sends a request to a layer. ``trained``, ``held``: rows of each layer's prompts, that it learnt from and that it did not.
+
+    The floor lets 95 of 100 of the held-out prompts pass to any layer; below it the base answers. 0 where nothing is held out.
+    """
+    middles = tuple(centroids(rows) for rows in trained)
+    best = [
+        float(np.max(np.concatenate([row @ np.array(one, dtype=np.float64).T for one in middles if one])))
+        for rows in held
+        for row in rows.astype(np.float64)
+    ]
+    floor = round(max(0.0, float(np.percentile(best, 5))), 6) if best else 0.0
+    return Gate(encoder=encoder, dimension=trained[0].shape[1], centroids=middles, floor=floor, hysteresis=hysteresis)
+
+
+def gated(gate: Gate, rows: NDArray[np.float32]) -> tuple[int | None, ...]:
+    """For each row the layer that answers it, by the nearest centroid (of equals the first); ``None``: the base."""
+    found: list[int | None] = []
+    for row in rows.astype(np.float64):
+        best = [float(np.max(np.array(one) @ row)) if one else -1.0 for one in gate.centroids]
+        place = int(np.argmax(best))
+        found.append(place if best[place] >= gate.floor else None)
+    return tuple(found)

@@ -1,0 +1,157 @@
+"""Plans: what decides them, who may be a layer, what is done for each skill, and what cannot be done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from clonedna.app.genome_plan import Planning
+from clonedna.app.genome_values import KeptPlan, PlanAsk
+from clonedna.core.block import GivenFile
+from clonedna.core.canonical import canonical, sha256
+from clonedna.core.errors import GenomeEmpty, InputError, LicenceNotAllowed, LicenceUnknown, NotFound
+from clonedna.genomes.planning import plan_id
+from tests.genomes import GenomeParts, given_lines, skilled
+from tests.judges import ToldJudge
+
+BRINGS = {"alpha": {"ada": 0.97, "bob": 0.1}, "beta": {"bob": 0.8, "ada": 0.2}}
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> GenomeParts:
+    made = GenomeParts(tmp_path / "home")
+    skilled(made, "ada", "alpha", "abc")
+    skilled(made, "bob", "beta", "xyz")
+    return made
+
+
+def planned(parts: GenomeParts, request: str, judge: Any = None, pairs: bytes | None = None, **ask: Any) -> KeptPlan:
+    given = GivenFile(sha256=sha256(pairs), name="pairs.jsonl", bytes=len(pairs)) if pairs is not None else None
+    wanted = PlanAsk(request=request, pairs=given, licence="MIT" if given else "", **ask)
+    return anyio.run(lambda: Planning(parts, judge or ToldJudge(parts, BRINGS)).plan(wanted, "nano", pairs=pairs))
+
+
+def test_the_right_layer_of_each_skill(parts: GenomeParts) -> None:
+    plan = planned(parts, "alpha beta").plan
+    names = {one.skill.text: next(m.name for m in one.matches if m.id == one.layer) for one in plan.skills}
+    assert names == {"alpha": "ada", "beta": "bob"}
+    assert [one.route for one in plan.skills] == ["use-as-is", "refine"]
+    assert all(one.verified and one.exemplars >= 8 for one in plan.skills)
+    assert plan.license == "MIT"
+    assert plan.composition.kind == "route"
+    assert plan.covered.value == pytest.approx(0.5 * 0.97 + 0.5 * 0.8)
+
+
+def test_equal_inputs_give_equal_bytes_and_any_other_input_another_id(parts: GenomeParts) -> None:
+    first = planned(parts, "alpha beta")
+    assert canonical(planned(parts, "alpha beta")) == canonical(first)
+    assert plan_id(first.plan.decided_by) == first.plan.id
+    others = [
+        planned(parts, "beta alpha"),
+        planned(parts, "alpha beta", seed=1),
+        planned(parts, "alpha beta", target=0.5),
+    ]
+    skilled(parts, "cora", "gamma", "pqr")
+    others.append(planned(parts, "alpha beta"))
+    assert len({one.plan.id for one in (first, *others)}) == 5
+
+
+def test_a_plan_is_found_by_its_digits_and_not_when_it_was_changed(parts: GenomeParts, tmp_path: Path) -> None:
+    kept = planned(parts, "alpha")
+    planning = Planning(parts, ToldJudge(parts, BRINGS))
+    assert planning.find(kept.plan.id[:8]) == kept
+    for wrong in ("../..", "zzzzzzzz", "abc"):
+        with pytest.raises(InputError):
+            planning.find(wrong)
+    with pytest.raises(NotFound):
+        planning.find("0" * 64)
+    path = planning.folder(kept.plan.id) / "plan.json"
+    path.write_bytes(path.read_bytes().replace(b"told@", b"x").replace(b'"seed":"0"', b'"seed":"1"'))
+    with pytest.raises(Exception, match="changed"):
+        planning.find(kept.plan.id)
+
+
+def test_words_alone_do_not_win_once_there_is_a_probe(parts: GenomeParts) -> None:
+    skilled(parts, "mallory", "alpha beta alpha beta", "!?")
+    predicts = {"alpha": {"mallory": 0.99, "ada": 0.7}, "beta": {"mallory": 0.99, "bob": 0.7}}
+    judge = ToldJudge(parts, BRINGS, predicts=predicts)
+    plan = planned(parts, "alpha beta", judge).plan
+    chosen = {m.name for one in plan.skills for m in one.matches if m.id == one.layer}
+    assert chosen == {"ada", "bob"}
+    assert plan.skills[0].matches[0].name == "mallory"  # it was ranked first, and lost by what was measured
+
+
+def test_what_was_not_probed_is_unverified_and_used_as_a_trial_only(parts: GenomeParts) -> None:
+    plan = planned(parts, "alpha", probe=False).plan
+    assert not plan.skills[0].verified
+    assert "unverified: alpha" in plan.warnings
+    assert plan.skills[0].similarity.status == "predicted"
+
+
+def test_copies_add_nothing(parts: GenomeParts) -> None:
+    skilled(parts, "twin", "alpha", "abc")
+    brings = {"alpha": {"ada": 0.97, "twin": 0.97}, "beta": {"twin": 0.5, "bob": 0.8}}
+    judge = ToldJudge(parts, brings, kin={"ada": ["twin"], "twin": ["ada"]})
+    plan = planned(parts, "alpha beta", judge).plan
+    twins = [m for one in plan.skills for m in one.matches if m.duplicate_of is not None]
+    assert twins
+    names = {m.name for one in plan.skills for m in one.matches if m.id == one.layer}
+    assert names in ({"ada", "bob"}, {"twin", "bob"})
+
+
+def test_who_may_not_be_a_layer_is_told_with_the_code(parts: GenomeParts) -> None:
+    skilled(parts, "elsewhere", "alpha", "abd", base_fingerprint="e" * 64)
+    skilled(parts, "odd", "alpha", "abe", license="not a licence")
+    brings = {"alpha": {"ada": 0.97, "elsewhere": 1.0, "odd": 1.0}}
+    plan = planned(parts, "alpha", ToldJudge(parts, brings)).plan
+    assert {one.name.partition("@")[0]: one.code for one in plan.refused} == {
+        "elsewhere": "wrong_base",
+        "odd": "licence_unknown",
+    }
+    assert plan.skills[0].matches[0].name == "ada"
+
+
+def test_a_base_that_does_it_needs_no_layer(parts: GenomeParts) -> None:
+    plan = planned(parts, "alpha beta", ToldJudge(parts, BRINGS, base=["beta"])).plan
+    assert [(one.route, one.layer is None) for one in plan.skills] == [("use-as-is", False), ("base-suffices", True)]
+    with pytest.raises(GenomeEmpty, match="no layer is needed"):
+        planned(parts, "beta", ToldJudge(parts, BRINGS, base=["beta"]))
+
+
+def test_nothing_found_and_nothing_to_train_from_is_an_error(parts: GenomeParts) -> None:
+    with pytest.raises(GenomeEmpty) as caught:
+        planned(parts, "omega")
+    assert caught.value.facts["gaps"]
+    assert "--pairs" in caught.value.hint
+
+
+def test_given_pairs_are_what_is_measured_on_and_trained_from(parts: GenomeParts) -> None:
+    plan = planned(parts, "alpha omega", pairs=given_lines("omega", "mno")).plan
+    omega = plan.skills[1]
+    assert (omega.route, omega.trains, omega.layer) == ("scratch", True, None)
+    assert omega.exemplars >= 4
+    assert plan.seconds.status == "not_available"  # no training is recorded here yet
+    with pytest.raises(LicenceUnknown):
+        anyio.run(lambda: Planning(parts, ToldJudge(parts, BRINGS)).plan(
+            PlanAsk(request="omega", pairs=GivenFile(sha256="0" * 64, name="x", bytes=1)), "nano", pairs=b"x"))  # fmt: skip
+
+
+def test_the_budget_bounds_trainings(parts: GenomeParts) -> None:
+    pairs = given_lines("omega", "mno")
+    with pytest.raises(GenomeEmpty, match="nothing can be trained"):
+        planned(parts, "omega", pairs=pairs, trainings=0)
+    plan = planned(parts, "alpha omega", pairs=pairs, trainings=0).plan
+    assert not plan.skills[1].trains
+    assert "over the budget" in plan.skills[1].reason
+    assert "uncovered: omega" in plan.warnings
+
+
+def test_licences_that_exclude_each_other_are_refused(parts: GenomeParts) -> None:
+    skilled(parts, "carol", "gamma", "pqr", license="GPL-2.0-only")
+    skilled(parts, "dave", "delta", "stu", license="Apache-2.0")
+    brings = {"gamma": {"carol": 1.0}, "delta": {"dave": 1.0}}
+    with pytest.raises(LicenceNotAllowed):
+        planned(parts, "gamma delta", ToldJudge(parts, brings))
