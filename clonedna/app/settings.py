@@ -15,6 +15,7 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from clonedna.core.errors import BadConfig
+from clonedna.core.thresholds import Thresholds
 
 PREFIX = "DNA_"
 XAI_URL = "https://api.x.ai/v1"
@@ -43,6 +44,8 @@ class Settings(BaseSettings):
     ``index``: where vectors are kept: ``files`` of the home, or ``pgvector``, in the database of ``database_url``; ``graph_from`` so many
     vectors in files a graph helps to search them (extra ``ann``).
     ``genome_sources``: repositories whose own-words pairs a genome may be measured on and trained from (docs/genomes.md).
+    ``route_thresholds``: by node of the taxonomy, the beginning of one, or ``*``: from which similarity on a layer is used, trained on or
+    forked (docs/genomes.md).
     ``taxonomy_extension``: a file of further capabilities that requests for genomes are read with (docs/genomes.md).
     ``database_url`` of the catalogue (SQLAlchemy's; ``postgresql://...``); without one a file in the home.
     The server's: ``api_key`` lets a client use it, ``admin_key`` (where set, and then only this one) also change what it serves;
@@ -94,6 +97,7 @@ class Settings(BaseSettings):
     index: Literal["files", "pgvector"] = "files"
     graph_from: int = Field(default=200_000, ge=1)
     taxonomy_extension: Path | None = None
+    route_thresholds: dict[Annotated[str, Field(max_length=120)], Thresholds] = Field(default_factory=dict, max_length=500)
     database_url: SecretStr | None = None
     owned_share: float = Field(default=0.8, gt=0, le=1)
     max_files: int = Field(default=20_000, ge=1)

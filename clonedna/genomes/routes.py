@@ -18,28 +18,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pydantic import Field, model_validator
-
-from clonedna.core.genome import Route, Share, Similarity
-from clonedna.core.value import Value
+from clonedna.core.genome import Route, Similarity
+from clonedna.core.thresholds import Thresholds
 
 ORDER: tuple[Route, ...] = ("scratch", "fork", "refine", "use-as-is")
 """Trainings from the most that there is to learn to none."""
-
-
-class Thresholds(Value):
-    """From which s* on a route is taken; ``use`` holds for the lower end of the interval."""
-
-    use: Share = 0.90
-    refine: Share = 0.75
-    fork: Share = 0.60
-    warm: Share = Field(default=0.25)
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Thresholds:
-        if not self.warm <= self.fork <= self.refine <= self.use:
-            raise ValueError("they must rise: warm, fork, refine, use")
-        return self
 
 
 @dataclass(frozen=True, slots=True)
