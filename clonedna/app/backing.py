@@ -42,7 +42,18 @@ LISTING = "backup.json"
 MOST_LISTING = 1 << 30
 CHUNK = 1 << 20
 # What is copied before the blocks, and behind them. ``keys`` and ``store`` are taken apart below.
-BEFORE = ("genomes", "evaluations", "calibration", "identity", "votes", "files", "people.json", "store/rollbacks")
+BEFORE = (
+    "genomes",
+    "personas",
+    "evaluations",
+    "calibration",
+    "interference",
+    "identity",
+    "votes",
+    "files",
+    "people.json",
+    "store/rollbacks",
+)
 LOCKED = ("consents/accounts", "consents", "audit")
 AFTER = ("tombstones", "store/revoked")
 SECRET = ("keys/own", "keys/private")

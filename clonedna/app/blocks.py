@@ -12,6 +12,7 @@ from pathlib import Path
 from clonedna.app.admission import admit
 from clonedna.app.evaluations import Evaluated, Evaluations
 from clonedna.app.identity_kept import forget
+from clonedna.app.interference_kept import InterferenceKept
 from clonedna.app.papers import consent_of, evaluation_of, pairs_of
 from clonedna.app.parts import Parts, factory
 from clonedna.app.stamps import Stamp, stamp, stamp_of_any
@@ -31,11 +32,30 @@ class ServedLayer(Value):
     weight: float
 
 
+class ServedRoute(Value):
+    """Which layer of a genome was chosen for this request (``None``: the base answered), and why: how near what was asked is to the nearest
+    layer, and how near it must be. Both are ``None`` where there is only one layer."""
+
+    block: str | None
+    cosine: float | None
+    floor: float | None
+
+
+class ServedGenome(Value):
+    """A genome that answered: all its members with their weights, how they are composed, and which was chosen, where one is."""
+
+    genome: str
+    genome_id: str
+    composition: str
+    members: tuple[ServedLayer, ...]
+    route: ServedRoute | None = None
+
+
 class Served(Value):
     """What answered: base, block and whether its weights were in the computation.
 
-    ``block`` is set when it was one block; ``layers`` names all, in a blend too. ``retrieval``: ids of the pairs that were shown in the
-    prompt. ``remote``: it was computed by another server, behind this one.
+    ``block`` is set when it was one block; ``layers`` names all, in a blend too. ``genome``: the one that was asked. ``retrieval``: ids of
+    the pairs that were shown in the prompt. ``remote``: it was computed by another server, behind this one.
     """
 
     base: str
@@ -46,18 +66,19 @@ class Served(Value):
     layers: tuple[ServedLayer, ...] = ()
     retrieval: tuple[str, ...] = ()
     remote: bool = False
+    genome: ServedGenome | None = None
 
 
 def served_layer(manifest: Manifest, weight: float = 1.0) -> ServedLayer:
     return ServedLayer(block=f"{manifest.name}@{manifest.version}", block_id=manifest.id, weight=weight)
 
 
-def served_by(base: BaseInfo, layers: tuple[ServedLayer, ...]) -> Served:
+def served_by(base: BaseInfo, layers: tuple[ServedLayer, ...], genome: ServedGenome | None = None) -> Served:
     """The record of an answer by ``base`` through ``layers``, whose weights are loaded."""
     (one,) = layers if len(layers) == 1 else (None,)
     return Served(
         base=base.id, base_fingerprint=base.fingerprint, block=one.block if one else None,
-        block_id=one.block_id if one else None, weights_loaded=bool(layers), layers=layers,
+        block_id=one.block_id if one else None, weights_loaded=bool(layers), layers=layers, genome=genome,
     )  # fmt: skip
 
 
@@ -136,6 +157,7 @@ class Blocks:
         self.parts.store.delete(manifest.id)
         Evaluations(self.parts.settings.home).forget(manifest.id)
         forget(self.parts.settings.home, manifest.id)
+        InterferenceKept(self.parts.settings.home).forget(manifest.id)
         self.parts.forget_vectors((manifest.id,))
         status = "rejected" if manifest.gate.status == "rejected" else "registered"
         return BlockRef(name=manifest.name, version=manifest.version, id=manifest.id, status=status)

@@ -9,9 +9,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clonedna.app.meanings import Meanings
+from clonedna.app.exemplars import BlockExemplars
+from clonedna.app.meanings import Meanings, keys_of
 from clonedna.app.settings import ENCODER, XAI_URL, Settings
 from clonedna.core.block import Check
+from clonedna.core.canonical import sha256
 from clonedna.core.errors import BadConfig, InputError
 from clonedna.core.model import Example
 from clonedna.core.people import Account
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from clonedna.evals.examination import Lent
     from clonedna.store.database import Database
     from clonedna.store.lines import SqlLines
+    from clonedna.store.personas import PersonaFiles
     from clonedna.trust.audit import AuditLog
     from clonedna.trust.challenges import Challenges
     from clonedna.trust.consents_granted import GrantedConsents
@@ -128,10 +131,13 @@ FACTORIES: dict[str, dict[str, str]] = {
     },
     "index": {
         "files": "clonedna.store.vectors:VectorFiles",
+        "pgvector": "clonedna.store.vectors_pg:PgVectors",
+        "forget_pgvector": "clonedna.store.vectors_pg:forget",
         "forget": "clonedna.store.vectors:forget",
         "forget_all": "clonedna.store.vectors:forget_all",
     },
     "sketch": {"weights": "clonedna.engine.sketching:sketch_of", "pairs": "clonedna.engine.sketching:pairs_of"},
+    "covariance": {"read": "clonedna.engine.covariance:read_covariances"},
     "genomes": {
         "files": "clonedna.store.genomes:GenomeFiles",
         "sign": "clonedna.store.genomes:sign_genome",
@@ -363,18 +369,34 @@ class Parts:
     @cached_property
     def meanings(self) -> Meanings:
         """Blocks by what they mean; raises as ``encoder``."""
-        return Meanings(self.lines, self.encoder, self.vectors)
+        return self.meanings_by(self.encoder)
 
-    @property
-    def _vectors(self) -> Path:
-        return self.settings.home / "vectors" / "blocks"
+    def meanings_by(self, encoder: Encoder) -> Meanings:
+        """The same by any encoder."""
+        exemplars = BlockExemplars(self, elsewhere=getattr(encoder, "elsewhere", False))
+        return Meanings(self.lines, encoder, self.index_of(encoder), self.index_of(encoder, "exemplars"), exemplars)
+
+    def index_of(self, encoder: Encoder, space: str = "blocks") -> Index:
+        """Vectors by this encoder: of blocks' texts, or of their ``exemplars``. Raises ``BadConfig``."""
+        settings, name = self.settings, encoder.name
+        if settings.index == "pgvector":
+            return factory("index", "pgvector")(self.database, space, name, encoder.dimension)
+        folder = re.sub(r"[^a-z0-9.-]+", "-", name)[:80]
+        if folder != name.replace("@", "-"):  # two names may look alike
+            folder = f"{folder}-{sha256(name)[:8]}"
+        path = settings.home / "vectors" / space / folder
+        return factory("index", "files")(path, name, encoder.dimension, graph_from=settings.graph_from)
 
     def forget_vectors(self, ids: Collection[str] | None = None) -> None:
         """Take what blocks mean off the disk, whichever encoder made it; ``None``: of all blocks."""
-        if ids is None:
-            factory("index", "forget_all")(self._vectors)
-        else:
-            factory("index", "forget")(self._vectors, ids)
+        for space, keys in (("blocks", ids), ("exemplars", None if ids is None else keys_of(ids))):
+            if self.settings.index == "pgvector":
+                factory("index", "forget_pgvector")(self.database, space, keys)
+            root = self.settings.home / "vectors" / space
+            if keys is None:
+                factory("index", "forget_all")(root)
+            else:
+                factory("index", "forget")(root, keys)
 
     def engine(self, base: str) -> Engine:
         """The engine that holds ``base``; loading it takes seconds the first time. Raises ``UnknownBase``, ``BadConfig``; for ``vllm``

@@ -16,6 +16,7 @@ from typing import Literal
 
 from clonedna.app.evaluations import Evaluations
 from clonedna.app.identity_kept import forget
+from clonedna.app.interference_kept import InterferenceKept
 from clonedna.app.job_values import Queued
 from clonedna.app.jobs import Jobs
 from clonedna.app.papers import consent_of, source_of
@@ -170,6 +171,7 @@ class Revoking:
         self.parts.store.delete(block_id)
         Evaluations(self.home).forget(block_id)
         forget(self.home, block_id)
+        InterferenceKept(self.home).forget(block_id)
         self.parts.forget_vectors((block_id,))
 
     def _finish_earlier(self) -> None:

@@ -23,6 +23,7 @@ from clonedna.app.doctor import Doctor
 from clonedna.app.figures import HomeFigures
 from clonedna.app.finetuning import FineTuning, background_of
 from clonedna.app.gate import Gate
+from clonedna.app.interfering import Interfering
 from clonedna.app.job_asks import Asks
 from clonedna.app.job_desk import JobDesk
 from clonedna.app.jobs import Jobs
@@ -87,6 +88,10 @@ class Service:
     @cached_property
     def calibrating(self) -> Calibrating:
         return Calibrating(self.parts)
+
+    @cached_property
+    def interfering(self) -> Interfering:
+        return Interfering(self.parts)
 
     @cached_property
     def comparing(self) -> Comparing:

@@ -47,7 +47,7 @@ Kind = Literal[
 DAY = 86_400.0
 STALE_PULL, STALE_TEMPORARY = 7 * DAY, DAY
 PLACES: dict[str, Kind] = {
-    "store": "blocks", "genomes": "blocks", "plans": "caches", "calibration": "evaluations", "jobs": "jobs",
+    "store": "blocks", "genomes": "blocks", "plans": "caches", "calibration": "evaluations", "interference": "evaluations", "jobs": "jobs",
     "evaluations": "evaluations", "identity": "evaluations", "votes": "evaluations", "files": "files", "clones": "clones",
     "github": "caches", "profiles": "caches", "teacher-cache": "caches", "vectors": "caches", STAGING: "arriving",
     PULLS: "arriving", "sealed": "sealed", "keys": "records", "consents": "records", "audit": "records", "tombstones": "records",
@@ -174,7 +174,8 @@ class Home:
                     yield from ((folder / name, "job_ended") for name in WORK if (folder / name).exists())
 
     def _measured(self) -> Iterator[tuple[Path, str]]:
-        for folder in sorted((self.home / "evaluations").glob("*")):
+        kept = [*(self.home / "evaluations").glob("*"), *(self.home / "interference" / "inputs").glob("*")]
+        for folder in sorted(kept):
             if _ID.fullmatch(folder.name) and not self._stored(folder.name):
                 yield folder, "block_gone"
         for folder in [*(self.home / "identity").glob("controls/*"), *(self.home / "identity").glob("results/*")]:

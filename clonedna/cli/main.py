@@ -25,12 +25,15 @@ from clonedna.cli import (
     developers,
     doctor,
     evals,
+    genome_bench,
     genomes,
+    interfering,
     jobs,
     keys,
     merging,
     minting,
     people,
+    personas,
     profiles,
     serving,
     sharing,
@@ -96,11 +99,14 @@ developers.add_to(app)
 doctor.add_to(app)
 genomes.add_to(app)
 calibration.add_to(genomes.genome_app)
+interfering.add_to(genomes.genome_app)
+genome_bench.add_to(genomes.genome_app)
 tokens.add_to(app)
 app.add_typer(jobs.app, name="jobs")
 app.command()(jobs.worker)
 app.add_typer(keys.app, name="keys")
 app.add_typer(teams.app, name="team")
+app.add_typer(personas.app, name="persona")
 
 
 def main() -> None:

@@ -13,7 +13,9 @@ from clonedna.client.consent import RemoteConsent
 from clonedna.client.details import RemoteComparing, RemoteDetails, RemoteLineages
 from clonedna.client.developers import RemoteDevelopers
 from clonedna.client.doctor import RemoteDoctor
+from clonedna.client.interfering import RemoteInterfering
 from clonedna.client.jobs import RemoteJobs
+from clonedna.client.personas import RemotePersonaArchives, RemotePersonaLineages, RemotePersonas
 from clonedna.client.teams import RemoteTeams
 from clonedna.client.tokens import RemoteAudit, RemoteTokens
 from clonedna.client.transfer import RemoteTransfer
@@ -31,6 +33,7 @@ class Client:
         self.blocks = RemoteBlocks(self.wire)
         self.catalogue = RemoteCatalogue(self.wire)
         self.calibrating = RemoteCalibrating(self.wire)
+        self.interfering = RemoteInterfering(self.wire)
         self.details = RemoteDetails(self.wire)
         self.lineages = RemoteLineages(self.wire)
         self.comparing = RemoteComparing(self.wire)
@@ -43,6 +46,9 @@ class Client:
         self.chat = RemoteChat(self.wire)
         self.threads = RemoteThreads(self.wire)
         self.teams = RemoteTeams(self.wire)
+        self.personas = RemotePersonas(self.wire)
+        self.persona_lineages = RemotePersonaLineages(self.wire)
+        self.persona_archives = RemotePersonaArchives(self.wire)
         self.tokens = RemoteTokens(self.wire)
         self.audit = RemoteAudit(self.wire)
         self.jobs = RemoteJobs(self.wire)

@@ -11,7 +11,9 @@ from clonedna.server import (
     developers,
     doctor,
     fine_tuning,
+    interfering,
     jobs,
+    personas,
     registry,
     teams,
     tokens,
@@ -26,12 +28,14 @@ def application(service: Service) -> Application:
     """Every route over ``service``; its jobs run while the application does."""
     app = create_app(
         service.serving, service.settings, background=service.lifespan, gate=service.gate, audit=service.audit,
-        larger=fine_tuning.larger(service.settings) | transfer.larger(service.settings),
+        larger=fine_tuning.larger(service.settings) | transfer.larger(service.settings)
+        | personas.larger(service.settings),
         routers=[
             fine_tuning.router(service.tuning),
             registry.router(service),
             blocks.router(service),
             calibration.router(service),
+            interfering.router(service),
             consent.router(service),
             developers.router(service),
             transfer.router(service),
@@ -40,6 +44,7 @@ def application(service: Service) -> Application:
             doctor.router(service),
             chat.router(service),
             teams.router(service),
+            personas.router(service),
             jobs.router(service),
         ],
     )  # fmt: skip
