@@ -52,6 +52,7 @@ from clonedna.app.threads import Threads
 from clonedna.core.chat import Status
 from clonedna.core.errors import DnaError, InputError, Internal, NotFound, Overloaded, TimedOut, Unavailable
 from clonedna.core.model import SampleChunk, SampleRequest
+from clonedna.core.persona import PERSONA
 from clonedna.core.seams import Engine
 
 if TYPE_CHECKING:
@@ -108,6 +109,10 @@ class _Before:
     history: tuple[Turn, ...]
     thread: str | None
     threads: Threads
+
+    def said(self, question: str) -> tuple[str, ...]:
+        """The person's turns, oldest first, this one among them."""
+        return (*(turn.text for turn in self.history if turn.role == "user"), question)
 
 
 class Chat:
@@ -182,7 +187,7 @@ class Chat:
         Raises what opening the model raises, ``NotFound`` (thread, persona), ``InputError``, ``Overloaded``, ``TimedOut``.
         """
         before = await anyio.to_thread.run_sync(self._before, ask, self.threads.of(owner))
-        engine, prepared = await self._speakers.open(before.model)
+        engine, prepared = await self._speakers.open(before.model, said=before.said(ask.text))
         voice = await self._voice(ask, before, engine, prepared, _drawn(ask))
         async with aclosing(self._said(voice)) as chunks:
             first = await anext(chunks)
@@ -221,7 +226,7 @@ class Chat:
         voices: dict[Side, _Voice] = {}
         for side, model in (("a", ask.a), ("b", ask.b)):
             beside = voices["a"].engine if voices else None
-            engine, prepared = await self._speakers.open(model, beside=beside)
+            engine, prepared = await self._speakers.open(model, beside=beside, said=before.said(ask.text))
             of_side = _Before(model=model, speaker=None, history=before.history, thread=None, threads=before.threads)
             voices[cast("Side", side)] = await self._voice(ask, of_side, engine, prepared, drawn)
         async with aclosing(self._said(voices["a"])) as a, aclosing(self._said(voices["b"])) as b:
@@ -300,8 +305,8 @@ class Chat:
         while True:
             drawn = voice.drawn
             request = SampleRequest(
-                messages=voice.prompt.messages, layers=voice.prepared.layers, max_tokens=drawn.max_tokens,
-                temperature=drawn.temperature, top_p=drawn.top_p, seed=drawn.seed, whole_prompt=True,
+                messages=voice.prompt.messages, layers=voice.prepared.layers, mixture=voice.prepared.mixture,
+                max_tokens=drawn.max_tokens, temperature=drawn.temperature, top_p=drawn.top_p, seed=drawn.seed, whole_prompt=True,
             )  # fmt: skip
             # Engines' samples are async generators, which the seam's type does not say.
             chunks = cast("AsyncGenerator[SampleChunk]", voice.engine.sample(request))
@@ -347,13 +352,19 @@ class Chat:
             model = ask.model if ask.model is not None else thread.model if thread else ""
             return _Before(model=model, speaker=None, history=history, thread=where, threads=threads)
         speaker = self._speaker(persona)
-        return _Before(model=speaker.persona.block_id, speaker=speaker, history=history, thread=where, threads=threads)
+        bound = speaker.persona
+        model = bound.block if bound.kind == "genome" else bound.block_id
+        return _Before(model=model, speaker=speaker, history=history, thread=where, threads=threads)
 
     def _speaker(self, slot: str) -> Speaker:
+        """Who talks in a slot, or for ``persona:NAME``. Raises ``NotFound``, ``InputError``, and why they may not."""
+        if slot.startswith(PERSONA):
+            bound, role = self._teams.personas.speaker(slot.removeprefix(PERSONA))
+            return Speaker(persona=bound, role=role, team="", slot=slot)
         team, found = self._teams.speaker(slot)
         if found.persona is None:
             raise NotFound(f"nobody talks in slot {slot}", f"bind a block: dna team bind {team.id} {slot} BLOCK")
-        return Speaker(persona=found.persona, role=found.role, team=team.name, slot=found.id)
+        return Speaker(persona=self._teams.talking(found.persona), role=found.role, team=team.name, slot=found.id)
 
     def _keep_question(self, ask: ChatAsk, before: _Before) -> tuple[str | None, str | None]:
         if not ask.store:

@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from clonedna.app.chat_values import Turn
 from clonedna.app.retrieval import Shown
-from clonedna.core.chat import Persona, SlotRole
+from clonedna.core.chat import Bound, SlotRole
 from clonedna.core.model import Message
 
 BYTES_A_TOKEN = 3
@@ -27,9 +27,9 @@ ROLES: dict[SlotRole, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Speaker:
-    """A persona in its team."""
+    """Who talks. ``slot``: the slot of ``team``, or ``persona:name`` where there is no team."""
 
-    persona: Persona
+    persona: Bound
     role: SlotRole
     team: str
     slot: str
@@ -82,7 +82,8 @@ class Prompt:
 
 def system_text(speaker: Speaker) -> str:
     """What a persona is told of itself."""
-    return _template().render(persona=speaker.persona, role=ROLES[speaker.role], team=speaker.team).strip()
+    role = ROLES[speaker.role] if speaker.team else ROLES[speaker.role].replace("its ", "a ")
+    return _template().render(persona=speaker.persona, role=role, team=speaker.team).strip()
 
 
 @cache

@@ -7,7 +7,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field
 
 from clonedna.app.blocks import Served
+from clonedna.core.block import NAME_PATTERN
 from clonedna.core.chat import ID_PATTERN, MOST_TEXT, Status, Thread
+from clonedna.core.persona import PERSONA
 from clonedna.core.value import Value
 
 MOST_MODEL = 300
@@ -26,6 +28,7 @@ def _clean(text: str) -> str:
 
 Text = Annotated[str, Field(min_length=1, max_length=MOST_TEXT), AfterValidator(_clean)]
 Id = Annotated[str, Field(pattern=ID_PATTERN)]
+Talker = Annotated[str, Field(pattern=rf"{ID_PATTERN}|^{PERSONA}{NAME_PATTERN[1:]}")]
 ModelName = Annotated[str, Field(max_length=MOST_MODEL), AfterValidator(_clean)]
 
 
@@ -51,15 +54,15 @@ class Sampled(Value):
 
 
 class ChatAsk(Sampled):
-    """One message. ``model``: a block, a blend (``a:0.7+b:0.3``), the base's name, or empty for the base; ``persona``: a team's slot.
-    Neither: who answers in the ``thread``, else the base.
+    """One message. ``model``: a block, a blend (``a:0.7+b:0.3``), the base's name, or empty for the base; ``persona``: a team's slot,
+    or ``persona:NAME``. Neither: who answers in the ``thread``, else the base.
 
     ``thread``: go on there; without one a thread is begun. ``store``: ``False`` keeps nothing of it, and then ``history`` may say what came
     before. ``detached``: the answer is made to its end and kept, even when nobody listens any more.
     """
 
     model: ModelName | None = None
-    persona: Id | None = None
+    persona: Talker | None = None
     thread: Id | None = None
     history: tuple[Turn, ...] = Field(default=(), max_length=MOST_HISTORY)
     store: bool = True

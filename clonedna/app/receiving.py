@@ -11,14 +11,17 @@ import hashlib
 import re
 import shutil
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TypeVar
 
 from clonedna.app.sharing import Sharing, Taken
 from clonedna.app.staging import orphaned, staging
 from clonedna.app.workspace import require_space, space_errors
 from clonedna.core.errors import Corrupt, InputError, Overloaded, TooLarge
 
+T = TypeVar("T")
 AT_ONCE = 8
 _DIGEST = re.compile(r"sha-256=:([A-Za-z0-9+/]{43}=):")
 
@@ -89,12 +92,16 @@ class Arrival:
             self._file.write(data)
 
     def finish(self) -> Taken:
-        """Take what came. Raises ``Corrupt`` when it is not what the digest said, and what ``Sharing.take`` raises."""
+        """Take the block that came. Raises as ``given``, and as ``Sharing.take``."""
+        return self.given(self._arrivals.sharing.take)
+
+    def given(self, take: Callable[[Path], T]) -> T:
+        """What ``take`` makes of the file that came. Raises ``Corrupt`` when it is not what the digest said."""
         with space_errors(self._path):
             self._file.close()
         if self._said and self._said != self._hashed.hexdigest():
             raise Corrupt("what arrived is not what Content-Digest says", "send it again")
-        return self._arrivals.sharing.take(self._path)
+        return take(self._path)
 
     def close(self) -> None:
         """Remove what is left of it."""

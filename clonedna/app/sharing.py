@@ -109,13 +109,13 @@ class Sharing:
         known: list[bool] = []
 
         def check(manifest: Manifest, block: Path) -> None:
-            self._refuse(manifest, block, expected)
+            self.refuse(manifest, block, expected)
             known.append(self._has(manifest.id))
 
         block = load(check)
         return Taken(block=block, new=not known[0])
 
-    def _refuse(self, manifest: Manifest, block: Path, expected: str | None) -> None:
+    def refuse(self, manifest: Manifest, block: Path, expected: str | None = None) -> None:
         """Raises what speaks against a block that was verified and is not here yet."""
         if expected is not None and not _fits(manifest, expected):
             raise BadReference(

@@ -12,45 +12,30 @@ import tempfile
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import anyio
 import anyio.to_thread
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from clonedna.app.admission import admit
 from clonedna.app.blocks import Blocks
 from clonedna.app.papers import consent_of
 from clonedna.app.parts import Parts, factory
 from clonedna.app.people import People
+from clonedna.app.personas import Personas
 from clonedna.app.profiles import ProfileOrder, Profiles
 from clonedna.app.threads import Threads
-from clonedna.core.chat import MOST_NAME, Candidate, Gone, Persona, Slot, SlotRole, Team, TeamPage, ThreadPage
+from clonedna.core.chat import MOST_NAME, Bound, Candidate, Gone, Slot, SlotRole, Team, TeamPage, ThreadPage
 from clonedna.core.errors import InputError
 from clonedna.core.people import Headhunt, HuntBegun, HuntRefused, PersonFound, Role
+from clonedna.core.persona import GENOME, PERSONA, Instructions, Line
 from clonedna.core.profile import ProfileReport
 from clonedna.core.value import Value
 
 MOST_SLOTS = 32
-MOST_INSTRUCTIONS = 2_000
 MOST_RESUME = 4_000_000
 _FILE_NAME = re.compile(r"[^A-Za-z0-9._ -]+")
-
-
-def _line(text: str) -> str:
-    flat = " ".join(text.split())
-    if not flat or not flat.isprintable():
-        raise ValueError("one line of printable text is wanted")
-    return flat
-
-
-def _clean(text: str) -> str:
-    if "\0" in text:
-        raise ValueError("a text holds no NUL")
-    return text.strip()
-
-
-Line = Annotated[str, Field(min_length=1, max_length=MOST_NAME), AfterValidator(_line)]
 
 
 class TeamOrder(Value):
@@ -68,14 +53,14 @@ class Choice(Value):
 
 
 class Binding(Value):
-    """Which block talks in a slot. ``name``: what it is called there; the person's, where it is not given.
+    """Who talks in a slot: a block, ``genome:NAME`` or ``persona:NAME``. ``name``: what it is called there, else the person's or persona's.
 
     ``instructions``: put before every conversation.
     """
 
     block: str = Field(min_length=1, max_length=200)
     name: Line | None = None
-    instructions: Annotated[str, Field(max_length=MOST_INSTRUCTIONS), AfterValidator(_clean)] = ""
+    instructions: Instructions = ""
 
 
 class Extracted(Value):
@@ -120,7 +105,7 @@ class Teams:
     def __init__(self, parts: Parts, threads: Threads) -> None:
         self._parts, self._threads = parts, threads
         self._rows = factory("teams", "sql")(parts.database)
-        self._people = People(parts)
+        self._people, self.personas = People(parts), Personas(parts)
 
     def create(self, order: TeamOrder) -> Team:
         """Raises ``InputError`` for too many teams."""
@@ -246,21 +231,55 @@ class Teams:
     # Personas.
 
     def bind(self, team: str, slot: str, binding: Binding) -> Slot:
-        """Let a block talk in this slot. Raises ``NotFound``, ``InputError`` for what is no single block, and why it may not be served."""
+        """Let a block, a genome (``genome:NAME``) or a persona (``persona:NAME``) talk in this slot.
+
+        Raises ``NotFound``, ``InputError`` for what is none of them, and why it may not talk.
+        """
         self.slot(team, slot)
-        if binding.block.startswith("genome:") or set("+:") & set(binding.block):
+        given = binding.block
+        if given.startswith((PERSONA, GENOME)):
+            bound = self._bound(given)
+        elif set("+:") & set(given):
             raise InputError(
-                f"{binding.block[:80]!r} is no single block",
-                "bind a block (name, name@version); genomes cannot be bound",
+                f"{given[:80]!r} is no single block",
+                "bind a block (name, name@version), genome:NAME or persona:NAME",
                 param="block",
             )
-        manifest, path = Blocks(self._parts).verified(binding.block)
-        admit(self._parts, manifest, consent_of(path), "serve", base=None)
-        persona = Persona(
-            name=binding.name or _name(manifest.candidate.name, manifest.name), block=f"{manifest.name}@{manifest.version}",
-            block_id=manifest.id, instructions=binding.instructions, bound_at=factory("teams", "now")(),
-        )  # fmt: skip
+        else:
+            manifest, path = Blocks(self._parts).verified(given)
+            admit(self._parts, manifest, consent_of(path), "serve", base=None)
+            bound = Bound(
+                name=_name(manifest.candidate.name, manifest.name),
+                block=f"{manifest.name}@{manifest.version}",
+                block_id=manifest.id,
+                bound_at="",
+            )
+        persona = bound.model_copy(
+            update={
+                "name": binding.name or bound.name,
+                "instructions": binding.instructions,
+                "bound_at": factory("teams", "now")(),
+            }
+        )
         return self._rows.bind(team, slot, persona)
+
+    def _bound(self, given: str) -> Bound:
+        if given.startswith(GENOME):
+            return self.personas.named(given)
+        name = given.removeprefix(PERSONA)
+        speaks, _ = self.personas.speaker(name)
+        return Bound(name=speaks.name, block=f"{PERSONA}{name}", block_id="", kind="persona", bound_at="")
+
+    def talking(self, bound: Bound) -> Bound:
+        """What talks for this slot's occupant now: itself, or what speaks for the persona. Raises why it may not."""
+        if bound.kind == "block":  # opening it asks the same
+            return bound
+        if bound.kind == "genome":
+            self.personas.check(bound)
+            return bound
+        speaks, _ = self.personas.speaker(bound.block.removeprefix(PERSONA))
+        told = "\n".join(text for text in (speaks.instructions, bound.instructions) if text)
+        return speaks.model_copy(update={"name": bound.name, "instructions": told})
 
     def unbind(self, team: str, slot: str) -> Slot:
         """Nobody talks in this slot any more. Raises ``NotFound``."""

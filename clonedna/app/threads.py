@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from clonedna.app.chat_values import MOST_HISTORY, Answer, ThreadDetail, ThreadMessage, Turn
 from clonedna.app.parts import Parts, factory
 from clonedna.core.canonical import canonical
 from clonedna.core.chat import MOST_NAME, MOST_TEXT, Gone, KeptMessage, Thread, ThreadPage
 from clonedna.core.errors import Corrupt, InputError
+from clonedna.core.persona import PERSONA
 
 TITLE = 60
 
@@ -26,12 +29,23 @@ class Threads:
         """A thread with a model (empty: the base) or a persona. Raises ``NotFound`` for no such persona, ``InputError``."""
         if model and persona:
             raise InputError("a persona has its own model", "leave model or persona out", param="persona")
-        team = factory("teams", "sql")(self._parts.database).team_of(persona).id if persona else None
+        team: str | None = None
+        if persona is not None and persona.startswith(PERSONA):
+            self._parts.personas.get(persona.removeprefix(PERSONA))
+        elif persona:
+            team = factory("teams", "sql")(self._parts.database).team_of(persona).id
         return self._rows.create(title_of(title), model=model, persona=persona, team=team)
 
-    def list(self, *, limit: int = 50, after: str | None = None, team: str | None = None) -> ThreadPage:
-        """Last used first. Raises ``InputError`` for an ``after`` that no page gave."""
-        return self._rows.page(limit=limit, after=after, team=team)
+    def list(
+        self,
+        *,
+        limit: int = 50,
+        after: str | None = None,
+        team: str | None = None,
+        personas: Sequence[str] | None = None,
+    ) -> ThreadPage:
+        """Last used first; ``personas``: with one of these. Raises ``InputError`` for an ``after`` that no page gave."""
+        return self._rows.page(limit=limit, after=after, team=team, personas=personas)
 
     def get(self, thread: str) -> Thread:
         """Raises ``NotFound``."""

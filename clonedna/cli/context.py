@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from clonedna.app.jobs import Jobs
     from clonedna.app.lineage import Lineages
     from clonedna.app.parts import Parts
+    from clonedna.app.persona_archives import PersonaArchives
+    from clonedna.app.persona_lineage import PersonaLineages
+    from clonedna.app.personas import Personas
     from clonedna.app.settings import Settings
     from clonedna.app.teams import Teams
     from clonedna.app.threads import Threads
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from clonedna.client.chat import RemoteThreads
     from clonedna.client.details import RemoteDetails, RemoteLineages
     from clonedna.client.jobs import RemoteJobs
+    from clonedna.client.personas import RemotePersonaArchives, RemotePersonaLineages, RemotePersonas
     from clonedna.client.teams import RemoteTeams
     from clonedna.client.tokens import RemoteAudit, RemoteTokens
     from clonedna.client.versions import RemoteVersions
@@ -170,6 +174,25 @@ class State:
         from clonedna.app.threads import Threads
 
         return Teams(self.parts, Threads(self.parts))
+
+    @cached_property
+    def personas(self) -> Personas | RemotePersonas:
+        """The personas of this home, or of the server that was named."""
+        from clonedna.app.personas import Personas
+
+        return Personas(self.parts) if self.client is None else self.client.personas
+
+    @cached_property
+    def persona_lineages(self) -> PersonaLineages | RemotePersonaLineages:
+        from clonedna.app.persona_lineage import PersonaLineages
+
+        return PersonaLineages(self.parts) if self.client is None else self.client.persona_lineages
+
+    @cached_property
+    def persona_archives(self) -> PersonaArchives | RemotePersonaArchives:
+        from clonedna.app.persona_archives import PersonaArchives
+
+        return PersonaArchives(self.parts) if self.client is None else self.client.persona_archives
 
     @cached_property
     def own_blocks(self) -> Blocks:

@@ -34,17 +34,35 @@ def lineage(
     context: typer.Context,
     reference: Reference,
     mermaid: Annotated[bool, typer.Option("--mermaid", help="As the text of a Mermaid flowchart.")] = False,
+    svg: Annotated[bool, typer.Option("--svg", help="As a drawing (SVG).")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show where a block comes from and what was made from it."""
+    """Show where a block comes from and what was made from it; of persona:NAME, or of a name that only a persona has: its own lineage."""
     from clonedna.app.lineage import called
     from clonedna.app.lineage import mermaid as drawn
-    from clonedna.core.errors import InputError
+    from clonedna.app.persona_lineage import of_blocks
+    from clonedna.cli.personas import drawn as draw
+    from clonedna.core.errors import BlockNotFound, InputError, NotFound
+    from clonedna.core.persona import PERSONA
 
-    if mermaid and as_json:
-        raise InputError("--mermaid and --json exclude each other", "give one of them")
+    if mermaid + svg + as_json > 1:
+        raise InputError("--mermaid, --svg and --json exclude each other", "give one of them")
     state: State = context.obj
-    graph = state.lineages.of(reference)
+    if reference.startswith(PERSONA):
+        draw(state.persona_lineages.of(reference.removeprefix(PERSONA)), mermaid=mermaid, svg=svg, as_json=as_json)
+        return
+    try:
+        graph = state.lineages.of(reference)
+    except BlockNotFound as error:
+        try:
+            found = state.persona_lineages.of(reference)
+        except (NotFound, InputError):
+            raise error from None
+        draw(found, mermaid=mermaid, svg=svg, as_json=as_json)
+        return
+    if svg:
+        draw(of_blocks(graph), mermaid=False, svg=True, as_json=False)
+        return
     if as_json:
         print_json(graph)
         return

@@ -25,7 +25,7 @@ Origin = Literal["headhunt", "handle", "website", "resume"]
 class Thread(Value):
     """A conversation. ``model``: who answers where a message does not say: a block, a blend, or empty for the base.
 
-    ``persona``: the slot of a team whose persona answers; ``team``: that slot's team. ``messages``: how many there are.
+    ``persona``: who answers: ``persona:name``, or the slot of a team; ``team``: that slot's team. ``messages``: how many there are.
     """
 
     id: str
@@ -69,12 +69,15 @@ class Candidate(Value):
     found: PersonFound | None = None
 
 
-class Persona(Value):
-    """Who talks in a slot: a block, under a name. ``block`` is ``name@version`` when it was bound; ``block_id`` is what answers."""
+class Bound(Value):
+    """Who talks in a slot, under a name. ``block``: ``name@version`` of a block when it was bound, ``genome:name@version``, or
+    ``persona:name``; ``block_id``: the block or genome that answers, empty for a persona, which says itself what does.
+    """
 
     name: str
     block: str
     block_id: str
+    kind: Literal["block", "genome", "persona"] = "block"
     instructions: str = ""
     bound_at: str
 
@@ -86,7 +89,7 @@ class Slot(Value):
     role: SlotRole
     candidates: tuple[Candidate, ...] = ()
     selected: Candidate | None = None
-    persona: Persona | None = None
+    persona: Bound | None = None
 
 
 class Team(Value):

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Path, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from clonedna.app.chat_values import ChatAsk, ChatReply, CompareAsk, Comparison, Id, ModelName, ThreadDetail
+from clonedna.app.chat_values import ChatAsk, ChatReply, CompareAsk, Comparison, ModelName, Talker, ThreadDetail
 from clonedna.app.service import Service
 from clonedna.app.threads import Threads
 from clonedna.core.chat import MOST_NAME, Gone, Thread, ThreadPage
@@ -19,6 +19,7 @@ from clonedna.core.value import Value
 from clonedna.server.access import CHAT, owner
 from clonedna.server.errors import OURS
 from clonedna.server.following import Following, streamed
+from clonedna.server.reading import Routes
 
 ThreadId = Annotated[str, Path(pattern=r"^thread-[0-9a-f]{24}$")]
 After = Annotated[str | None, Query(max_length=100, description="`next` of the page before.")]
@@ -44,7 +45,7 @@ class ThreadOrder(Value):
 
     title: str = Field(default="", max_length=MOST_NAME)
     model: ModelName = ""
-    persona: Id | None = None
+    persona: Talker | None = None
 
 
 class NewTitle(Value):
@@ -53,7 +54,7 @@ class NewTitle(Value):
 
 def router(service: Service) -> APIRouter:
     """Routes under ``/api/v1/chat``."""
-    made = APIRouter(prefix="/api/v1/chat", responses=OURS, tags=["chat"])
+    made = Routes(prefix="/api/v1/chat", responses=OURS, tags=["chat"])
     _add_answers(made, service)
     _add_threads(made, service)
     return made

@@ -38,6 +38,7 @@ TAGS = {
     "keys": "The keys that this server signs with and believes.",
     "openai": "As OpenAI's API has it, and vLLM's routes for adapters.",
     "operations": "Health, figures, versions, what the server holds, whether the machine is fit.",
+    "personas": "Who talks, what speaks for them and did before, their lineage, their archives.",
     "registry": "Blocks: listed, searched, shown, compared, downloaded, taken in, revoked.",
     "teams": "Teams with slots for roles, and the people found for them.",
 }

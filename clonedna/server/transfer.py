@@ -21,6 +21,7 @@ from clonedna.core.block import BlockRef
 from clonedna.core.errors import InputError, Interrupted
 from clonedna.server.access import ADMIN, MINT, READ
 from clonedna.server.errors import OURS, Error, documented
+from clonedna.server.reading import Routes
 from clonedna.server.sending import CHUNK, Sent
 
 ROOT = "/api/v1/registry"
@@ -49,7 +50,7 @@ def larger(settings: Settings) -> dict[str, int]:
 
 def router(service: Service) -> APIRouter:
     """Routes under ``/api/v1``."""
-    made = APIRouter(prefix="/api/v1", responses=OURS)
+    made = Routes(prefix="/api/v1", responses=OURS)
     _add_out(made, service)
     _add_in(made, service)
     _add_keys(made, service)
@@ -92,7 +93,7 @@ def _add_in(made: APIRouter, service: Service) -> None:
         length = int(said) if said.isascii() and said.isdigit() and len(said) < 19 else None
         arrival = await anyio.to_thread.run_sync(arrivals.begin, length, content_digest)
         try:
-            await _written(request, arrival)
+            await written(request, arrival)
             taken = await anyio.to_thread.run_sync(arrival.finish, limiter=verifying)
         finally:
             with anyio.CancelScope(shield=True):
@@ -106,7 +107,7 @@ def _add_in(made: APIRouter, service: Service) -> None:
         return Revoking(service.parts).block(reference)
 
 
-async def _written(request: Request, arrival: Arrival) -> None:
+async def written(request: Request, arrival: Arrival) -> None:
     """The body to disk, about a megabyte at a time. Raises ``TooLarge``, ``NoSpace``, ``Interrupted`` when the sender leaves."""
     held = bytearray()
     try:

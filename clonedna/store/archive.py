@@ -13,6 +13,7 @@ import struct
 import uuid
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,7 +38,7 @@ MAX_DIRECTORY = 64 * 1024
 MAX_ARCHIVE = sum(ALLOWED.values()) + MAX_DIRECTORY
 # End of central directory record (PKWARE APPNOTE 4.3.16): magic, disk, first disk, entries here and in all, size, offset, comment length.
 _END = struct.Struct("<4s4H2LH")
-_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, struct.error)
+BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, struct.error)
 
 
 def most_bytes() -> int:
@@ -76,7 +77,7 @@ def unzip_block(archive: Path, out: Path, signer: Signer, *, expect_id: str | No
         with open_regular(archive, MAX_ARCHIVE) as file:
             try:
                 _extract(archive.name, file, temporary)
-            except _BROKEN as error:
+            except BROKEN as error:
                 raise corrupt(archive.name, f"not a sound archive: {error}") from error
         manifest = verify_block(temporary, signer, expect_id=expect_id)
         fsync_directory(temporary)
@@ -89,12 +90,12 @@ def unzip_block(archive: Path, out: Path, signer: Signer, *, expect_id: str | No
 
 
 def _extract(archive: str, file: BinaryIO, directory: Path) -> None:
-    _check_end(archive, file)
+    check_end(archive, file, len(ALLOWED))
     with zipfile.ZipFile(file) as opened:
         infos = opened.infolist()
         names = [info.orig_filename for info in infos]
         for info in infos:
-            reason = _refusal(info)
+            reason = refusal(info, ALLOWED, "of a block")
             if reason is None and names.count(info.orig_filename) > 1:
                 reason = "twice in the archive"
             if reason is not None:
@@ -107,8 +108,8 @@ def _extract(archive: str, file: BinaryIO, directory: Path) -> None:
                 shutil.copyfileobj(entry, target, CHUNK)
 
 
-def _check_end(archive: str, file: BinaryIO) -> None:
-    """Before the list of entries is read into memory: it is small, and the archive is nothing but an archive."""
+def check_end(archive: str, file: BinaryIO, most: int) -> None:
+    """Before the list of entries is read into memory: it is small, of at most ``most`` files, and the archive is nothing but an archive."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - _END.size))
     tail = file.read(_END.size)
@@ -117,19 +118,20 @@ def _check_end(archive: str, file: BinaryIO) -> None:
     magic, disk, first, here, entries, length, offset, comment = _END.unpack(tail)
     if magic != b"PK\x05\x06" or disk or first or here != entries or comment:
         raise corrupt(archive, "does not end as an archive does")
-    if entries > len(ALLOWED) or length > MAX_DIRECTORY:
-        raise corrupt(archive, f"{entries} entries, more than the {len(ALLOWED)} files that a block can have")
+    if entries > most or length > MAX_DIRECTORY:
+        raise corrupt(archive, f"{entries} entries, more than the {most} files that it can have")
     if offset + length + _END.size != size:
         raise corrupt(archive, "something stands before or behind the archive")
 
 
-def _refusal(info: zipfile.ZipInfo) -> str | None:
-    """Why an entry cannot be a file of a block; ``orig_filename`` is the name before zipfile cut it at a zero byte.
+def refusal(info: zipfile.ZipInfo, allowed: Mapping[str, int], what: str) -> str | None:
+    """Why an entry cannot be one of the ``allowed`` files, by their names and bytes; ``orig_filename`` is the name before zipfile cut it at
+    a zero byte.
 
     The size is only a claim, but zipfile never gives more bytes of an entry than it claims.
     """
-    if info.orig_filename not in ALLOWED:
-        return "not a file of a block"
+    if info.orig_filename not in allowed:
+        return f"not a file {what}"
     kind = stat.S_IFMT(info.external_attr >> 16)
     if info.is_dir() or kind not in (0, stat.S_IFREG):
         return "not a regular file"
@@ -139,6 +141,6 @@ def _refusal(info: zipfile.ZipInfo) -> str | None:
         return "compressed in a way that blocks are not"
     if info.compress_type == zipfile.ZIP_STORED and info.compress_size != info.file_size:
         return f"stored in {info.compress_size} bytes, but {info.file_size} long"
-    if info.file_size > ALLOWED[info.filename]:
-        return f"{info.file_size} bytes, more than the {ALLOWED[info.filename]} allowed"
+    if info.file_size > allowed[info.filename]:
+        return f"{info.file_size} bytes, more than the {allowed[info.filename]} allowed"
     return None

@@ -11,7 +11,7 @@ from sqlalchemy import ForeignKey, Text, delete, func, select, tuple_
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from clonedna.core.canonical import canonical
-from clonedna.core.chat import Candidate, Persona, Slot, SlotRole, Team, TeamPage
+from clonedna.core.chat import Bound, Candidate, Slot, SlotRole, Team, TeamPage
 from clonedna.core.errors import InputError, NotFound
 from clonedna.store.database import Base, Database
 from clonedna.store.threads import cursor, moment, new_id
@@ -132,6 +132,16 @@ class SqlTeams:
                 raise NotFound(f"no persona {slot[:80]!r}", "a persona is a slot's: dna team show TEAM")
             return _team(session, _found(session, row.team))
 
+    def slots_of(self, bound: str) -> tuple[str, ...]:
+        """The ids of the slots, in all teams, in which this (``Bound.block``) talks."""
+        with self._database.session() as session:
+            rows = session.scalars(
+                select(SlotRow).where(SlotRow.persona.contains(bound, autoescape=True)).order_by(SlotRow.id)
+            )
+            return tuple(
+                row.id for row in rows if row.persona and Bound.model_validate_json(row.persona).block == bound
+            )
+
     def add_candidate(self, team: str, slot: str, candidate: Candidate) -> Candidate:
         """Put somebody among a slot's candidates, or in place of what was known of them. Raises ``NotFound``, ``InputError``."""
         key = _key(candidate)
@@ -174,7 +184,7 @@ class SqlTeams:
             session.flush()
             return _slot(session, row)
 
-    def bind(self, team: str, slot: str, persona: Persona | None) -> Slot:
+    def bind(self, team: str, slot: str, persona: Bound | None) -> Slot:
         """Who talks in this slot; ``None``: nobody. Raises ``NotFound``."""
         with self._database.session() as session:
             _touched(session, team)
@@ -244,7 +254,7 @@ def _slots(session: Session, rows: Sequence[SlotRow]) -> list[Slot]:
             {
                 "id": row.id, "role": row.role, "candidates": tuple(found[row.id]),
                 "selected": next((one for one in found[row.id] if one.id == row.selected), None),
-                "persona": None if row.persona is None else Persona.model_validate_json(row.persona),
+                "persona": None if row.persona is None else Bound.model_validate_json(row.persona),
             }
         )
         for row in rows

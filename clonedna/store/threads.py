@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -80,11 +81,16 @@ class SqlThreads:
             session.add(row)
         return _thread(row, 0)
 
-    def page(self, *, limit: int, after: str | None = None, team: str | None = None) -> ThreadPage:
-        """Last used first, those behind the cursor ``after``. Raises ``InputError`` for one that is none."""
+    def page(
+        self, *, limit: int, after: str | None = None, team: str | None = None, personas: Sequence[str] | None = None
+    ) -> ThreadPage:
+        """Last used first, those behind the cursor ``after``; ``personas``: with one of these. Raises ``InputError`` for a cursor that is
+        none."""
         wanted = select(ThreadRow).order_by(ThreadRow.updated_at.desc(), ThreadRow.id.desc()).limit(limit + 1)
         if team is not None:
             wanted = wanted.where(ThreadRow.team == team)
+        if personas is not None:
+            wanted = wanted.where(ThreadRow.persona.in_(personas))
         if self._owner is not None:
             wanted = wanted.where(ThreadRow.owner == self._owner)
         if after is not None:

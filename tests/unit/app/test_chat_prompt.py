@@ -5,9 +5,9 @@ from __future__ import annotations
 from clonedna.app.chat_prompt import Prompt, Speaker, system_text
 from clonedna.app.chat_values import Turn
 from clonedna.app.retrieval import Shown
-from clonedna.core.chat import Persona
+from clonedna.core.chat import Bound
 
-PERSONA = Persona(
+PERSONA = Bound(
     name="Ada", block="ada@1.0.0", block_id="a" * 64, instructions="Answer shortly.", bound_at="2026-01-01T00:00:00Z"
 )
 SPEAKER = Speaker(persona=PERSONA, role="swe", team="Abacus", slot="slot-" + "0" * 24)

@@ -199,10 +199,11 @@ def test_what_may_not_be_bound(teams: Teams, team: Team, parts: ServerParts) -> 
     bad = add_block(parts, "bad", gate=rejected())
     consent = parts.consents.grant_self(ADA, [ADA], "local:abacus")
     add_block(parts, "mute", consent=consent.model_copy(update={"mode": "local-only", "uses": ("mint",)}))
-    for block in ("genome:ada", "ada+bob", "ada:0.7"):
-        assert (
-            "genomes" in refused(InputError, lambda block=block: teams.bind(team.id, slot, Binding(block=block))).hint
-        )
+    for block in ("ada+bob", "ada:0.7"):
+        assert "genome:" in refused(InputError, lambda block=block: teams.bind(team.id, slot, Binding(block=block))).hint
+    refused(GenomeNotFound, lambda: teams.bind(team.id, slot, Binding(block="genome:ada")))
+    refused(NotFound, lambda: teams.bind(team.id, slot, Binding(block="persona:ada")))
+    refused(BadReference, lambda: teams.bind(team.id, slot, Binding(block="persona:../ada")))
     refused(BlockNotFound, lambda: teams.bind(team.id, slot, Binding(block="nobody")))
     refused(BlockRejected, lambda: teams.bind(team.id, slot, Binding(block=bad.id)))
     refused(ConsentMissing, lambda: teams.bind(team.id, slot, Binding(block="mute")))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select
 
-from clonedna.core.chat import Candidate, Persona
+from clonedna.core.chat import Bound, Candidate
 from clonedna.core.errors import InputError, NotFound
 from clonedna.core.people import Account
 from clonedna.store import teams as teams_module
@@ -19,7 +19,7 @@ from clonedna.store.teams import SqlTeams, new_candidate_id
 from clonedna.store.threads import MessageRow, SqlThreads, moment
 from tests.databases import KINDS, new_url
 
-PERSONA = Persona(name="Ada", block="ada@1.0.0", block_id="a" * 64, bound_at="2026-01-01T00:00:00Z")
+PERSONA = Bound(name="Ada", block="ada@1.0.0", block_id="a" * 64, bound_at="2026-01-01T00:00:00Z")
 
 
 @pytest.fixture(params=KINDS)
