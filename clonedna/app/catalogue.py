@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from clonedna.app.meanings import Meanings, Told, unheard
 from clonedna.app.parts import Parts
 from clonedna.core.catalogue import (
     BlockLine,
@@ -33,12 +34,16 @@ Order = tuple[tuple[str, float], ...]
 
 
 class Reindexed(Value):
-    """``blocks`` that the catalogue has now; ``left_out`` of it, and why; ``encoded`` by ``encoder``, where vectors were made."""
+    """``blocks`` that the catalogue has now; ``left_out`` of it, and why; ``encoded`` by ``encoder``, where vectors were made.
+
+    ``searched``: how texts and how exemplars are searched now (``exact``, ``graph``, or why not by a graph).
+    """
 
     blocks: int
     left_out: tuple[Refusal, ...]
     encoder: str | None
     encoded: int
+    searched: tuple[str, ...] = ()
 
 
 def asked(kind: type[V], **fields: Any) -> V:
@@ -91,17 +96,34 @@ class Catalogue:
         )
         return Findings(mode=query.mode, encoder=None if query.mode == "text" else self.parts.encoder.name, found=found)
 
-    def reindex(self, *, vectors: bool = True) -> Reindexed:
+    def reindex(self, *, vectors: bool = True, told: Told = unheard) -> Reindexed:
         """Rebuild rows, lines, words and (``vectors``) meanings from the store's files alone; takes minutes for thousands of blocks.
 
         Without ``vectors`` they are removed all the same, and made when somebody next asks by meaning.
         """
         left_out = self.parts.reindex()
         self.parts.forget_vectors()
-        encoded = self.parts.meanings.refresh() if vectors else 0
+        if not vectors:
+            return Reindexed(
+                blocks=self.parts.lines.state()[0], left_out=left_out, encoder=None, encoded=0, searched=()
+            )
+        return self._encoded(self.parts.meanings, left_out, told)
+
+    def encode(self, encoder: str, told: Told = unheard) -> Reindexed:
+        """Make what is missing of every block's vectors by this encoder (named as in the settings), beside those of any other, which go on
+        being searched until the settings name this one. What is done stays done when this is killed; the next call goes on.
+
+        Raises as ``Parts.open_encoder``, and what the encoder raises.
+        """
+        opened = self.parts.open_encoder(encoder)
+        same = opened.name == self.parts.encoder.name
+        return self._encoded(self.parts.meanings if same else self.parts.meanings_by(opened), (), told)
+
+    def _encoded(self, meanings: Meanings, left_out: tuple[Refusal, ...], told: Told) -> Reindexed:
+        encoded = meanings.complete(None, told)
         return Reindexed(
-            blocks=self.parts.lines.state()[0], left_out=left_out,
-            encoder=self.parts.encoder.name if vectors else None, encoded=encoded,
+            blocks=self.parts.lines.state()[0], left_out=left_out, encoder=meanings.encoder.name, encoded=encoded,
+            searched=meanings.settle(),
         )  # fmt: skip
 
     def _near(self, texts: Sequence[str], filters: Filters, most: int) -> Order:

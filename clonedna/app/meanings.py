@@ -1,10 +1,14 @@
-"""What blocks mean, as vectors: brought up to date when it is asked, from the catalogue's lines; a cache that is made again when lost."""
+"""What blocks mean, as vectors: brought up to date when it is asked, from the catalogue's lines; a cache that is made again when lost.
+
+Two indexes of one encoder: a row for each block's text, under its id; and rows for the middles of its exemplars, under ``id/1``, ``id/2``,
+..., or ``id/0``, its text again, where it has none that may be used. Vectors are made here from texts, and never taken from anybody.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -13,8 +17,17 @@ from clonedna.core.seams import Encoder, Index
 from clonedna.core.vectors import Hit, Near, Vectors
 
 AT_ONCE = 256  # texts that one question waits for
+EXEMPLARS_AT_ONCE = 4096  # ... and that one question for layers waits for, prompts counted
 WAIT = 5.0  # seconds that one question waits while another's texts are encoded
 BATCH = 64  # texts that are lost when a process is killed
+MOST_CENTROIDS = 8
+ALONE = "/0"  # behind the id of a block without exemplars
+Told = Callable[[int, int], None]
+"""Blocks that are done, of so many."""
+
+
+def unheard(done: int, total: int) -> None:
+    """A ``Told`` that drops what it hears."""
 
 
 class Lines(Protocol):
@@ -22,16 +35,41 @@ class Lines(Protocol):
 
     def state(self) -> tuple[int, int]: ...
     def meanings(self) -> dict[str, str]: ...
+    def gone(self) -> frozenset[str]: ...
+
+
+class Exemplars(Protocol):
+    """What is known of blocks' exemplars."""
+
+    def prompts(self, block_id: str) -> tuple[str, ...]:
+        """The prompts that stand for a block; none where they may not be used, or there are none."""
+        ...
+
+    def middles(self, vectors: Vectors) -> Vectors:
+        """The centroids of prompts' vectors, at most ``MOST_CENTROIDS``."""
+        ...
 
 
 class Meanings:
     """Blocks by their meaning. Threads may share it."""
 
-    def __init__(self, lines: Lines, encoder: Encoder, index: Index) -> None:
+    def __init__(
+        self,
+        lines: Lines,
+        encoder: Encoder,
+        index: Index,
+        centroids: Index | None = None,
+        exemplars: Exemplars | None = None,
+    ) -> None:
+        """Without ``centroids`` and ``exemplars``, blocks are known by their texts alone."""
         self._lines, self._index = lines, index
+        self._centroids, self._exemplars = centroids, exemplars
         self.encoder = encoder
         self._lock = threading.Lock()
-        self._seen: tuple[int, int] | None = None
+        self._seen: tuple[tuple[int, int], frozenset[str], int] | None = None
+        self._whole: tuple[tuple[int, int], frozenset[str], int] | None = None  # with its exemplars
+
+    # Questions.
 
     def near(self, texts: Sequence[str], most: int, *, among: Collection[str] | None = None) -> tuple[Hit, ...]:
         """The blocks nearest to all ``texts``, by the mean of the cosines. Raises as ``refresh``."""
@@ -43,21 +81,118 @@ class Meanings:
     ) -> tuple[tuple[Near, ...], ...]:
         """For each text the blocks nearest to it, at most ``most``, the best of text and centroids first; of equals, by id. ``among``: only
         these. Raises as ``refresh``."""
-        self.refresh(AT_ONCE)
+        self.complete(EXEMPLARS_AT_ONCE)
         asked = self.encoder.encode(texts)
         return tuple(self._nearest(Vectors(asked.encoder, row[None]), most, among) for row in asked.rows)
 
-    def _nearest(self, asked: Vectors, most: int, among: Collection[str] | None) -> tuple[Near, ...]:
-        found = [Near(hit.key, hit.cosine, None) for hit in self._index.search(asked, most, among=among)]
-        return tuple(sorted(found, key=lambda near: (-near.best, near.id))[:most])
-
     def snapshot(self) -> str:
-        """SHA-256 over what is searched: the encoder and all blocks. Equal twice: the same was searched. Raises as ``refresh``."""
-        self.refresh(AT_ONCE)
+        """SHA-256 over what is searched: the encoder and all blocks and centroids. Equal twice: the same was searched. Raises as
+        ``refresh``."""
+        self.complete(EXEMPLARS_AT_ONCE)
         told = hashlib.sha256(f"{self.encoder.name} {self.encoder.dimension}".encode())
-        for key in sorted(self._index.keys()):
-            told.update(f"\n{key}".encode())
+        for index in (self._index, self._centroids):
+            for key in sorted(index.keys()) if index is not None else ():
+                told.update(f"\n{key}".encode())
+            told.update(b"\n")
         return told.hexdigest()
+
+    # Keeping up.
+
+    def refresh(self, most: int | None = None) -> int:
+        """Encode the texts that are not in the index yet and take out what is no longer in the catalogue; gives how many were encoded.
+
+        Raises ``Unavailable`` when more than ``most`` texts had to be encoded (that many are done then, and the next call goes on), or
+        when another thread has been at it for ``WAIT`` seconds.
+        """
+        with self._alone(None if most is None else WAIT):
+            return self._texts(most)
+
+    def complete(self, most: int | None = None, told: Told = unheard) -> int:
+        """As ``refresh``, with the exemplars; gives for how many blocks something was encoded. ``told`` hears how far it is."""
+        with self._alone(None if most is None else WAIT):
+            texts = self._texts(most)
+            return max(texts, self._prompts(most, told))
+
+    def learn(self, block_id: str) -> None:
+        """Make the vectors of one block now."""
+        with self._alone(None):
+            text = self._lines.meanings().get(block_id)
+            if text is not None and block_id not in self._lines.gone():
+                self._index.add([block_id], self.encoder.encode([text]))
+                if self._centroids is not None:
+                    self._keep([self._made(block_id, text)])
+
+    def settle(self) -> tuple[str, ...]:
+        """Make now what makes searches of very many quick; how each index is searched from now on."""
+        return tuple(index.settle() for index in (self._index, self._centroids) if index is not None)
+
+    def _texts(self, most: int | None) -> int:
+        state, gone = self._lines.state(), self._lines.gone()
+        if self._seen is not None and self._seen[:2] == (state, gone) and len(self._index.keys()) == self._seen[2]:
+            return 0
+        told, known = self._told(gone), self._index.keys()
+        self._index.remove(known - told.keys())
+        missing = [block_id for block_id in told if block_id not in known]
+        now = missing[:most]
+        for start in range(0, len(now), BATCH):
+            some = now[start : start + BATCH]
+            self._index.add(some, self.encoder.encode([told[block_id] for block_id in some]))
+        if len(now) < len(missing):
+            raise _waiting(len(missing) - len(now))
+        self._seen = state, gone, len(told)
+        return len(now)
+
+    def _prompts(self, most: int | None, heard: Told) -> int:
+        if self._centroids is None:
+            return 0
+        state, gone = self._lines.state(), self._lines.gone()
+        keys = self._centroids.keys()
+        if self._whole is not None and self._whole == (state, gone, len(keys)):
+            return 0
+        told = self._told(gone)
+        self._centroids.remove([key for key in keys if _block(key) not in told])
+        known = {_block(key) for key in keys}
+        missing, done, texts = [block_id for block_id in told if block_id not in known], 0, 0
+        for some in self._batches(missing, told):
+            if most is not None and texts > most:
+                raise _waiting(len(missing) - done)
+            self._keep(some)
+            done, texts = done + len(some), texts + sum(count for _, _, count in some)
+            heard(len(told) - len(missing) + done, len(told))
+        self._whole = state, gone, len(self._centroids.keys())
+        return done
+
+    def _batches(self, ids: Sequence[str], told: dict[str, str]) -> Iterator[list[tuple[list[str], Vectors, int]]]:
+        """Rows of some blocks at a time, each time of about ``BATCH`` texts or more."""
+        made: list[tuple[list[str], Vectors, int]] = []
+        for block_id in ids:
+            made.append(self._made(block_id, told[block_id]))
+            if sum(count for _, _, count in made) >= BATCH:
+                yield made
+                made = []
+        if made:
+            yield made
+
+    def _made(self, block_id: str, text: str) -> tuple[list[str], Vectors, int]:
+        """Keys and rows of one block's exemplars, and how many texts were encoded for them."""
+        prompts = self._exemplars.prompts(block_id) if self._exemplars is not None else ()
+        if prompts and self._exemplars is not None:
+            middles = self._exemplars.middles(self.encoder.encode(prompts))
+            if len(middles.rows):
+                return [f"{block_id}/{n}" for n in range(1, len(middles.rows) + 1)], middles, len(prompts)
+        return [f"{block_id}{ALONE}"], self.encoder.encode([text]), 1
+
+    def _keep(self, made: Iterable[tuple[list[str], Vectors, int]]) -> None:
+        import numpy as np  # not loaded by commands that ask nothing of it
+
+        if self._centroids is not None:
+            keys = [key for some, _, _ in made for key in some]
+            rows = np.concatenate([vectors.rows for _, vectors, _ in made])
+            self._centroids.add(keys, Vectors(self.encoder.name, rows))
+
+    def _told(self, gone: frozenset[str]) -> dict[str, str]:
+        """Of each block that counts, its text."""
+        return {block_id: text for block_id, text in self._lines.meanings().items() if block_id not in gone}
 
     @contextmanager
     def _alone(self, wait: float | None) -> Generator[None]:
@@ -68,27 +203,54 @@ class Meanings:
         finally:
             self._lock.release()
 
-    def refresh(self, most: int | None = None) -> int:
-        """Encode what is not in the index yet and take out what is no longer in the catalogue; gives how many were encoded.
+    # One text.
 
-        Raises ``Unavailable`` when more than ``most`` texts had to be encoded (that many are done then, and the next call goes on), or
-        when another thread has been at it for ``WAIT`` seconds.
-        """
-        with self._alone(None if most is None else WAIT):
-            state = self._lines.state()
-            if state == self._seen and len(self._index.keys()) == state[0]:
-                return 0
-            told, known = self._lines.meanings(), self._index.keys()
-            self._index.remove(known - told.keys())
-            missing = [block_id for block_id in told if block_id not in known]
-            now = missing[:most]
-            for start in range(0, len(now), BATCH):
-                some = now[start : start + BATCH]
-                self._index.add(some, self.encoder.encode([told[block_id] for block_id in some]))
-            if len(now) < len(missing):
-                raise Unavailable(
-                    f"the meanings of {len(missing) - len(now)} blocks are not encoded yet",
-                    "ask again in a moment, or make them all: dna reindex", retry_after=1,
-                )  # fmt: skip
-            self._seen = state
-            return len(now)
+    def _nearest(self, asked: Vectors, most: int, among: Collection[str] | None) -> tuple[Near, ...]:
+        texts = {hit.key: hit.cosine for hit in self._index.search(asked, most, among=among)}
+        if self._centroids is None or most < 1:
+            found = [Near(block_id, cosine, None) for block_id, cosine in texts.items()]
+            return tuple(sorted(found, key=lambda near: (-near.best, near.id))[:most])
+        best = self._best(asked, most, among)
+        some = sorted({*texts, *best})
+        texts = {hit.key: hit.cosine for hit in self._index.search(asked, len(some), among=some)}
+        middles = {key for block_id in some for key in _keys(block_id)}
+        best = _by_block(self._centroids.search(asked, len(middles), among=middles))
+        found = [Near(block_id, texts[block_id], best.get(block_id)) for block_id in some if block_id in texts]
+        return tuple(sorted(found, key=lambda near: (-near.best, near.id))[:most])
+
+    def _best(self, asked: Vectors, most: int, among: Collection[str] | None) -> dict[str, float]:
+        """The blocks of the nearest centroids: no fewer than ``most``, where there are so many."""
+        assert self._centroids is not None
+        keys = (
+            None if among is None else {key for block_id in among for key in (*_keys(block_id), f"{block_id}{ALONE}")}
+        )
+        hits = self._centroids.search(asked, MOST_CENTROIDS * most, among=keys)
+        return dict.fromkeys((_block(hit.key) for hit in hits), 0.0)
+
+
+def keys_of(ids: Iterable[str]) -> tuple[str, ...]:
+    """Every key that the exemplars of these blocks may have."""
+    return tuple(key for block_id in ids for key in (f"{block_id}{ALONE}", *_keys(block_id)))
+
+
+def _keys(block_id: str) -> tuple[str, ...]:
+    return tuple(f"{block_id}/{n}" for n in range(1, MOST_CENTROIDS + 1))
+
+
+def _block(key: str) -> str:
+    return key.partition("/")[0]
+
+
+def _by_block(hits: Iterable[Hit]) -> dict[str, float]:
+    best: dict[str, float] = {}
+    for hit in hits:
+        best[_block(hit.key)] = max(hit.cosine, best.get(_block(hit.key), -2.0))
+    return best
+
+
+def _waiting(count: int) -> Unavailable:
+    return Unavailable(
+        f"the meanings of {count} blocks are not encoded yet",
+        "ask again in a moment, or make them all: dna reindex",
+        retry_after=1,
+    )

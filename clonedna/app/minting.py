@@ -38,7 +38,7 @@ from clonedna.core.block import (
     MintOrder,
     Share,
 )
-from clonedna.core.errors import ConsentMissing, Internal
+from clonedna.core.errors import ConsentMissing, DnaError, Internal
 from clonedna.core.events import Emit, Note, StageFinished, StageStarted
 from clonedna.core.people import Account
 from clonedna.core.profile import Counted
@@ -48,6 +48,7 @@ from clonedna.core.work import Collection, Found, Identity, Refusal
 from clonedna.evals.examination import Subject, examine, joined, summary, trained_part
 from clonedna.evals.likelihood import example_of
 from clonedna.evals.maturity import with_maturity
+from clonedna.genomes.exemplars import digests, drawn
 from clonedna.mint.capability import capability_text
 from clonedna.mint.continuing import Heritage, divide_new, nothing_new, only_new, with_inherited
 from clonedna.mint.continuing_gate import judge_continued
@@ -387,7 +388,15 @@ class Minting:
                 continuing.refuse_moved(self.parts, manifest, heritage)
             self.parts.store.put(self.workspace.block)
             reference = self.parts.registry.publish(manifest)
+        self._learn(manifest.id)
         return reference, {"block": str(reference), "status": reference.status}
+
+    def _learn(self, block_id: str) -> None:
+        """Make its vectors now. They are a cache: where that cannot be done, they are made when somebody searches."""
+        try:
+            self.parts.meanings.learn(block_id)
+        except DnaError as error:
+            self.emit(Note(level="warning", text=f"it is not found by meaning yet ({error.code}); then: dna reindex"))
 
     # What the papers and the manifest are made of.
 
@@ -494,7 +503,9 @@ class Minting:
                 consent_verified=draft.consent.verified,
             ),
             consent_mode=draft.consent.mode, specialization=specialization, tags=("lora", *spoken),
-            capability=Capability(text=self._capability(draft, spoken) or specialization),
+            capability=Capability(
+                text=self._capability(draft, spoken) or specialization, exemplars=digests(drawn(draft.pairs))
+            ),
             base_model=base.id, base_fingerprint=base.fingerprint, base_weights_digest=base.weights_digest,
             rank=lora.rank, alpha=lora.alpha, target_modules=lora.target_modules,
             recipe=recipe.model_copy(

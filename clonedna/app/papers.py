@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from clonedna.core.block import ConsentRecord, Evaluation, SourceRecord
-from clonedna.core.canonical import strict_json
+from clonedna.core.block import ConsentRecord, Evaluation, Manifest, SourceRecord
+from clonedna.core.canonical import sha256, strict_json
 from clonedna.core.errors import BlockCorrupt
 from clonedna.core.value import Value
 from clonedna.core.work import Pair
@@ -42,6 +42,18 @@ def pairs_of(block: Path) -> tuple[Pair, ...]:
         return tuple(Pair.model_validate(json.loads(line)) for line in lines if line)
     except (ValueError, RecursionError) as error:
         raise _wrong("pairs.jsonl", error) from None
+
+
+def signed_pairs_of(block: Path, manifest: Manifest) -> tuple[Pair, ...]:
+    """The same, when the file is still the one that the manifest lists."""
+    entry = manifest.files.get("pairs.jsonl")
+    if entry is None or sha256((block / "pairs.jsonl").read_bytes()) != entry.sha256:
+        raise BlockCorrupt(
+            f"pairs.jsonl of block {manifest.id[:12]} is not the one that was signed",
+            "dna verify it",
+            file="pairs.jsonl",
+        )
+    return pairs_of(block)
 
 
 def _paper(block: Path, name: str, kind: type[V]) -> V:

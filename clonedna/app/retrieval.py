@@ -8,7 +8,6 @@ kept in memory by block id, the last used ones, bounded in number and in pairs.
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -17,15 +16,12 @@ from functools import lru_cache
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
 from clonedna.app.blocks import ServedLayer
 from clonedna.app.orders import spdx
-from clonedna.app.papers import consent_of
+from clonedna.app.papers import consent_of, signed_pairs_of
 from clonedna.app.parts import Parts
 from clonedna.core.block import ConsentRecord
-from clonedna.core.canonical import sha256
-from clonedna.core.errors import BlockCorrupt, DnaError
+from clonedna.core.errors import DnaError
 from clonedna.core.value import Value
 from clonedna.core.words import telling_words
 from clonedna.core.work import Pair
@@ -38,7 +34,6 @@ MOST_CHARACTERS = 1_200
 MOST_TASK = 400
 MOST_INDEXES = 16
 MOST_PAIRS = 20_000
-FILE = "pairs.jsonl"
 
 
 class Shown(Value):
@@ -116,18 +111,7 @@ class Retrieval:
         manifest = self._parts.registry.resolve(block_id, unsafe=True)
         path = self._parts.store.path(manifest.id)
         consent = consent_of(path)
-        data = (path / FILE).read_bytes()
-        entry = manifest.files.get(FILE)
-        if entry is None or sha256(data) != entry.sha256:
-            raise BlockCorrupt(
-                f"{FILE} of block {block_id[:12]} is not the one that was signed", "dna verify it", file=FILE
-            )
-        try:
-            pairs = [Pair.model_validate(json.loads(line)) for line in data.split(b"\n") if line]
-        except (ValidationError, ValueError, RecursionError) as error:
-            raise BlockCorrupt(
-                f"{FILE} of block {block_id[:12]} holds a line that is no pair", "ask without retrieval", file=FILE
-            ) from error
+        pairs = signed_pairs_of(path, manifest)
         usable = [pair for pair in pairs if pair.split == "train" and _may_be_shown(pair.provenance.licence)]
         return _Index(pairs=tuple(usable[:MOST_PAIRS]), scores=_scores(usable[:MOST_PAIRS]), consent=consent)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from itertools import islice
 from typing import Annotated, Any
 
@@ -20,6 +22,9 @@ Status = Annotated[str | None, typer.Option(help="... that the gate let pass (re
 Name = Annotated[str | None, typer.Option(help="... of this name, all versions.")]
 Handle = Annotated[str | None, typer.Option(help="... of this person's handle.")]
 Limit = Annotated[int | None, typer.Option(help="At most so many; default 48 in a table, all in JSON.")]
+
+
+PROGRESS_SECONDS = 2.0
 
 
 def add_to(app: typer.Typer) -> None:
@@ -98,19 +103,48 @@ def reindex(
     vectors: Annotated[
         bool, typer.Option("--vectors/--without-vectors", help="Encode meanings now, or when somebody asks.")
     ] = True,
+    encoder: Annotated[
+        str | None, typer.Option(help="Only make what is missing of the vectors by this encoder, beside those in use.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Rebuild catalogue, words and meanings from the block directories alone."""
+    """Rebuild catalogue, words and meanings from the block directories alone; or encode all with another encoder."""
     from clonedna.app.catalogue import Catalogue
 
     state: State = context.obj
-    done = Catalogue(state.parts).reindex(vectors=vectors)
+    told = _progress()
+    if encoder is None:
+        done = Catalogue(state.parts).reindex(vectors=vectors, told=told)
+    else:
+        done = Catalogue(state.parts).encode(encoder, told)
     if as_json:
         print_json(done)
         return
     for one in done.left_out:
         tell(f"left out: {one.path}: {one.reason}: {printable(one.detail)}")
     tell(f"{done.blocks} blocks" + (f", {done.encoded} encoded by {done.encoder}" if done.encoder else ""))
+    for how in sorted(set(done.searched)):
+        if how != "exact":
+            tell(f"searched: {how}")
+    if encoder is not None and done.encoder != state.parts.encoder.name:
+        tell(f"to search with it: set encoder = '{encoder}' (DNA_ENCODER)")
+
+
+def _progress() -> Callable[[int, int], None]:
+    """Says how many blocks are encoded, and about how long the rest takes, every few seconds."""
+    began = last = time.monotonic()
+    first: int | None = None
+
+    def told(done: int, total: int) -> None:
+        nonlocal last, first
+        now = time.monotonic()
+        first = done - 1 if first is None else first
+        if now - last >= PROGRESS_SECONDS or (done == total and now - began >= PROGRESS_SECONDS):
+            left = (total - done) * (now - began) / max(1, done - first)
+            tell(f"encoded {done} of {total} blocks, about {left:.0f} s to go")
+            last = now
+
+    return told
 
 
 def _filters(context: typer.Context) -> dict[str, Any]:

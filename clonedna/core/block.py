@@ -217,9 +217,13 @@ class Candidate(Value):
 
 
 class Capability(Value):
-    """The text an index encodes; vectors of different encoders are never compared. No encoder yet -> ``None``."""
+    """The text an index encodes; vectors of different encoders are never compared. No encoder yet -> ``None``.
+
+    ``exemplars``: SHA-256 of the training prompts that stand for the block beside its text; ``None``: it was made before they were listed.
+    """
 
     text: str
+    exemplars: tuple[str, ...] | None = Field(default=None, max_length=64)
     encoder: str | None = None
     dimension: int | None = None
 

@@ -41,8 +41,11 @@ CHECK = "check encoder_url, and whether the server is up"
 
 
 class HttpEncoder:
-    """Fulfils ``core.seams.Encoder``. The server's name and the model's are the revision that is known: whoever changes the model behind
-    them must encode again (`dna reindex`)."""
+    """Fulfils ``core.seams.Encoder``. ``elsewhere``: what is encoded leaves this machine.
+
+    The server's name and the model's are the revision that is known: whoever changes the model behind them must encode again
+    (`dna reindex`).
+    """
 
     max_tokens = MAX_TOKENS
 
@@ -67,6 +70,7 @@ class HttpEncoder:
                 "encoder_url must be http:// or https:// with a host and no password", "give the key as encoder_key"
             )
         self.url = str(parsed.copy_with(query=None, fragment=None)).rstrip("/").removesuffix("/v1")
+        self.elsewhere = parsed.host not in ("localhost", "127.0.0.1", "::1")
         self.dimension, self._model = dimension, model
         self.name = f"http-{model}-{dimension}@{hashlib.sha256(self.url.encode()).hexdigest()[:8]}"
         self._headers = {"authorization": f"Bearer {key}"} if key else {}

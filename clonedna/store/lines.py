@@ -290,6 +290,10 @@ class SqlLines:
             count, last = session.execute(select(func.count(), func.max(Line.number)).select_from(Line)).one()
         return count, last or 0
 
+    def gone(self) -> frozenset[str]:
+        """Ids of all tombstones, the database may know of them or not."""
+        return self._store.revoked()
+
     def meanings(self) -> dict[str, str]:
         """Of each block, the text that an encoder reads."""
         with self._session() as session:

@@ -192,6 +192,9 @@ class Lines:
     def meanings(self) -> dict[str, str]:
         return self.told
 
+    def gone(self) -> frozenset[str]:
+        return frozenset()
+
 
 def test_threads_encode_each_text_once() -> None:
     encoder, index = Counting(), FakeIndex("letters@1", 27)

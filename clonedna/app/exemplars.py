@@ -1,0 +1,51 @@
+"""The prompts that stand for a block beside its text, read from its files, as far as its consent allows.
+
+Only training prompts of a file that is the one that was signed; only where the block's consent covers serving it here. To an encoder on
+another machine no prompt of a local-only block is sent. A block that cannot be read has none, with a line in the log.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from clonedna.app.papers import consent_of, signed_pairs_of
+from clonedna.core.errors import ConsentMissing, DnaError
+from clonedna.core.vectors import Vectors
+
+if TYPE_CHECKING:
+    from clonedna.app.parts import Parts
+
+log = logging.getLogger(__name__)
+
+
+class BlockExemplars:
+    """Fulfils ``meanings.Exemplars`` for the blocks of one home."""
+
+    def __init__(self, parts: Parts, *, elsewhere: bool = False) -> None:
+        """``elsewhere``: the encoder runs on another machine."""
+        self._parts, self._elsewhere = parts, elsewhere
+
+    def prompts(self, block_id: str) -> tuple[str, ...]:
+        """At most 64 prompts; none where they may not be used."""
+        from clonedna.genomes.exemplars import listed  # loads numpy
+
+        try:
+            path = self._parts.store.path(block_id)
+            consent = consent_of(path)
+            if self._elsewhere and consent.mode == "local-only":
+                return ()
+            self._parts.consents.check(consent, "serve")
+            manifest = self._parts.registry.resolve(block_id, unsafe=True)
+            return listed(signed_pairs_of(path, manifest), manifest.capability.exemplars)
+        except ConsentMissing:
+            return ()
+        except DnaError as error:
+            log.warning("block %s is known by its text alone: %s", block_id[:12], error.code)
+            return ()
+
+    def middles(self, vectors: Vectors) -> Vectors:
+        """Four to eight centroids, fewer of few."""
+        from clonedna.genomes.exemplars import centroids
+
+        return Vectors(vectors.encoder, centroids(vectors.rows))
