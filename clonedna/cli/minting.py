@@ -79,6 +79,19 @@ def mint(
         float | None,
         typer.Option(min=0.0, max=10.0, help="With --continue: old training pairs for each new one."),
     ] = None,
+    guard: Annotated[
+        list[str] | None, typer.Option(help="Train so that this block of the same base is left be; may be repeated.")
+    ] = None,
+    guard_weight: Annotated[
+        float | None, typer.Option(min=0.0, max=1000.0, help="With --guard: how firmly what it says is kept (1).")
+    ] = None,
+    guard_energy: Annotated[
+        float | None, typer.Option(min=0.0, max=1e6, help="With --guard: also keep off what its modules read (0).")
+    ] = None,
+    guard_orthogonal: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1e6, help="With --guard: also keep off its directions, as O-LoRA does (0)."),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -106,9 +119,12 @@ def mint(
             "target": _place(target), "authors": author or (), "licence": licence, "continues": continues, "name": name, "base": base,
             "consent": consent, "allow_licences": allow_licence or (), "teacher": teacher, "seed": seed, "epochs": epochs, "rank": rank,
             "learning_rate": learning_rate, "max_pairs": max_pairs, "general": general, "general_ratio": general_ratio, "replay": replay,
+            "guard": guard or (), "guard_weight": guard_weight, "guard_energy": guard_energy, "guard_orthogonal": guard_orthogonal,
         }  # fmt: skip
         _mint_there(state, ask, pairs, dry_run=dry_run, queue=queue, as_json=as_json)
         return
+    from clonedna.app.guarding import guard_recipe
+
     recipe = {
         "seed": seed,
         "epochs": epochs,
@@ -117,6 +133,9 @@ def mint(
         "rank": rank,
         "general": None if general == "rehearsal" else general,
         "base_instruct_ratio": general_ratio,
+        "guard": guard_recipe(
+            state.parts, guard or [], kl=guard_weight, energy=guard_energy, orthogonal=guard_orthogonal
+        ),
     }
     if pairs is not None:
         order, files = _given(state, pairs, author, name, base, consent, licence, recipe)
