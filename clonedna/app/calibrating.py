@@ -10,6 +10,7 @@ requests: they stay in the home.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -93,7 +94,7 @@ class Calibrating:
         if card is None or card.dimension != encoder.dimension:
             raise BadConfig(
                 f"there is no calibration for the encoder {encoder.name} ({encoder.dimension} numbers)",
-                f"fit one: dna genome recalibrate (from {LEAST_OUTCOMES} outcomes); or set encoder back: minilm, hashed",
+                "fit one from the bundled lab: dna genome recalibrate --lab; or set encoder back: minilm, hashed",
                 encoder=encoder.name,
             )  # fmt: skip
         return SignedCard(card=card)
@@ -146,31 +147,20 @@ class Calibrating:
 
     # Fitting anew.
 
-    def recalibrate(self, given: Path | None = None, *, force: bool = False) -> Recalibrated:
-        """Fit a card for the encoder of the settings from the stored outcomes, or those of a file, and use it if it errs less than the old.
+    def recalibrate(self, given: Path | None = None, *, lab: bool = False, force: bool = False) -> Recalibrated:
+        """Fit a card for the encoder of the settings, and use it if it errs no more than the old one.
 
-        Raises ``InputError`` for fewer than 50 outcomes of this encoder and one base, ``Corrupt``, ``KeyLocked``, ``NoSpace``.
+        From the stored outcomes, those of a file, or (``lab``) those of the bundled lab under this encoder. Those of the base that most are
+        of count. What another encoder described is described anew by this one where its block is here, and left out where it is not. Raises
+        ``InputError`` for fewer than 50 that can be used, ``Corrupt``, ``KeyLocked``, ``NoSpace``.
         """
         from clonedna.genomes.fitting import fit
 
-        encoder = self.parts.encoder
-        found = (
-            self.outcomes()
-            if given is None
-            else _outcomes(_with_end(read_given(given, MOST_FILE, "give a JSONL file")), given.name)
-        )
-        mine = tuple(one for one in found if (one.encoder, one.dimension) == (encoder.name, encoder.dimension))
-        if found and not mine:
-            raise InputError(
-                f"none of {len(found)} outcomes is of the encoder {encoder.name}; they are of {found[0].encoder}",
-                "plan with this encoder to measure some, or fit from the bundled lab: tools/fit_calibration.py",
-            )  # fmt: skip
-        fitted = fit(
-            mine, base=self.parts.settings.base,
-            how=f"from {len(mine)} outcomes of {'this home' if given is None else 'a file'}, measured by probes on exemplars",
-        )  # fmt: skip
-        before = self._before(mine, stored=given is None)
-        after = fitted.card.ece
+        whose, found, base = self._gathered(given, lab=lab)
+        most = Counter(one.base_fingerprint for one in found).most_common(1)
+        mine = self._described(tuple(one for one in found if one.base_fingerprint == most[0][0]) if most else ())
+        fitted = fit(mine, base=base, how=f"from {len(mine)} outcomes of {whose}, measured by probes on exemplars")
+        before, after = self._before(mine, stored=given is None and not lab, seen=lab), fitted.card.ece
         better = before.value is None or (after.value is not None and after.value <= before.value)
         if better or force:
             self._keep(fitted.card)
@@ -179,14 +169,44 @@ class Calibrating:
             why = "the old card errs less, and stays" if not better else "the old card could not be compared"
             why = "it errs no more than the old one" if better and before.value is not None else why
         return Recalibrated(
-            before=before,
-            after=after,
-            n=len(mine),
-            left_out=len(found) - len(mine),
-            kept=better or force,
-            id=fitted.card.id,
-            why=why,
-        )
+            before=before, after=after, n=len(mine), left_out=len(found) - len(mine), kept=better or force, id=fitted.card.id, why=why
+        )  # fmt: skip
+
+    def _gathered(self, given: Path | None, *, lab: bool) -> tuple[str, tuple[Outcome, ...], str]:
+        """Whose outcomes, the outcomes, and the base's name."""
+        if lab:
+            from clonedna.genomes.lab import bundled_lab, outcomes_of
+
+            made = bundled_lab()
+            return "the bundled lab", tuple(one.outcome for one in outcomes_of(made, self.parts.encoder)), made.base
+        if given is None:
+            return "this home", self.outcomes(), self.parts.settings.base
+        data = read_given(given, MOST_FILE, "give a JSONL file of outcomes")
+        return "a file", _outcomes(_with_end(data), given.name), self.parts.settings.base
+
+    def _described(self, found: Sequence[Outcome]) -> tuple[Outcome, ...]:
+        """All with features of the encoder of the settings; what another one described is looked for among the blocks that are here."""
+        from clonedna.genomes.features import POOL, Rarity, features_of
+
+        encoder = self.parts.encoder
+        here = (encoder.name, encoder.dimension)
+        theirs = [one for one in found if (one.encoder, one.dimension) != here]
+        if not theirs:
+            return tuple(found)
+        texts = self.parts.lines.meanings()
+        base = theirs[0].base_fingerprint
+        allowed = [one.id for one in self.parts.lines.accepted() if one.base_fingerprint == base]
+        skills = sorted({one.skill for one in theirs if one.block in texts})
+        rows = self.parts.meanings.nearest(skills, POOL, among=allowed) if skills and allowed else ()
+        rarity = Rarity(texts.values())
+        told = {skill: features_of(skill, row, texts, rarity=rarity) for skill, row in zip(skills, rows, strict=False)}
+        made: list[Outcome] = []
+        for one in found:
+            if (one.encoder, one.dimension) == here:
+                made.append(one)
+            elif (features := told.get(one.skill, {}).get(one.block)) is not None:
+                made.append(one.model_copy(update={"features": features, "encoder": here[0], "dimension": here[1]}))
+        return tuple(made)
 
     def reset(self) -> bool:
         """Forget this home's card for the encoder of the settings; gives whether there was one. Outcomes stay."""
@@ -195,15 +215,20 @@ class Calibrating:
         path.unlink(missing_ok=True)
         return there
 
-    def _before(self, mine: Sequence[Outcome], *, stored: bool) -> Measure:
-        """The old card's error on what it was not fitted from: all for the program's, what was stored after it for one of this home."""
+    def _before(self, mine: Sequence[Outcome], *, stored: bool, seen: bool) -> Measure:
+        """The old card's error on what it was not fitted from: all for the program's, what was stored after it for one of this home.
+
+        ``seen``: the old one may have been fitted from all of it.
+        """
         from clonedna.genomes.fitting import held_out_error
 
         try:
             old = self.card()
         except DnaError as error:
             return not_available(error.message)
-        unseen = mine if old.envelope is None else mine[old.card.n :] if stored else ()
+        unseen = mine[old.card.n :] if stored else ()
+        if old.envelope is None and not seen:
+            unseen = mine
         if len(unseen) < UNSEEN:
             return not_available(
                 f"{len(unseen)} outcomes are surely new to the card that was in use; {UNSEEN} are needed"

@@ -47,6 +47,9 @@ def recalibrate(
     outcomes: Annotated[
         Path | None, typer.Option(help="A JSONL file of outcomes, in place of those of this home.", show_default=False)
     ] = None,
+    lab: Annotated[
+        bool, typer.Option("--lab", help="From the bundled lab, for an encoder that has no card yet.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Use the new card also where the old one errs less.")] = False,
     reset: Annotated[
         bool, typer.Option("--reset", help="Forget this home's card, and use the one that the program brings.")
@@ -62,13 +65,15 @@ def recalibrate(
         else:
             tell("this home's card is forgotten" if removed else "this home had no card of its own for this encoder")
         return
-    done = at.recalibrate(outcomes, force=force)
+    done = at.recalibrate(outcomes, lab=lab, force=force)
     if as_json:
         print_json(done)
         return
     rows = [["before", _value(done.before), done.before.how], ["after", _value(done.after), done.after.how]]
     table("", ["card", "calibration error", "how"], rows)
-    tell(f"{done.n} outcomes, {done.left_out} of another encoder left out")
+    tell(
+        f"{done.n} outcomes; {done.left_out} left out: of another base, or of another encoder and a block that is not here"
+    )
     tell(f"{'in use: card ' + done.id[:12] if done.kept else 'not used'}: {done.why}")
 
 

@@ -26,15 +26,15 @@ class RemoteCalibrating:
         """The card in use there, and from how much."""
         return self._wire.get(f"{GENOME}/calibration", Shown)
 
-    def recalibrate(self, given: Path | None = None, *, force: bool = False) -> Recalibrated:
-        """Fit a new one there from that home's outcomes. Raises ``InputError`` for a file: outcomes are not sent."""
+    def recalibrate(self, given: Path | None = None, *, lab: bool = False, force: bool = False) -> Recalibrated:
+        """Fit a new one there from that home's outcomes, or (``lab``) the bundled ones. Raises ``InputError`` for a file: none is sent."""
         if given is not None:
             raise InputError(
                 "a server fits from its own outcomes",
                 "leave --outcomes out, or run the command on that machine",
                 param="outcomes",
             )
-        return self._wire.post(f"{GENOME}/recalibrate", Recalibrated, {"force": force})
+        return self._wire.post(f"{GENOME}/recalibrate", Recalibrated, {"lab": lab, "force": force})
 
     def reset(self) -> bool:
         """Forget that home's card; gives whether there was one."""

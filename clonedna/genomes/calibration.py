@@ -187,7 +187,8 @@ def _read(data: bytes, kind: type[V]) -> V:
 def bundled() -> Mapping[str, Card]:
     """The cards that the program brings, by encoder. Raises ``Corrupt``."""
     folder = files("clonedna.genomes") / "data" / "calibration"
-    found = [read_card(one.read_bytes()) for one in folder.iterdir() if one.name.endswith(".json")]
+    there = folder.iterdir() if folder.is_dir() else ()
+    found = [read_card(one.read_bytes()) for one in there if one.name.endswith(".json")]
     return {card.encoder: card for card in found}
 
 

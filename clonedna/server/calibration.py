@@ -12,8 +12,9 @@ from clonedna.server.errors import OURS
 
 
 class RecalibrateAsk(Value):
-    """``force``: use the new card also where the old one errs less."""
+    """``lab``: from the bundled lab's outcomes in place of this home's. ``force``: use the new card also where the old one errs less."""
 
+    lab: bool = False
     force: bool = False
 
 
@@ -35,7 +36,7 @@ def router(service: Service) -> APIRouter:
     @made.post("/recalibrate", dependencies=[ADMIN])
     def recalibrate(ask: RecalibrateAsk) -> Recalibrated:
         """Fit a new card from this home's outcomes; it is used where it errs no more than the old one on what neither had seen."""
-        return service.calibrating.recalibrate(force=ask.force)
+        return service.calibrating.recalibrate(lab=ask.lab, force=ask.force)
 
     @made.delete("/calibration", dependencies=[ADMIN])
     def reset() -> Reset:
