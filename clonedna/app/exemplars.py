@@ -7,14 +7,12 @@ another machine no prompt of a local-only block is sent. A block that cannot be 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from clonedna.app.papers import consent_of, signed_pairs_of
 from clonedna.core.errors import ConsentMissing, DnaError
+from clonedna.core.seams import Consents, Registry, Store
 from clonedna.core.vectors import Vectors
-
-if TYPE_CHECKING:
-    from clonedna.app.parts import Parts
 
 log = logging.getLogger(__name__)
 
@@ -22,21 +20,23 @@ log = logging.getLogger(__name__)
 class BlockExemplars:
     """Fulfils ``meanings.Exemplars`` for the blocks of one home."""
 
-    def __init__(self, parts: Parts, *, elsewhere: bool = False) -> None:
+    def __init__(
+        self, store: Store, registry: Registry, consents: Callable[[], Consents], *, elsewhere: bool = False
+    ) -> None:
         """``elsewhere``: the encoder runs on another machine."""
-        self._parts, self._elsewhere = parts, elsewhere
+        self._store, self._registry, self._consents, self._elsewhere = store, registry, consents, elsewhere
 
     def prompts(self, block_id: str) -> tuple[str, ...]:
         """At most 64 prompts; none where they may not be used."""
         from clonedna.genomes.exemplars import listed  # loads numpy
 
         try:
-            path = self._parts.store.path(block_id)
+            path = self._store.path(block_id)
             consent = consent_of(path)
             if self._elsewhere and consent.mode == "local-only":
                 return ()
-            self._parts.consents.check(consent, "serve")
-            manifest = self._parts.registry.resolve(block_id, unsafe=True)
+            self._consents().check(consent, "serve")
+            manifest = self._registry.resolve(block_id, unsafe=True)
             return listed(signed_pairs_of(path, manifest), manifest.capability.exemplars)
         except ConsentMissing:
             return ()

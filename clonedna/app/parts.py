@@ -373,7 +373,8 @@ class Parts:
 
     def meanings_by(self, encoder: Encoder) -> Meanings:
         """The same by any encoder."""
-        exemplars = BlockExemplars(self, elsewhere=getattr(encoder, "elsewhere", False))
+        elsewhere: bool = getattr(encoder, "elsewhere", False)
+        exemplars = BlockExemplars(self.store, self.registry, lambda: self.consents, elsewhere=elsewhere)
         return Meanings(self.lines, encoder, self.index_of(encoder), self.index_of(encoder, "exemplars"), exemplars)
 
     def index_of(self, encoder: Encoder, space: str = "blocks") -> Index:
