@@ -22,6 +22,7 @@ from clonedna.core.block import VERSION_PATTERN
 from clonedna.core.comparison import Comparison
 from clonedna.server.access import ADMIN, READ
 from clonedna.server.errors import OURS, Error
+from clonedna.server.reading import Routes, told
 
 Reference = Annotated[
     str, Path(min_length=1, max_length=200, description="name, name@version, or at least 8 digits of its id")
@@ -51,7 +52,7 @@ class RollbackAsk(BaseModel):
 
 def router(service: Service) -> APIRouter:
     """Routes under ``/api/v1/registry``."""
-    made = APIRouter(prefix="/api/v1/registry", responses=OURS | CORRUPT, tags=["registry"])
+    made = Routes(prefix="/api/v1/registry", responses=OURS | CORRUPT, tags=["registry"])
     _add_pairs(made, service)
     _add_papers(made, service)
     _add_files(made, service)
@@ -80,20 +81,20 @@ def _add_pairs(made: APIRouter, service: Service) -> None:
 
 
 def _add_papers(made: APIRouter, service: Service) -> None:
-    @made.get("/{reference}", dependencies=[READ])
-    def show_block(reference: Reference) -> BlockDetail:
+    @made.get("/{reference}", dependencies=[READ], response_model=BlockDetail)
+    def show_block(reference: Reference) -> Response:
         """One verified block's papers, by name, name@version or the beginning of its id."""
-        return service.blocks.show(reference).model_copy(update={"path": ""})
+        return told(service.blocks.show(reference).model_copy(update={"path": ""}))
 
     @made.get("/{reference}/verify", dependencies=[READ])
     def verify_block(reference: Reference) -> Verdict:
         """Check signature, digests, licence, consent and revocation now; a block that is not what was signed is an error."""
         return service.details.verify(reference)
 
-    @made.get("/{reference}/evaluations", dependencies=[READ])
-    def measured_of_block(reference: Reference) -> Measured:
+    @made.get("/{reference}/evaluations", dependencies=[READ], response_model=Measured)
+    def measured_of_block(reference: Reference) -> Response:
         """What was measured at its mint, and again on this server."""
-        return service.details.measured(reference)
+        return told(service.details.measured(reference))
 
     @made.get(
         "/{reference}/card",
@@ -101,12 +102,12 @@ def _add_papers(made: APIRouter, service: Service) -> None:
         response_model=Card,
         responses={200: {"content": {"text/markdown": {}}}},
     )
-    def card_of_block(reference: Reference, format: Literal["json", "markdown"] = "json") -> Card | Response:
+    def card_of_block(reference: Reference, format: Literal["json", "markdown"] = "json") -> Response:
         """The model card. Its text is of strangers: make it safe before it is shown as HTML."""
         card = service.details.card(reference)
         if format == "markdown":
             return Response(card.text, media_type="text/markdown; charset=utf-8", headers=INERT)
-        return card
+        return told(card)
 
     @made.get(
         "/{reference}/lineage", dependencies=[READ], response_model=LineageGraph, responses={200: {"content": {"text/plain": {}}}}
@@ -120,10 +121,10 @@ def _add_papers(made: APIRouter, service: Service) -> None:
 
 
 def _add_files(made: APIRouter, service: Service) -> None:
-    @made.get("/{reference}/files", dependencies=[READ])
-    def files_of_block(reference: Reference) -> FileTable:
+    @made.get("/{reference}/files", dependencies=[READ], response_model=FileTable)
+    def files_of_block(reference: Reference) -> Response:
         """The block's table: path, size, SHA-256, and whether the file is open to all who may read here."""
-        return service.details.files(reference)
+        return told(service.details.files(reference))
 
     @made.get(
         "/{reference}/files/{name}", dependencies=[READ], response_class=FileResponse,
@@ -139,10 +140,10 @@ def _add_files(made: APIRouter, service: Service) -> None:
 
 
 def _add_names(made: APIRouter, service: Service) -> None:
-    @made.get("/{name}/versions", dependencies=[READ])
-    def versions_of_block(name: Annotated[str, Path(min_length=1, max_length=200)]) -> VersionList:
+    @made.get("/{name}/versions", dependencies=[READ], response_model=VersionList)
+    def versions_of_block(name: Annotated[str, Path(min_length=1, max_length=200)]) -> Response:
         """All versions of a name, newest first, and which one the name means."""
-        return VersionList(versions=service.versions.list(name))
+        return told(VersionList(versions=service.versions.list(name)))
 
     @made.post("/{name}/rollback", dependencies=[ADMIN])
     def rollback_block(

@@ -13,6 +13,7 @@ from clonedna.core.block import ConsentRecord, Use
 from clonedna.core.errors import InputError
 from clonedna.server.access import ADMIN, READ
 from clonedna.server.errors import OURS, Error
+from clonedna.server.reading import Routes
 
 Handle = Annotated[str, Path(min_length=1, max_length=100, description="a GitHub handle")]
 Repository = Annotated[str, Field(min_length=1, max_length=150)]
@@ -59,7 +60,7 @@ class StandingList(BaseModel):
 
 def router(service: Service) -> APIRouter:
     """Routes under ``/api/v1/consent``."""
-    made = APIRouter(prefix="/api/v1/consent", responses=OURS | CORRUPT, tags=["consent"])
+    made = Routes(prefix="/api/v1/consent", responses=OURS | CORRUPT, tags=["consent"])
     consent = service.consent
     _add_asking(made, consent)
     _add_looking(made, consent)

@@ -8,11 +8,12 @@ from clonedna.app.doctor import Diagnosis
 from clonedna.app.service import Service
 from clonedna.server.access import ADMIN
 from clonedna.server.errors import OURS
+from clonedna.server.reading import Routes
 
 
 def router(service: Service) -> APIRouter:
     """The one route."""
-    made = APIRouter(prefix="/api/v1/doctor", responses=OURS, tags=["operations"])
+    made = Routes(prefix="/api/v1/doctor", responses=OURS, tags=["operations"])
 
     @made.get("", dependencies=[ADMIN])
     def examine(deep: bool = False) -> Diagnosis:

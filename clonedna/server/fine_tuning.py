@@ -34,6 +34,7 @@ from clonedna.app.uploads import Upload
 from clonedna.core.errors import InputError, NotFound
 from clonedna.server.access import MINT, READ
 from clonedna.server.errors import V1
+from clonedna.server.reading import Routes
 
 T = TypeVar("T", Upload, TuningJob, TuningEvent)
 FORM_OVERHEAD = 64 * 1024
@@ -207,7 +208,7 @@ def larger(settings: Settings) -> dict[str, int]:
 
 def router(tuning: FineTuning) -> APIRouter:
     """Routes under ``/v1``."""
-    made = APIRouter(prefix="/v1", responses=V1)
+    made = Routes(prefix="/v1", responses=V1)
     _add_files(made, tuning)
     _add_jobs(made, tuning)
     _add_log(made, tuning)

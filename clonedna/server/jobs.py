@@ -24,6 +24,7 @@ from clonedna.app.service import Service
 from clonedna.core.errors import InputError, Overloaded
 from clonedna.server.access import MINT
 from clonedna.server.errors import OURS
+from clonedna.server.reading import Routes
 
 PREFIX = "/api/v1/jobs"
 HEARTBEAT_SECONDS = 15.0
@@ -51,7 +52,7 @@ STREAMED: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-strea
 
 def router(service: Service) -> APIRouter:
     """Routes under ``/api/v1/jobs``."""
-    made = APIRouter(prefix=PREFIX, responses=OURS, tags=["jobs"])
+    made = Routes(prefix=PREFIX, responses=OURS, tags=["jobs"])
     _add_orders(made, service.desk)
     _add_questions(made, service.desk)
     _add_events(made, service.desk)

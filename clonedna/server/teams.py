@@ -16,6 +16,7 @@ from clonedna.core.value import Value
 from clonedna.server.access import CHAT, MINT, READ, owner
 from clonedna.server.errors import OURS
 from clonedna.server.following import Following, streamed
+from clonedna.server.reading import Routes
 
 TeamId = Annotated[str, Path(pattern=r"^team-[0-9a-f]{24}$")]
 SlotId = Annotated[str, Path(pattern=r"^slot-[0-9a-f]{24}$")]
@@ -52,7 +53,7 @@ class Page(Value):
 
 def router(service: Service) -> APIRouter:
     """Routes under ``/api/v1/teams``."""
-    made = APIRouter(prefix="/api/v1/teams", responses=OURS, tags=["teams"])
+    made = Routes(prefix="/api/v1/teams", responses=OURS, tags=["teams"])
     _add_teams(made, service)
     _add_candidates(made, service)
     _add_extracts(made, service)

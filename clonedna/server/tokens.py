@@ -16,6 +16,7 @@ from clonedna.core.value import Value
 from clonedna.server.access import ADMIN
 from clonedna.server.changes import CHANGES
 from clonedna.server.errors import OURS
+from clonedna.server.reading import Routes
 
 Name = Annotated[str, Path(pattern=NAME, description="The token's name.", examples=["ada-laptop"])]
 CODE = "7K3QM-0ZT4X-B9WHC-2N6PD"
@@ -35,7 +36,7 @@ class Claim(Value):
 
 def router(service: Service) -> APIRouter:
     """Routes under ``/api/v1``."""
-    made = APIRouter(prefix="/api/v1", responses=OURS, tags=["access"])
+    made = Routes(prefix="/api/v1", responses=OURS, tags=["access"])
     _add_tokens(made, service)
     _add_pairings(made, service)
     _add_audit(made, service)

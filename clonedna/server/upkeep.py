@@ -10,6 +10,7 @@ from clonedna.app.usage import DAY, Home, Pruned, Usage
 from clonedna.core.value import Value
 from clonedna.server.access import ADMIN
 from clonedna.server.errors import OURS
+from clonedna.server.reading import Routes
 
 
 class PruneAsk(Value):
@@ -22,7 +23,7 @@ class PruneAsk(Value):
 
 def router(service: Service) -> APIRouter:
     """Routes under ``/api/v1/store``."""
-    made = APIRouter(prefix="/api/v1/store", responses=OURS, tags=["store"])
+    made = Routes(prefix="/api/v1/store", responses=OURS, tags=["store"])
 
     @made.get("/usage", dependencies=[ADMIN])
     def usage() -> Usage:
