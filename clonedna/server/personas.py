@@ -23,6 +23,7 @@ from clonedna.core.persona import MOST_VERSIONS, Persona
 from clonedna.core.value import Value
 from clonedna.server.access import CHAT, MINT, READ, owner
 from clonedna.server.errors import OURS, Error, documented
+from clonedna.server.reading import Routes
 from clonedna.server.transfer import CONTENT, FILE, VERIFYING, written
 
 ROOT = "/api/v1/personas"
@@ -48,7 +49,7 @@ def larger(settings: Settings) -> dict[str, int]:
 
 def router(service: Service) -> APIRouter:
     """Routes under ``/api/v1/personas``."""
-    made = APIRouter(prefix=ROOT, responses=OURS, tags=["personas"])
+    made = Routes(prefix=ROOT, responses=OURS, tags=["personas"])
     _add_archives(made, service)
     _add_personas(made, service)
     return made
