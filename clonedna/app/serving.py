@@ -1,8 +1,8 @@
 """Which models a server has, and how a model's name becomes layers of a request.
 
-A model is the base, a registered block that the gate accepted (``name``, ``name@version``, ``name@digest8``), or an adapter that was
-given a name while the server runs (which is a block of the store, too). Names are resolved at every request, so a block that was
-removed or revoked is refused from then on, and its weights leave the engine.
+A model is the base, a registered block that the gate accepted (``name``, ``name@version``, ``name@digest8``), a genome
+(``genome:NAME``), or an adapter that was given a name while the server runs (which is a block of the store, too). Names are resolved at
+every request, so a block that was removed or revoked is refused from then on, and its weights leave the engine.
 
 Promises: nothing is loaded that was not verified, has no consent to be served, or was trained on another base. Verifying hashes every
 file; so that a request does not, a verified block is remembered under its id together with inode, size, mtime and ctime of its
@@ -26,13 +26,15 @@ import anyio.to_thread
 
 from clonedna.app.admission import admit
 from clonedna.app.blocks import Served, ServedLayer, served_by, served_layer
+from clonedna.app.genome_models import PREFIX, GenomeModels
 from clonedna.app.papers import consent_of
 from clonedna.app.parts import Parts, factory
 from clonedna.app.stamps import Stamp, stamp
 from clonedna.core.block import DIGEST_PATTERN, NAME_PATTERN, ConsentRecord, Manifest
 from clonedna.core.catalogue import BlockLine
 from clonedna.core.errors import BlockCorrupt, BlockNotFound, DnaError, InputError, NotFound, Refused
-from clonedna.core.model import Layer
+from clonedna.core.genome import GenomeManifest, Through
+from clonedna.core.model import Layer, Mixture
 from clonedna.core.seams import Engine
 from clonedna.core.value import Value
 
@@ -56,6 +58,7 @@ class Model(Value):
     block: str | None = None
     block_id: str | None = None
     index: int | None = None
+    genome: str | None = None
 
 
 class Term(Value):
@@ -66,11 +69,16 @@ class Term(Value):
 
 
 class Prepared(Value):
-    """What a request needs: loaded layers, the record of what will answer, and a short label for figures."""
+    """What a request needs: loaded layers or a mixture of them, the record of what will answer, and a short label for figures."""
 
     layers: tuple[Layer, ...]
+    mixture: Mixture | None = None
     served: Served
     label: str
+
+    @property
+    def through(self) -> Through:
+        return Through(layers=self.layers, mixture=self.mixture)
 
 
 @dataclass
@@ -102,9 +110,11 @@ class Serving:
         self._base_names = {base, self.engine.base.id}
         self._state = _State()
         self._numbering = threading.Lock()
+        self._genomes = GenomeModels(parts, self.engine.base)
 
     async def models(self) -> tuple[Model, ...]:
-        """The base, then each accepted block that was trained on it under all its names, newest first, then adapters added by name."""
+        """The base, then each accepted block that was trained on it under all its names, newest first, then adapters added by name, then
+        genomes that can be asked."""
         await self._notice()
         return await anyio.to_thread.run_sync(self._models)
 
@@ -112,14 +122,17 @@ class Serving:
         """One model by any of its names. Raises ``NotFound`` and what resolving raises."""
         if name in self._base_names:
             return self._base_model(name)
+        if name.startswith(PREFIX):
+            return self._genome_model(name, await anyio.to_thread.run_sync(self._genomes.manifest, name))
         manifest = await self._resolved(name)
         return self._block_model(name, manifest)
 
-    async def prepare(self, model: str, blend: Sequence[Term] = ()) -> Prepared:
+    async def prepare(self, model: str, blend: Sequence[Term] = (), *, said: Sequence[str] = ()) -> Prepared:
         """Layers for ``model``, or for ``blend`` over the base. ``a:0.7+b:0.3`` as a model's name is the same blend.
 
-        Raises ``InputError`` (what cannot be blended), ``NotFound``, ``BlockRevoked``, ``BlockRejected``, ``ConsentMissing``,
-        ``WrongBase``, ``BlockCorrupt``, ``AdapterInvalid``, ``NoMemory``.
+        ``said``: the person's turns, oldest first; a genome that routes chooses by them. Raises ``InputError`` (what cannot be blended),
+        ``NotFound``, ``BlockRevoked``, ``BlockRejected``, ``ConsentMissing``, ``WrongBase``, ``BlockCorrupt``, ``AdapterInvalid``,
+        ``NoMemory``, and for a genome what ``GenomeModels.going`` raises.
         """
         await self._notice()
         if blend and model not in self._base_names:
@@ -127,6 +140,8 @@ class Serving:
                 f"a blend goes over the base, and {model[:80]!r} is not it",
                 f"give {self.engine.base.id!r} as the model, and all blocks in the blend",
             )
+        if not blend and model.startswith(PREFIX) and model not in self._base_names:
+            return await self._composed(model, said)
         terms = tuple(blend) or (() if model in self._base_names else self._terms(model))
         if len(terms) > MAX_LAYERS:
             raise InputError(f"{len(terms)} blocks in one blend", f"give at most {MAX_LAYERS}")
@@ -140,6 +155,24 @@ class Serving:
             served.append(served_layer(manifest, term.weight))
         label = "blend" if len(served) > 1 else served[0].block if served else self.engine.base.id
         return Prepared(layers=tuple(layers), served=served_by(self.engine.base, tuple(served)), label=label)
+
+    async def _composed(self, model: str, said: Sequence[str]) -> Prepared:
+        try:
+            going = await anyio.to_thread.run_sync(self._genomes.going, model, said)
+        except DnaError:
+            await self._sweep()
+            raise
+        layers: list[Layer] = []
+        served: list[ServedLayer] = []
+        for block_id, weight in going.parts:
+            manifest = await self._resolved(block_id)
+            layers.append(Layer(adapter=await self._loaded(manifest), weight=weight))
+            served.append(served_layer(manifest, weight))
+        mixture = Mixture(layers=tuple(layers), top_k=going.top_k) if going.top_k is not None else None
+        return Prepared(
+            layers=() if mixture else tuple(layers), mixture=mixture, label=f"{PREFIX}{going.served.genome}",
+            served=served_by(self.engine.base, tuple(served), going.served),
+        )  # fmt: skip
 
     async def add(self, name: str, where: str, *, replace: bool = False) -> Model:
         """Serve the block at ``where`` as ``name`` too, and load it. ``where``: a block reference, or a path inside the store.
@@ -260,6 +293,13 @@ class Serving:
         for name, block_id in sorted(self._state.aliases.items()):
             with contextlib.suppress(DnaError):
                 found.append(self._block_model(name, self._resolve_id(block_id)))
+        newest: set[str] = set()
+        for genome in self._genomes.listed():
+            names = [f"{PREFIX}{genome.name}@{genome.version}"]
+            if genome.name not in newest:
+                names.insert(0, f"{PREFIX}{genome.name}")
+                newest.add(genome.name)
+            found += [self._genome_model(name, genome) for name in names]
         return tuple(found)
 
     def _servable(self) -> list[BlockLine]:
@@ -328,6 +368,12 @@ class Serving:
 
     def _base_model(self, name: str) -> Model:
         return Model(id=name, root=self.engine.base.id, parent=None, created=0)
+
+    def _genome_model(self, name: str, genome: GenomeManifest) -> Model:
+        return Model(
+            id=name, root=genome.id, parent=self.engine.base.id, created=_seconds(genome.created_at),
+            genome=f"{genome.name}@{genome.version}",
+        )  # fmt: skip
 
     def _block_model(self, name: str, manifest: Manifest | BlockLine) -> Model:
         return Model(

@@ -242,7 +242,7 @@ class GenomeManifest(Value):
     """A signed genome. ``id``: SHA-256 over the canonical JSON of all but itself. ``parent``: the id of the version before it.
 
     ``composite_embedding``: the centroid of the members' vectors under ``encoder``; a cache, never what is compared with another
-    encoder's. ``artifact``: the id of the merged block, where the composition is one.
+    encoder's. ``artifact``: the id of the merged block, where the composition is one; ``gate`` of one that routes; ``shares`` of a mixture.
     """
 
     format: Literal["dna-genome/1"] = GENOME_FORMAT
@@ -259,6 +259,7 @@ class GenomeManifest(Value):
     layers: tuple[GenomeLayer, ...] = Field(min_length=1, max_length=MOST_LAYERS)
     composition: Composition
     gate: Gate | None = None
+    shares: LogisticGate | None = None
     artifact: Digest | None = None
     module_map: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     encoder: str

@@ -141,7 +141,7 @@ class Completion(Envelope):
 
 
 class ModelCard(BaseModel):
-    """A model. ``root``: the base's id, or the block's; ``parent``: a block's base; ``block``: its name and version."""
+    """A model. ``root``: the base's id, or the block's; ``parent``: a block's base; ``block``, ``genome``: its name and version."""
 
     id: str
     object: Literal["model"] = "model"
@@ -153,6 +153,7 @@ class ModelCard(BaseModel):
     permission: list[dict[str, Any]] = []
     block: str | None = None
     index: int | None = None
+    genome: str | None = None
 
 
 class ModelList(BaseModel):

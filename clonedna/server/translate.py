@@ -14,14 +14,15 @@ from typing import Any, Literal
 from clonedna.app.serving import Term
 from clonedna.core.calls import CLOSE
 from clonedna.core.errors import InputError
-from clonedna.core.model import Guide, Layer, Message, SampleRequest, ToolCall
+from clonedna.core.genome import Through
+from clonedna.core.model import Guide, Message, SampleRequest, ToolCall
 from clonedna.server.asks import ChatAsk, CompletionAsk, NamedTool, Sampled, Turn
 
 COMPLETION_TOKENS = 16
 CHAT_TOKENS = 2048
 
 
-def chat_requests(ask: ChatAsk, layers: Sequence[Layer], *, context: int, most: int) -> tuple[SampleRequest, ...]:
+def chat_requests(ask: ChatAsk, through: Through, *, context: int, most: int) -> tuple[SampleRequest, ...]:
     """One request for each choice. Raises ``InputError`` with the field."""
     ask.check()
     guide, tools = guide_of(ask), _tools(ask)
@@ -38,13 +39,14 @@ def chat_requests(ask: ChatAsk, layers: Sequence[Layer], *, context: int, most: 
         shared["stop"] = (*_stops(ask), CLOSE)  # the first call is the last
     bound = ask.max_completion_tokens or ask.max_tokens or min(CHAT_TOKENS, max(1, context // 4))
     request = SampleRequest(
-        messages=tuple(message(turn, i) for i, turn in enumerate(ask.messages)), layers=tuple(layers), max_tokens=bound,
+        messages=tuple(message(turn, i) for i, turn in enumerate(ask.messages)), layers=through.layers, mixture=through.mixture,
+        max_tokens=bound,
         logprobs=bool(ask.logprobs), top_logprobs=ask.top_logprobs or 0, guide=guide, **tools, **shared,
     )  # fmt: skip
     return _choices([request], ask, most)
 
 
-def completion_requests(ask: CompletionAsk, layers: Sequence[Layer], *, most: int) -> tuple[SampleRequest, ...]:
+def completion_requests(ask: CompletionAsk, through: Through, *, most: int) -> tuple[SampleRequest, ...]:
     """Requests for each prompt's choices, prompt by prompt. Raises ``InputError`` with the field."""
     ask.check()
     if ask.suffix:
@@ -58,12 +60,21 @@ def completion_requests(ask: CompletionAsk, layers: Sequence[Layer], *, most: in
         raise InputError("a prompt's own logprobs are not supported", "leave echo or logprobs out", param="logprobs")
     requests = [
         SampleRequest(
-            prompt=prompt, layers=tuple(layers), max_tokens=ask.max_tokens or COMPLETION_TOKENS, guide=guide_of(ask),
+            prompt=prompt, layers=through.layers, mixture=through.mixture,
+            max_tokens=ask.max_tokens or COMPLETION_TOKENS, guide=guide_of(ask),
             logprobs=ask.logprobs is not None, top_logprobs=ask.logprobs or 0, **_shared(ask),
         )
         for prompt in given
     ]  # fmt: skip
     return _choices(requests, ask, most)
+
+
+def said(ask: ChatAsk | CompletionAsk) -> tuple[str, ...]:
+    """What the person said, oldest first: turns of a chat, or the one prompt of text."""
+    if isinstance(ask, ChatAsk):
+        return tuple(_text(turn, f"messages.{i}") for i, turn in enumerate(ask.messages) if turn.role == "user")
+    given = prompts(ask)
+    return tuple(prompt for prompt in given if isinstance(prompt, str)) if len(given) == 1 else ()
 
 
 def prompts(ask: CompletionAsk) -> list[str | tuple[int, ...]]:

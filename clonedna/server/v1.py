@@ -9,19 +9,21 @@ from starlette.responses import Response
 
 from clonedna.app.serving import Model, Serving
 from clonedna.app.settings import Settings
+from clonedna.core.genome import Through
 from clonedna.server.access import ADMIN, CHAT, READ
 from clonedna.server.answer import Answer
 from clonedna.server.asks import ChatAsk, CompletionAsk, LoadAdapter, UnloadAdapter
 from clonedna.server.errors import V1
 from clonedna.server.metrics import Metrics
+from clonedna.server.reading import Routes
 from clonedna.server.rendering import ChatRendering, Shape, TextRendering
 from clonedna.server.replies import ChatChunk, ChatCompletion, Completion, Done, ModelCard, ModelList
-from clonedna.server.translate import blend, chat_requests, completion_requests, prompts
+from clonedna.server.translate import blend, chat_requests, completion_requests, prompts, said
 
 
 def router(serving: Serving, settings: Settings, metrics: Metrics) -> APIRouter:
     """Routes under ``/v1``."""
-    made = APIRouter(prefix="/v1", responses=V1)
+    made = Routes(prefix="/v1", responses=V1)
     _add_models(made, serving)
     _add_sampling(made, serving, settings, metrics)
     _add_adapters(made, serving)
@@ -32,12 +34,12 @@ def _add_models(made: APIRouter, serving: Serving) -> None:
     def card(model: Model) -> ModelCard:
         return ModelCard(
             id=model.id, created=model.created, root=model.root, parent=model.parent, block=model.block, index=model.index,
-            max_model_len=serving.engine.base.context,
+            genome=model.genome, max_model_len=serving.engine.base.context,
         )  # fmt: skip
 
     @made.get("/models", dependencies=[READ])
     async def list_models() -> ModelList:
-        """The base, and every accepted block of it under each of its names."""
+        """The base, every accepted block of it under each of its names, and every genome that can be asked."""
         return ModelList(data=[card(model) for model in await serving.models()])
 
     @made.get("/models/{model:path}", dependencies=[READ])
@@ -51,9 +53,11 @@ def _add_sampling(made: APIRouter, serving: Serving, settings: Settings, metrics
     async def chat(ask: ChatAsk) -> Response:
         """An answer to a conversation, whole or as server-sent events; may call tools, or fit a schema."""
         base = serving.engine.base
-        chat_requests(ask, (), context=base.context, most=settings.max_choices)  # before anything is loaded for it
-        found = await serving.prepare(ask.model, blend(ask))
-        requests = chat_requests(ask, found.layers, context=base.context, most=settings.max_choices)
+        chat_requests(
+            ask, Through(), context=base.context, most=settings.max_choices
+        )  # before anything is loaded for it
+        found = await serving.prepare(ask.model, blend(ask), said=said(ask))
+        requests = chat_requests(ask, found.through, context=base.context, most=settings.max_choices)
         shape = Shape(
             model=ask.model, served=found.served, choices=len(requests), n=len(requests), usage=_wants_usage(ask),
             tools=bool(requests[0].tools) and requests[0].tool_choice != "none",
@@ -66,9 +70,9 @@ def _add_sampling(made: APIRouter, serving: Serving, settings: Settings, metrics
     @made.post("/completions", dependencies=[CHAT], responses=_streamed(Completion, Completion))
     async def complete(ask: CompletionAsk) -> Response:
         """What follows a text, or each of several texts."""
-        completion_requests(ask, (), most=settings.max_choices)
-        found = await serving.prepare(ask.model, blend(ask))
-        requests = completion_requests(ask, found.layers, most=settings.max_choices)
+        completion_requests(ask, Through(), most=settings.max_choices)
+        found = await serving.prepare(ask.model, blend(ask), said=said(ask))
+        requests = completion_requests(ask, found.through, most=settings.max_choices)
         echo = tuple(str(prompt) for prompt in prompts(ask)) if ask.echo else ()
         shape = Shape(
             model=ask.model,

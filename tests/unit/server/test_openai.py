@@ -89,7 +89,7 @@ def test_the_base_alone_is_not_said_to_have_weights_of_a_block(client: OpenAI) -
     assert answer.model_extra is not None
     assert answer.model_extra["served_by"] | {"base_fingerprint": ""} == {
         "base": "fake", "base_fingerprint": "", "block": None, "block_id": None, "weights_loaded": False, "layers": [],
-        "retrieval": [], "remote": False,
+        "retrieval": [], "remote": False, "genome": None,
     }  # fmt: skip
 
 
