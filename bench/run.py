@@ -21,7 +21,8 @@ from bench.common import ROOT, machine, say, stamp, threads_here
 HISTORY = ROOT / "bench" / "history"
 PEERS = ROOT / ".venv-bench" / "bin" / "python"  # has the peers that are not among our own dependencies
 NAMES = (
-    "engine_load", "engine_decode", "engine_training", "engine_prefix", "engine_serving", "engine_vllm", "merge", "mint", "registry",
+    "engine_load", "engine_decode", "engine_training", "engine_prefix", "engine_serving", "engine_vllm",
+    "interference", "merge", "mint", "registry",
     "registry_load", "sandbox",
 )  # fmt: skip
 NEED_PEERS = frozenset({"engine_training"})
