@@ -21,7 +21,7 @@ from clonedna.app.genome_composite import Composed, Composite
 from clonedna.app.genome_judge import HomeJudge, Judge
 from clonedna.app.genome_plan import Planning, composition_of, members_of
 from clonedna.app.genome_training import Trainer, Trainings
-from clonedna.app.genome_values import ApplyOrder, Assembled, KeptPlan
+from clonedna.app.genome_values import ApplyOrder, Assembled, KeptPlan, PlanAsk
 from clonedna.app.genomes import next_version
 from clonedna.app.merge_papers import Parent
 from clonedna.app.papers import pairs_of
@@ -103,12 +103,21 @@ class Assembling:
     async def _resolve(self) -> Outcome:
         """The plan as it was kept, when what it was made of is as it was. Raises ``PlanStale`` naming what changed, ``WrongBase``."""
         require_space(self.workspace.directory, self.parts.settings.min_free_bytes)
-        kept = await anyio.to_thread.run_sync(self.planning.find, self.order.plan)
+        if self.order.ask is not None:
+            return await self._planned(self.order.ask)
+        kept = await anyio.to_thread.run_sync(self.planning.find, str(self.order.plan))
         base = self.order.on or kept.plan.base_model
         if self.parts.engine(base).base.fingerprint != kept.plan.base_fingerprint:
             raise WrongBase(f"the plan is for {kept.plan.base_model}", "say where that base is with --on")
         await anyio.to_thread.run_sync(self._refuse_stale, kept, base)
         return Resolved(kept=kept, base=base), {"skills": len(kept.plan.skills)}
+
+    async def _planned(self, ask: PlanAsk) -> Outcome:
+        """A need is planned first. Raises as ``Planning.plan``."""
+        base = self.order.on or self.parts.settings.base
+        pairs = self.workspace.given(ask.pairs.sha256) if ask.pairs is not None else None
+        kept = await self.planning.plan(ask, base, pairs=pairs)
+        return Resolved(kept=kept, base=base), {"skills": len(kept.plan.skills), "plan": kept.plan.id[:12]}
 
     def _refuse_stale(self, kept: KeptPlan, base: str) -> None:
         changed = [f"{name}: {code}" for name, code in self._lost(kept)]
@@ -297,7 +306,8 @@ class Assembling:
         """The manifest under the next version of its name; the one that is there already where it is the same in everything else."""
         before = self.parts.genomes.manifests(self.order.name)
         version, parent = (next_version(before[0].version), before[0].id) if before else ("1.0.0", None)
-        known = next((one for one in before if one.plan == self.order.plan and one.created_at == self.created_at), None)
+        plan = self._load("resolve", Resolved).kept.plan.id
+        known = next((one for one in before if one.plan == plan and one.created_at == self.created_at), None)
         if known is not None:
             version, parent = known.version, known.parent
         manifest = self._manifest(version, parent)

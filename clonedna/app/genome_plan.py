@@ -119,19 +119,8 @@ class Planning:
         return kept
 
     def find(self, reference: str) -> KeptPlan:
-        """A plan of this home by its id, or at least 8 digits of it. Raises ``NotFound``, ``Corrupt``, ``InputError``."""
-        if not (8 <= len(reference) <= 64 and all(c in "0123456789abcdef" for c in reference)):
-            raise InputError(f"{reference[:80]!r} is no plan", "give a plan's id, or the file of a plan", param="plan")
-        found = sorted((self.parts.settings.home / FOLDER).glob(f"{reference}*/plan.json"))
-        if len(found) != 1:
-            raise NotFound(f"{len(found) or 'no'} plans begin with {reference}", "make one: dna genome plan REQUEST")
-        try:
-            kept = KeptPlan.model_validate_json(found[0].read_bytes())
-        except (OSError, ValueError) as error:
-            raise Corrupt(f"plan {reference[:12]} cannot be read", "plan it again: dna genome plan") from error
-        if kept.plan.id != found[0].parent.name or plan_id(kept.plan.decided_by) != kept.plan.id:
-            raise Corrupt(f"plan {reference[:12]} was changed", "plan it again: dna genome plan")
-        return kept
+        """A plan of this home; as ``find_plan``."""
+        return find_plan(self.parts.settings.home, reference)
 
     def folder(self, plan: str) -> Path:
         """Where a plan and the files that go with it lie."""
@@ -377,6 +366,22 @@ class Planning:
                 lines = b"".join(canonical(pair) + b"\n" for pair in one.held)
                 write_atomic(folder / f"held-{number}.jsonl", lines)
         write_atomic(folder / "plan.json", canonical(kept))
+
+
+def find_plan(home: Path, reference: str) -> KeptPlan:
+    """A plan of a home by its id, or at least 8 digits of it. Raises ``NotFound``, ``Corrupt``, ``InputError``."""
+    if not (8 <= len(reference) <= 64 and all(c in "0123456789abcdef" for c in reference)):
+        raise InputError(f"{reference[:80]!r} is no plan", "give a plan's id, or the file of a plan", param="plan")
+    found = sorted((home / FOLDER).glob(f"{reference}*/plan.json"))
+    if len(found) != 1:
+        raise NotFound(f"{len(found) or 'no'} plans begin with {reference}", "make one: dna genome plan REQUEST")
+    try:
+        kept = KeptPlan.model_validate_json(found[0].read_bytes())
+    except (OSError, ValueError) as error:
+        raise Corrupt(f"plan {reference[:12]} cannot be read", "plan it again: dna genome plan") from error
+    if kept.plan.id != found[0].parent.name or plan_id(kept.plan.decided_by) != kept.plan.id:
+        raise Corrupt(f"plan {reference[:12]} was changed", "plan it again: dna genome plan")
+    return kept
 
 
 # Pure, over the values of a plan.

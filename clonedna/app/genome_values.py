@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from clonedna.core.block import NAME_PATTERN, BlockRef, GivenFile, Measure
 from clonedna.core.genome import MOST_LAYERS, MOST_REQUEST, GenomeLayer, GenomeManifest, GenomePlan, Refused, Skill
@@ -23,13 +23,12 @@ class PlanAsk(Value):
     """
 
     request: Request
-    name: Name | None = None
     target: float = Field(default=0.95, gt=0, le=1)
     layers: int = Field(default=MOST_LAYERS, ge=1, le=MOST_LAYERS)
     compose: Compose = "auto"
     probe: bool = True
     trainings: int = Field(default=MOST_LAYERS, ge=0, le=MOST_LAYERS)
-    seconds: float = Field(default=3600.0, ge=0, le=MOST_SECONDS)
+    seconds: float = Field(default=3600.0, ge=0, le=MOST_SECONDS, allow_inf_nan=False)
     seed: int = Field(default=0, ge=0, lt=2**31)
     pairs: GivenFile | None = None
     licence: str = Field(default="", max_length=256)
@@ -42,13 +41,39 @@ class KeptPlan(Value):
     plan: GenomePlan
 
 
+class NeedAsk(Value):
+    """The same as a client of a server says it: ``pairs`` is the id of an uploaded file."""
+
+    request: Request
+    target: float = Field(default=0.95, gt=0, le=1)
+    layers: int = Field(default=MOST_LAYERS, ge=1, le=MOST_LAYERS)
+    compose: Compose = "auto"
+    probe: bool = True
+    trainings: int = Field(default=MOST_LAYERS, ge=0, le=MOST_LAYERS)
+    seconds: float = Field(default=3600.0, ge=0, le=MOST_SECONDS, allow_inf_nan=False)
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    pairs: Annotated[str, Field(pattern=r"^file-[0-9a-f]{24}$")] | None = None
+    licence: str = Field(default="", max_length=256)
+
+    def asked(self, pairs: GivenFile | None) -> PlanAsk:
+        """With the file itself."""
+        return PlanAsk.model_validate({**self.model_dump(exclude={"pairs"}), "pairs": pairs})
+
+
 class ApplyOrder(Value):
-    """A plan to be carried out, by its id. ``on``: where the base is, if not under the name that the plan gives."""
+    """A plan to be carried out, by its id, or a need that is planned first. ``on``: where the base is, if not under the name it gives."""
 
     kind: Literal["genome"] = "genome"
-    plan: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    plan: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    ask: PlanAsk | None = None
     name: Name
     on: str | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> ApplyOrder:
+        if (self.plan is None) == (self.ask is None):
+            raise ValueError("either a plan or a need")
+        return self
 
 
 class TrainedLayer(Value):

@@ -16,8 +16,10 @@ from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from clonedna.app import merging
+from clonedna.app import genome_orders, merging
 from clonedna.app.comparing import MOST_PROMPT_LENGTH, CompareOrder
+from clonedna.app.genome_values import NeedAsk
+from clonedna.app.guarding import guard_recipe
 from clonedna.app.job_values import MOST_BLOCKS, EvaluateOrder, IdentityOrder, Order, Queued, Reference
 from clonedna.app.orders import given_order, order_of
 from clonedna.app.parts import Parts
@@ -64,6 +66,10 @@ class MintAsk(Value):
     general: Literal["auto", "alpaca-cleaned", "jsonl", "rehearsal"] = "rehearsal"
     general_ratio: float | None = Field(default=None, ge=0, le=4, allow_inf_nan=False)
     replay: float | None = Field(default=None, ge=0, le=10, allow_inf_nan=False)
+    guard: tuple[Reference, ...] = Field(default=(), max_length=8)
+    guard_weight: float | None = Field(default=None, ge=0, le=1000, allow_inf_nan=False)
+    guard_energy: float | None = Field(default=None, ge=0, le=1e6, allow_inf_nan=False)
+    guard_orthogonal: float | None = Field(default=None, ge=0, le=1e6, allow_inf_nan=False)
 
 
 class EvaluateAsk(Value):
@@ -117,7 +123,18 @@ class MergeAsk(Value):
     check: bool = True
 
 
-Ask: TypeAlias = Annotated[MintAsk | EvaluateAsk | IdentityAsk | CompareAsk | MergeAsk, Field(discriminator="kind")]
+class GenomeAsk(Value):
+    """A plan of this server to be carried out, by its id, or a need that is planned first and then carried out."""
+
+    kind: Literal["genome"]
+    plan: str | None = Field(default=None, min_length=8, max_length=64, pattern=r"^[0-9a-f]+$")
+    need: NeedAsk | None = None
+    name: str | None = Field(default=None, max_length=64)
+
+
+Ask: TypeAlias = Annotated[
+    MintAsk | EvaluateAsk | IdentityAsk | CompareAsk | MergeAsk | GenomeAsk, Field(discriminator="kind")
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +177,8 @@ class Asks:
                 return self._queued(order, two)
             case MergeAsk():
                 return self._merge(ask)
+            case GenomeAsk():
+                return self._genome(ask)
 
     # Mints.
 
@@ -168,6 +187,9 @@ class Asks:
         recipe = {
             "seed": ask.seed, "epochs": ask.epochs, "learning_rate": ask.learning_rate, "max_train_pairs": ask.max_pairs,
             "rank": ask.rank, "general": None if ask.general == "rehearsal" else ask.general, "base_instruct_ratio": ask.general_ratio,
+            "guard": guard_recipe(
+                self._parts, ask.guard, kl=ask.guard_weight, energy=ask.guard_energy, orthogonal=ask.guard_orthogonal
+            ),
         }  # fmt: skip
         if ask.continues is not None:
             return self._continued(ask, recipe, paths)
@@ -255,6 +277,17 @@ class Asks:
         )  # fmt: skip
         parents = [self._block(part.reference, unsafe=False, other_base=not ask.check) for part in order.parts]
         return self._queued(order.model_copy(update={"on": self._on(parents[0]) if ask.check else None}), parents)
+
+    def _genome(self, ask: GenomeAsk) -> Made:
+        if (ask.plan is None) == (ask.need is None):
+            raise InputError("say what to assemble", "give a plan, or a need", param="plan")
+        if ask.need is not None:
+            upload = self._uploads.get(ask.need.pairs, param="pairs") if ask.need.pairs else None
+            order = genome_orders.of_need(ask.need.asked(_given(upload) if upload else None), ask.name, on=self._base)
+            files = {upload.sha256: self._uploads.content(upload)} if upload else {}
+            return self._queued(order, [], files)
+        order, members = genome_orders.of_plan(self._parts, str(ask.plan), ask.name, on=self._base)
+        return Made(order, {}, Queued(base=self._base, blocks=members))
 
     def _queued(self, order: Order, blocks: list[Manifest], files: Mapping[str, Path] | None = None) -> Made:
         return Made(order, files or {}, Queued(base=self._base, blocks=tuple(one.id for one in blocks)))

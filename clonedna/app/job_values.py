@@ -157,4 +157,4 @@ def target_of(order: Order) -> str:
         case MergeOrder():
             return ", ".join(f"{part.reference}:{part.weight:g}" for part in order.parts)
         case ApplyOrder():
-            return f"{order.name} of plan {order.plan[:12]}"
+            return f"{order.name}: {order.ask.request}" if order.ask else f"{order.name}: plan {(order.plan or '')[:12]}"

@@ -47,7 +47,7 @@ class Jobs:
     # Made.
 
     def create(
-        self, order: MintOrder, *, files: Mapping[str, Path] | None = None, notes: Mapping[str, Value] | None = None
+        self, order: Order, *, files: Mapping[str, Path] | None = None, notes: Mapping[str, Value] | None = None
     ) -> tuple[Workspace, bool]:
         """A job for ``order``, and whether it is an unfinished one of the same order that goes on.
 
