@@ -26,6 +26,7 @@ from clonedna.core.genome import Composition, Gate, GenomeLayer
 from clonedna.core.vectors import Vectors
 from clonedna.genomes.gating import fit_gate
 from clonedna.genomes.routing import routed
+from clonedna.server.answer import label
 from tests.genomes import signed
 from tests.serving import ServerParts, add_block
 
@@ -117,9 +118,11 @@ def test_a_merged_one_is_its_artifact_and_names_its_members(parts: ServerParts, 
 
 
 def test_each_request_goes_to_the_layer_that_is_near(parts: ServerParts, blocks: tuple[Manifest, ...]) -> None:
-    put(parts, blocks, ROUTE, gate=gate(parts))
+    made = put(parts, blocks, ROUTE, gate=gate(parts))
     assert names(prepare(parts, "genome:stack", SQL)) == [("ada@1.0.0", 1.0)]
-    assert names(prepare(parts, "genome:stack", CSS)) == [("bob@1.0.0", 1.0)]
+    near = prepare(parts, "genome:stack", CSS)
+    assert names(near) == [("bob@1.0.0", 1.0)]
+    assert label(near.served) == f"fake+genome:stack@1.0.0#{made[:12]}+bob@1.0.0#{blocks[1].id[:12]}*1"
     away = prepare(parts, "genome:stack", "?!?! 0000")
     assert names(away) == []
     assert not away.served.weights_loaded
