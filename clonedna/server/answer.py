@@ -199,7 +199,7 @@ def _told(error: Exception) -> DnaError:
 
 
 def label(served: Served) -> str:
-    """What answered, in one line: the base, the genome where one was asked, then each block with the first digits of its id and its weight."""
+    """What answered, in one line: the base, the genome that was asked, each block; with the first digits of ids, and the weights."""
     genome = [f"genome:{served.genome.genome}#{served.genome.genome_id[:12]}"] if served.genome else []
     blocks = [f"{layer.block}#{layer.block_id[:12]}*{layer.weight:g}" for layer in served.layers]
     # A base's name comes from a folder: a header takes printable ASCII only.
