@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -55,10 +55,20 @@ class Request(Value):
     split: Split
 
 
+class Exemplars(Value):
+    """Prompts that one layer was trained to answer, in the words of the ``own-words`` teacher."""
+
+    layer: Key
+    prompts: tuple[Text, ...] = Field(min_length=1, max_length=8)
+
+
 @dataclass(frozen=True, slots=True)
 class RetrievalSet:
+    """``exemplars``: the prompts of each layer, by its id."""
+
     layers: tuple[LayerText, ...]
     requests: tuple[Request, ...]
+    exemplars: Mapping[str, tuple[str, ...]]
 
     def asked(self, kind: Kind, split: Split | None = None) -> tuple[Request, ...]:
         """The requests of one kind, of one split or of both."""
@@ -69,8 +79,10 @@ class RetrievalSet:
 def retrieval_set() -> RetrievalSet:
     """The bundled set, checked. Raises ``Corrupt``."""
     folder = files("clonedna.genomes") / "data" / "retrieval"
-    layers, requests = (read(folder.joinpath(f"{name}.jsonl").read_bytes(), name) for name in ("layers", "requests"))
-    return checked(values(layers, LayerText), values(requests, Request))
+    layers, requests, exemplars = (
+        read(folder.joinpath(f"{name}.jsonl").read_bytes(), name) for name in ("layers", "requests", "exemplars")
+    )
+    return checked(values(layers, LayerText), values(requests, Request), values(exemplars, Exemplars))
 
 
 def read(data: bytes, name: str) -> list[str]:
@@ -91,7 +103,9 @@ def values(lines: Sequence[str], kind: type[V]) -> tuple[V, ...]:
     return tuple(_values(lines, kind))
 
 
-def checked(layers: tuple[LayerText, ...], requests: tuple[Request, ...]) -> RetrievalSet:
+def checked(
+    layers: tuple[LayerText, ...], requests: tuple[Request, ...], exemplars: tuple[Exemplars, ...]
+) -> RetrievalSet:
     """The set, if its parts fit together. Raises ``Corrupt`` naming the first that does not."""
     for named in ([one.id for one in layers], [one.id for one in requests], [one.text for one in (*layers, *requests)]):
         twice = [name for name, count in Counter(named).items() if count > 1]
@@ -102,10 +116,12 @@ def checked(layers: tuple[LayerText, ...], requests: tuple[Request, ...]) -> Ret
     for one in requests:
         if problem := _problem(one, known, domains):
             raise _corrupt(f"request {one.id}: {problem}")
+    if sorted(one.layer for one in exemplars) != sorted(known):
+        raise _corrupt("not every layer has its exemplars, once")
     counts = Counter(one.kind for one in requests)
     if len(layers) < LEAST_LAYERS or any(counts[kind] < least for kind, least in LEAST_REQUESTS.items()):
         raise _corrupt(f"there are too few: {len(layers)} layers, {dict(counts)}")
-    return RetrievalSet(layers, requests)
+    return RetrievalSet(layers, requests, {one.layer: one.prompts for one in exemplars})
 
 
 def _values(lines: Sequence[str], kind: type[V]) -> Iterator[V]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from clonedna.core.errors import Corrupt
 from clonedna.core.words import telling_words
 from clonedna.genomes import retrieval_set as module
-from clonedna.genomes.retrieval_set import LayerText, Request, checked, read, retrieval_set, values
+from clonedna.genomes.retrieval_set import Exemplars, LayerText, Request, checked, read, retrieval_set, values
 
 BEGINNING = 5  # letters by which "render" and "rendering" are one word
 
@@ -72,6 +73,23 @@ def test_requests_are_in_words_of_their_own(kind: Any, most: float) -> None:
             assert len(set(asked) & set(layers[key])) <= most * len(set(asked)), one.id
 
 
+def test_exemplars_are_in_the_teacher_s_form_and_in_words_that_requests_do_not_copy() -> None:
+    found = retrieval_set()
+    for key, prompts in found.exemplars.items():
+        assert 2 <= len(prompts) <= 3, key
+        for prompt in prompts:
+            assert re.fullmatch(
+                r"(Write the .+ function `.+` for `.+`\.\n\nAbout|Change this .+ code in `.+`\.\n\nCommit): .+", prompt
+            )
+    told = {key: [content(one.rpartition(": ")[2]) for one in prompts] for key, prompts in found.exemplars.items()}
+    for one in found.asked("paraphrase"):
+        asked = content(one.text)
+        for key in one.wants:
+            assert max(longest_run(asked, words) for words in told[key]) < 3, one.id
+            shared = set(asked) & {word for words in told[key] for word in words}
+            assert len(shared) <= 0.35 * len(set(asked)), one.id
+
+
 def test_short_requests_are_short_and_paraphrases_are_sentences() -> None:
     assert {len(one.text.split()) for one in retrieval_set().asked("short")} <= set(range(2, 7))
     assert min(len(one.text.split()) for one in retrieval_set().asked("paraphrase")) >= 8
@@ -122,8 +140,14 @@ LAYERS = (layer(), layer(1), layer(2, domain="two", split="test"))
 )
 def test_what_does_not_fit_together_is_refused(layers: Any, requests: Any, told: str) -> None:
     with pytest.raises(Corrupt) as error:
-        checked(layers, requests)
+        checked(layers, requests, tuple(Exemplars(layer=one.id, prompts=("a prompt",)) for one in layers))
     assert told in error.value.message
+
+
+@pytest.mark.parametrize("named", [(), ("a-0", "a-1"), ("a-0", "a-1", "a-2", "a-2"), ("a-0", "a-1", "a-7")])
+def test_every_layer_has_its_exemplars_once(named: tuple[str, ...]) -> None:
+    with pytest.raises(Corrupt, match="exemplars"):
+        checked(LAYERS, (), tuple(Exemplars(layer=one, prompts=("a prompt",)) for one in named))
 
 
 @pytest.mark.parametrize(
