@@ -21,7 +21,8 @@ Check = Callable[[Parts], Finding]
 QUICK: tuple[tuple[str, Check], ...] = (
     ("python", checks.python), ("libraries", checks.libraries), ("extras", checks.extras), ("settings", checks.settings),
     ("home", checks.home), ("disk", checks.disk), ("memory", checks.memory), ("open files", checks.open_files), ("clock", checks.clock),
-    ("base", checks.base), ("encoder", checks.encoder), ("keys", checks.keys), ("database", checks.database), ("access", checks.access),
+    ("base", checks.base), ("encoder", checks.encoder),
+    ("vectors", checks.vectors), ("keys", checks.keys), ("database", checks.database), ("access", checks.access),
     ("git", checks.git), ("ssh-keygen", checks.ssh_keygen), ("sandbox", checks.sandbox),
 )  # fmt: skip
 SOFT = (SandboxUnavailable, KeyLocked)  # the rest works without

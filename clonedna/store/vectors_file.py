@@ -94,6 +94,14 @@ def named(path: Path) -> tuple[str, int]:
     return encoder, dimension
 
 
+def rows_in(path: Path) -> int:
+    """How many rows a file has by its size; they are not read. Raises ``ValueError``, ``OSError``."""
+    header, start = _header(path)
+    if not isinstance(header.get("dimension"), int) or header["dimension"] < 1:
+        raise ValueError("it names no size")
+    return (path.stat().st_size - start) // (4 * header["dimension"])
+
+
 def _header(path: Path) -> tuple[dict[str, Any], int]:
     """The header of a file and where its rows begin."""
     with path.open("rb") as file:

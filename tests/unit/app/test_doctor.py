@@ -6,9 +6,11 @@ import json
 import os
 import socket
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -20,6 +22,8 @@ from clonedna.app.settings import Settings
 from clonedna.cli.main import app
 from clonedna.client import Client
 from clonedna.core.errors import SandboxUnavailable
+from clonedna.core.vectors import Vectors
+from clonedna.store.vectors import VectorFiles
 from tests.command import Dna
 from tests.serving import ServerParts, running
 
@@ -117,11 +121,33 @@ def test_a_base_that_lacks_files_is_found(tmp_path: Path) -> None:
     assert found(parts(tmp_path), "base").status == "ok"
 
 
+def test_how_vectors_are_searched_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert found(parts(tmp_path), "vectors").status == "ok"
+    index = VectorFiles(tmp_path / "vectors" / "blocks" / "e", "e@1", 8, graph_from=4)
+    index.add([str(n) for n in range(8)], Vectors("e@1", np.eye(8, dtype=np.float32)))
+    for before in (True, False):
+        monkeypatch.setattr(doctor_checks, "find_spec", lambda name, before=before: None if before else find_spec(name))
+        told = found(parts(tmp_path, graph_from=4), "vectors")
+        assert told.status == "warning"
+        assert told.fix == ("pip install 'clone-dna[ann]'" if before else "dna reindex --encoder minilm")
+    index.settle()
+    assert found(parts(tmp_path, graph_from=4), "vectors").status == "ok"
+    assert found(parts(tmp_path, graph_from=1000), "vectors").found.startswith("at most")
+    assert found(parts(tmp_path, index="pgvector"), "vectors").status == "fail"
+
+
+def test_an_encoder_on_a_server_needs_its_address(tmp_path: Path) -> None:
+    assert found(parts(tmp_path, encoder="http:m"), "encoder").status == "fail"
+    told = found(parts(tmp_path, encoder="http:m", encoder_url="http://127.0.0.1:1", encoder_dimension=8), "encoder")
+    assert told.status == "ok"
+
+
 def test_what_is_not_installed_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor_checks, "find_spec", lambda name: None)
     assert found(parts(tmp_path, quantize="nf4"), "extras").status == "fail"
     assert found(parts(tmp_path), "extras").status == "ok"
     assert found(parts(tmp_path), "encoder").status == "warning"
+    assert found(parts(tmp_path, encoder="hashed:768"), "encoder").status == "ok"
     monkeypatch.setenv("PATH", "")
     assert found(parts(tmp_path), "git").status == "fail"
     assert found(parts(tmp_path), "ssh-keygen").status == "warning"
