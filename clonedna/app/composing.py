@@ -13,6 +13,8 @@ is loaded and nothing written. A composition leaves no trace in the engine: it i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import get_args
@@ -74,6 +76,17 @@ class Composing:
         self.licence = inherit_licence(self.members)
         self._adapters: dict[str, str] = {}
 
+    def weighing(self, weights: Sequence[float]) -> Composing:
+        """The same members with other weights, in their order."""
+        other = copy(self)
+        other.members = [replace(one, weight=weight) for one, weight in zip(self.members, weights, strict=True)]
+        return other
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The members as layers, with their weights; ``load`` first."""
+        return tuple(map(self._layer, self.members))
+
     async def load(self, base: str | None = None) -> Engine:
         """The engine, with all members loaded. Raises ``UnknownBase``, ``WrongBase``, ``AdapterInvalid``, ``NoMemory``, ``Overloaded``."""
         engine = self.parts.engine(base or self.members[0].manifest.base_model)
@@ -95,8 +108,7 @@ class Composing:
                 "merge them first: dna merge, dna genome apply",
             )
         if composition.method == "arrow":
-            layers = [self._layer(member) for member in self.members]
-            return Through(mixture=Mixture(layers=tuple(layers), top_k=composition.top_k or TOP_K))
+            return Through(mixture=Mixture(layers=self.layers, top_k=composition.top_k or TOP_K))
         if composition.method in ("gate", "mixture"):
             if shares is None or len(shares) != len(self.members):
                 raise InputError(
@@ -108,7 +120,7 @@ class Composing:
         if composition.method == "single" and len(self.members) != 1:
             raise InputError(f"single is one layer, these are {len(self.members)}", "compose them with cat")
         if composition.method in ("single", "cat"):
-            return Through(layers=tuple(self._layer(member) for member in self.members))
+            return Through(layers=self.layers)
         raise InputError(f"{composition.method} is no way of {composition.kind}", "use cat, or kind merge")
 
     def merge(self, composition: Composition, out: Path, covariances: Mapping[str, Path] | None = None) -> MergeReport:
