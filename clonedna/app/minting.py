@@ -21,6 +21,7 @@ import anyio
 
 from clonedna.app import continuing
 from clonedna.app.focus import focused
+from clonedna.app.guarding import beside_of
 from clonedna.app.job_values import Queued
 from clonedna.app.orders import refuse_consent
 from clonedna.app.parts import Parts, factory
@@ -309,9 +310,13 @@ class Minting:
         start = None if heritage is None else continuing.starting_point(self.parts, heritage, engine)
         if self.order.forks is not None:
             start = continuing.forked(self.parts, self.order.forks, engine)
+        beside = await beside_of(
+            self.parts, self.order.recipe, engine, [*mixed.general, *mixed.tool_use], self._load("consent", ConsentRecord)
+        )  # fmt: skip
         trained = await train(
             engine, self.order.recipe, examples, validation, self.workspace.adapter,
             checkpoints=self.workspace.checkpoints, every=self.parts.settings.checkpoint_seconds, emit=self.emit, start=start,
+            beside=beside,
         )  # fmt: skip
         return trained, {
             "epochs": trained.epochs, "steps": trained.steps, "tokens": trained.tokens, "loss": round(trained.losses[-1], 4)
