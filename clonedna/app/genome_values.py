@@ -134,6 +134,7 @@ class FoundLayer(Value):
     cosine: float
     predicted: float | None
     score: float
+    duplicate_of: str | None = None
 
 
 class SkillLayers(Value):

@@ -55,14 +55,6 @@ class GenomeShelf:
         genome_checks.members(self.parts, genome, self._blocks)
         return GenomeChecked(genome=genome, usable=True, faults=())
 
-    def read_file(self, path: Path) -> GenomeManifest | SignedGenome:
-        """A manifest, or a signed one, from a file of JSON. Raises ``InputError``, ``TooLarge``, ``Corrupt``, ``GenomeEmpty``."""
-        data = read_given(path, MOST_FILE, "give a genome.json")
-        try:
-            return SignedGenome.model_validate_json(data)
-        except ValueError:
-            return factory("genomes", "read")(data)
-
     def sign(self, manifest: GenomeManifest) -> SignedGenome:
         """Vouch for a manifest with this machine's key, and keep it.
 
@@ -100,7 +92,7 @@ class GenomeShelf:
 
     def remove(self, reference: str) -> GenomeLine:
         """Forget one version. Its blocks stay. One that is damaged is removed by its whole id. Raises ``GenomeNotFound``."""
-        manifest = self._stated(reference)
+        manifest = self.stated(reference)
         self.parts.genomes.delete(manifest.id)
         return _line(manifest, "")
 
@@ -109,7 +101,7 @@ class GenomeShelf:
         found = self.parts.genomes.manifests(name)
         return (next_version(found[0].version), found[0].id) if found else ("1.0.0", None)
 
-    def _stated(self, reference: str) -> GenomeManifest:
+    def stated(self, reference: str) -> GenomeManifest:
         """A genome as its file states it, whether anybody vouches for it or not."""
         try:
             return self.parts.genomes.get(reference).manifest
@@ -139,6 +131,15 @@ class GenomeShelf:
     def _fault(self, genome: GenomeManifest) -> str:
         wrong = genome_checks.faults(self.parts, genome, self._blocks)
         return wrong[0].code if wrong else ""
+
+
+def read_file(path: Path) -> GenomeManifest | SignedGenome:
+    """A manifest, or a signed one, from a file of JSON. Raises ``InputError``, ``TooLarge``, ``Corrupt``, ``GenomeEmpty``."""
+    data = read_given(path, MOST_FILE, "give a genome.json")
+    try:
+        return SignedGenome.model_validate_json(data)
+    except ValueError:
+        return factory("genomes", "read")(data)
 
 
 def next_version(version: str) -> str:

@@ -24,6 +24,8 @@ from clonedna.app.figures import HomeFigures
 from clonedna.app.finetuning import FineTuning, background_of
 from clonedna.app.gate import Gate
 from clonedna.app.interfering import Interfering
+from clonedna.app.genome_desk import GenomeDesk
+from clonedna.app.genomes import GenomeShelf
 from clonedna.app.job_asks import Asks
 from clonedna.app.job_desk import JobDesk
 from clonedna.app.jobs import Jobs
@@ -64,6 +66,14 @@ class Service:
     @cached_property
     def jobs(self) -> Jobs:
         return Jobs(self.settings, self.parts)
+
+    @cached_property
+    def genomes(self) -> GenomeShelf:
+        return GenomeShelf(self.parts)
+
+    @cached_property
+    def genome_desk(self) -> GenomeDesk:
+        return GenomeDesk(self.parts, self.base)
 
     @cached_property
     def versions(self) -> Versions:

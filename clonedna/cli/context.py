@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from clonedna.app.blocks import Blocks
     from clonedna.app.catalogue import Catalogue
     from clonedna.app.details import Details
+    from clonedna.app.genomes import GenomeShelf
     from clonedna.app.job_desk import JobDesk
     from clonedna.app.jobs import Jobs
     from clonedna.app.lineage import Lineages
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from clonedna.client.catalogue import RemoteCatalogue
     from clonedna.client.chat import RemoteThreads
     from clonedna.client.details import RemoteDetails, RemoteLineages
+    from clonedna.client.genomes import RemoteGenomes
     from clonedna.client.jobs import RemoteJobs
     from clonedna.client.personas import RemotePersonaArchives, RemotePersonaLineages, RemotePersonas
     from clonedna.client.teams import RemoteTeams
@@ -235,6 +237,18 @@ class State:
         from clonedna.app.lineage import Lineages
 
         return Lineages(self.parts) if self.client is None else self.client.lineages
+
+    @cached_property
+    def genomes(self) -> GenomeShelf | RemoteGenomes:
+        """The genomes of this machine, or of the server that was named."""
+        return self.own_genomes if self.client is None else self.client.genomes
+
+    @cached_property
+    def own_genomes(self) -> GenomeShelf:
+        """Those of this machine. Raises as ``parts``."""
+        from clonedna.app.genomes import GenomeShelf
+
+        return GenomeShelf(self.parts)
 
     @cached_property
     def versions(self) -> Versions | RemoteVersions:

@@ -28,7 +28,8 @@ def list_jobs(
         typer.Option(help="Only those that stand so."),
     ] = None,
     kind: Annotated[
-        Literal["mint", "evaluate", "identity", "compare", "merge"] | None, typer.Option(help="Only those of a kind.")
+        Literal["mint", "evaluate", "identity", "compare", "merge", "genome"] | None,
+        typer.Option(help="Only those of a kind."),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=200, help="At most so many.")] = 50,
     after: Annotated[str | None, typer.Option(help="Those behind this one.", show_default=False)] = None,

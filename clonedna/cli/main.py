@@ -26,6 +26,7 @@ from clonedna.cli import (
     doctor,
     evals,
     genome_bench,
+    genome_plans,
     genomes,
     interfering,
     jobs,
@@ -97,6 +98,7 @@ people.add_to(app)
 consent.add_to(app)
 developers.add_to(app)
 doctor.add_to(app)
+genome_plans.add_to(app)
 genomes.add_to(app)
 calibration.add_to(genomes.genome_app)
 interfering.add_to(genomes.genome_app)

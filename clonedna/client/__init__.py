@@ -13,6 +13,7 @@ from clonedna.client.consent import RemoteConsent
 from clonedna.client.details import RemoteComparing, RemoteDetails, RemoteLineages
 from clonedna.client.developers import RemoteDevelopers
 from clonedna.client.doctor import RemoteDoctor
+from clonedna.client.genomes import RemoteGenomes
 from clonedna.client.interfering import RemoteInterfering
 from clonedna.client.jobs import RemoteJobs
 from clonedna.client.personas import RemotePersonaArchives, RemotePersonaLineages, RemotePersonas
@@ -52,6 +53,7 @@ class Client:
         self.tokens = RemoteTokens(self.wire)
         self.audit = RemoteAudit(self.wire)
         self.jobs = RemoteJobs(self.wire)
+        self.genomes = RemoteGenomes(self.wire)
 
     def __enter__(self) -> Client:
         return self

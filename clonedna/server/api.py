@@ -11,6 +11,7 @@ from clonedna.server import (
     developers,
     doctor,
     fine_tuning,
+    genomes,
     interfering,
     jobs,
     personas,
@@ -46,6 +47,8 @@ def application(service: Service) -> Application:
             teams.router(service),
             personas.router(service),
             jobs.router(service),
+            genomes.commands(service),
+            genomes.router(service),
         ],
     )  # fmt: skip
     service.chat.watch = app.metrics.watch

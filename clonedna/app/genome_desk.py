@@ -1,0 +1,68 @@
+"""What faces ask about needs and plans: a request taken apart, the layers that are near, a plan made, a plan shown."""
+
+from __future__ import annotations
+
+import anyio
+
+from clonedna.app.genome_judge import HomeJudge
+from clonedna.app.genome_plan import Planning, find_plan
+from clonedna.app.genome_values import FoundLayer, FoundLayers, KeptPlan, NeedAsk, PlanAsk, SkillLayers
+from clonedna.app.parts import Parts
+from clonedna.app.uploads import Uploads
+from clonedna.core.block import GivenFile
+from clonedna.core.events import Emit, silent
+from clonedna.core.genome import DesiredGenome
+from clonedna.genomes.planning import Choosing
+
+MOST_FOUND = 50
+
+
+class GenomeDesk:
+    """Use cases over one home, on one base. Its methods block: call them from worker threads."""
+
+    def __init__(self, parts: Parts, base: str) -> None:
+        self.parts, self.base = parts, base
+
+    def analyze(self, request: str) -> DesiredGenome:
+        """The request as skills. Raises ``InputError``."""
+        return HomeJudge(self.parts).desired(request)
+
+    def search(self, request: str, most: int = 10) -> FoundLayers:
+        """For each skill the blocks of this base that may be used, the best first, without any probe; and near ones that may not be."""
+        judge = HomeJudge(self.parts)
+        planning, config = Planning(self.parts, judge), Choosing()
+        desired = judge.desired(request)
+        pool = planning.pool(desired, self.parts.engine(self.base).base, config)
+        skills: list[SkillLayers] = []
+        for skill, row in zip(desired.skills, planning.matches(desired, pool, config), strict=True):
+            found = tuple(
+                FoundLayer(
+                    id=one.id, name=one.name, version=one.version, predicted=one.predicted.value, score=one.score.score,
+                    cosine=max(one.features.text_cosine, one.features.centroid_cosine or -1.0), duplicate_of=one.duplicate_of,
+                )
+                for one in row[:most]
+            )  # fmt: skip
+            skills.append(SkillLayers(skill=skill, layers=found))
+        return FoundLayers(request=desired.request, encoder=desired.encoder, skills=tuple(skills), refused=pool.refused)
+
+    def plan(self, ask: PlanAsk, *, pairs: bytes | None = None, emit: Emit = silent) -> KeptPlan:
+        """A plan, kept. Raises as ``Planning.plan``."""
+
+        async def work() -> KeptPlan:
+            return await Planning(self.parts, HomeJudge(self.parts), emit).plan(ask, self.base, pairs=pairs)
+
+        return anyio.run(work)
+
+    def plan_need(self, ask: NeedAsk) -> KeptPlan:
+        """The same for a client, whose pairs were uploaded. Raises ``NotFound`` for a file that is not here."""
+        upload = Uploads(self.parts.settings).get(ask.pairs, param="pairs") if ask.pairs else None
+        if upload is None:
+            return self.plan(ask.asked(None))
+        data = Uploads(self.parts.settings).content(upload).read_bytes()
+        return self.plan(
+            ask.asked(GivenFile(sha256=upload.sha256, name=upload.filename, bytes=upload.bytes)), pairs=data
+        )
+
+    def kept(self, reference: str) -> KeptPlan:
+        """A plan of this home. Raises ``NotFound``, ``InputError``, ``Corrupt``."""
+        return find_plan(self.parts.settings.home, reference)

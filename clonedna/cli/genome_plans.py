@@ -1,0 +1,283 @@
+"""`dna genome analyze | search | plan | apply` and `dna assemble`: from a need in words to a signed genome."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from clonedna.cli.context import Json, State, print_json, printable, table, tell
+from clonedna.cli.genomes import genome_app, show_genome, similarity
+
+if TYPE_CHECKING:
+    from clonedna.app.genome_values import ApplyOrder, Assembled, KeptPlan, PlanAsk
+    from clonedna.core.genome import SkillPlan
+
+Need = Annotated[str, typer.Argument(help="What is wanted, in words.", show_default=False)]
+Target = Annotated[float, typer.Option(min=0.01, max=1.0, help="The coverage at which no further layer is added.")]
+Layers = Annotated[int, typer.Option(min=1, max=8, help="At most so many layers.")]
+Compose = Annotated[
+    Literal["auto", "stack", "route"], typer.Option(help="Several layers: all together, or one for each request.")
+]
+Probe = Annotated[bool, typer.Option(help="Measure the nearest layers on exemplars, instead of predicting only.")]
+Trainings = Annotated[int, typer.Option(min=0, max=8, help="At most so many trainings for what no layer brings.")]
+Seconds = Annotated[float, typer.Option(min=0, help="At most so many seconds of training.")]
+Pairs = Annotated[
+    Path | None, typer.Option(help="Examples (chat JSONL) to measure on and train from.", show_default=False)
+]
+Licence = Annotated[str, typer.Option(help="The licence of --pairs, as an SPDX id.")]
+Seed = Annotated[int, typer.Option(min=0, help="For trainings and draws.")]
+On = Annotated[str | None, typer.Option("--on", help="The base: nano, a folder, or a hub name.", show_default=False)]
+Name = Annotated[str | None, typer.Option(help="The genome's name; default: made of the request.", show_default=False)]
+
+
+def add_to(app: typer.Typer) -> None:
+    for command in (analyze, search, plan, apply):
+        genome_app.command()(command)
+    app.command()(assemble)
+
+
+def analyze(context: typer.Context, request: Need, as_json: Json = False) -> None:
+    """Take a need apart into skills with weights."""
+    state: State = context.obj
+    found = _desk(state, None).analyze(request)
+    if as_json:
+        print_json(found)
+        return
+    rows = [[one.text, one.node or "(free text)", f"{one.weight:.2f}", f"{one.strength:.2f}"] for one in found.skills]
+    table("", ["skill", "node", "weight", "strength"], rows)
+
+
+def search(
+    context: typer.Context, request: Need, limit: Annotated[int, typer.Option(min=1, max=50)] = 5, on: On = None, as_json: Json = False
+) -> None:  # fmt: skip
+    """Show the blocks that are near to each skill of a need, and those that may not be used. Nothing is measured."""
+    state: State = context.obj
+    found = _desk(state, on).search(request, limit)
+    if as_json:
+        print_json(found)
+        return
+    for one in found.skills:
+        rows = [
+            [
+                f"{x.name}@{x.version}",
+                x.id[:8],
+                f"{x.cosine:.2f}",
+                "" if x.predicted is None else f"{x.predicted:.2f}",
+                f"{x.score:.2f}",
+            ]
+            for x in one.layers
+        ]
+        table(f"{one.skill.text} ({one.skill.weight:.2f})", ["block", "id", "cosine", "s* predicted", "score"], rows)
+    for out in found.refused:
+        tell(f"refused: {printable(out.name)}: {out.code}: {printable(out.why)}")
+
+
+def plan(
+    context: typer.Context, request: Need, target: Target = 0.95, layers: Layers = 8, compose: Compose = "auto", probe: Probe = True,
+    trainings: Trainings = 8, seconds: Seconds = 3600.0, pairs: Pairs = None, licence: Licence = "", seed: Seed = 0, on: On = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the plan to this file.", show_default=False)] = None, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Say what assembling would do: layers, what each brings, trainings, time, disk, licence, conflicts. Nothing is trained."""
+    from clonedna.app.workspace import write_atomic
+    from clonedna.core.canonical import canonical
+
+    state: State = context.obj
+    fields = {
+        "request": request, "target": target, "layers": layers, "compose": compose, "probe": probe, "trainings": trainings,
+        "seconds": seconds, "licence": licence, "seed": seed,
+    }  # fmt: skip
+    if state.client is not None:
+        from clonedna.app.catalogue import asked
+        from clonedna.app.genome_values import NeedAsk
+        from clonedna.cli import following
+
+        following.refuse_base(on)
+        kept = state.client.genomes.plan(asked(NeedAsk, **fields, pairs=following.uploaded(state, pairs)))
+    else:
+        kept = _planned(state, _ask(state, fields, pairs), pairs, on, as_json)
+    if out is not None:
+        write_atomic(out, canonical(kept))
+    if as_json:
+        print_json(kept)
+    else:
+        _show_plan(kept)
+        tell(f"\nnext: dna genome apply {kept.plan.id[:12]}")
+
+
+def apply(
+    context: typer.Context,
+    plan: Annotated[
+        str, typer.Argument(help="A plan's id, its first digits, or the file of a plan.", show_default=False)
+    ],
+    name: Name = None,
+    on: On = None,
+    as_json: Json = False,
+) -> None:
+    """Carry a plan out: train what is missing, compose, measure, sign and keep the genome. Goes on after a kill: dna jobs resume."""
+    from clonedna.app.genome_orders import of_plan, plan_named
+
+    state: State = context.obj
+    reference = plan_named(plan)
+    if state.client is not None:
+        from clonedna.cli import following
+
+        following.refuse_base(on)
+        _followed(state, state.client.genomes.apply(reference, name=name).id, as_json)
+        return
+    order, _ = of_plan(state.parts, reference, name, on=on)
+    _run(state, order, {}, as_json)
+
+
+def assemble(
+    context: typer.Context, request: Need, name: Name = None, target: Target = 0.95, layers: Layers = 8, compose: Compose = "auto",
+    probe: Probe = True, trainings: Trainings = 8, seconds: Seconds = 3600.0, pairs: Pairs = None, licence: Licence = "", seed: Seed = 0,
+    on: On = None, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Plan a need and carry the plan out: a signed genome of the layers that bring what is wanted."""
+    from clonedna.app.genome_orders import of_need
+
+    state: State = context.obj
+    fields = {
+        "request": request, "target": target, "layers": layers, "compose": compose, "probe": probe, "trainings": trainings,
+        "seconds": seconds, "licence": licence, "seed": seed,
+    }  # fmt: skip
+    if state.client is not None:
+        from clonedna.app.catalogue import asked
+        from clonedna.app.genome_values import NeedAsk
+        from clonedna.cli import following
+
+        following.refuse_base(on)
+        ask = asked(NeedAsk, **fields, pairs=following.uploaded(state, pairs))
+        _followed(state, state.client.genomes.assemble(ask, name=name).id, as_json)
+        return
+    ask = _ask(state, fields, pairs)
+    files = {ask.pairs.sha256: pairs} if ask.pairs is not None and pairs is not None else {}
+    _run(state, of_need(ask, name, on=on), files, as_json)
+
+
+def _desk(state: State, on: str | None) -> Any:
+    """Where needs are taken apart and searched for: here, or the server that was named."""
+    from clonedna.app.genome_desk import GenomeDesk
+    from clonedna.cli import following
+
+    if state.client is None:
+        return GenomeDesk(state.parts, on or state.settings.base)
+    following.refuse_base(on)
+    return state.client.genomes
+
+
+def _ask(state: State, fields: dict[str, Any], pairs: Path | None) -> PlanAsk:
+    """Raises ``InputError`` naming the field, ``LicenceUnknown`` for pairs without one."""
+    from clonedna.app.catalogue import asked
+    from clonedna.app.genome_values import PlanAsk
+    from clonedna.app.orders import read_given, spdx
+
+    if pairs is None:
+        return asked(PlanAsk, **fields)
+    return asked(PlanAsk, **fields | {"licence": spdx(fields["licence"])}, pairs=read_given(state.settings, pairs))
+
+
+def _planned(state: State, ask: PlanAsk, pairs: Path | None, on: str | None, as_json: bool) -> KeptPlan:
+    import anyio
+
+    from clonedna.app.genome_judge import HomeJudge
+    from clonedna.app.genome_plan import Planning
+    from clonedna.cli.progress import listener
+
+    data = pairs.read_bytes() if pairs is not None else None
+
+    async def work() -> KeptPlan:
+        with listener(as_json) as listen:
+            try:
+                planning = Planning(state.parts, HomeJudge(state.parts), listen)
+                return await planning.plan(ask, on or state.settings.base, pairs=data)
+            finally:
+                await state.parts.close()
+
+    return anyio.run(work)
+
+
+def _run(state: State, order: ApplyOrder, files: dict[str, Path], as_json: bool) -> None:
+    """As a job of this process, that goes on where an interrupted one of the same order stopped."""
+    from clonedna.app.genome_values import Assembled
+    from clonedna.cli.minting import carry_out
+
+    workspace, goes_on = state.jobs.create(order, files=files)
+    if goes_on:
+        tell(f"going on with the interrupted job {workspace.id}")
+    carry_out(state, workspace, as_json)
+    _told(workspace.read("value.json", Assembled), as_json)
+
+
+def _followed(state: State, job: str, as_json: bool) -> None:
+    from clonedna.app.genome_values import Assembled
+    from clonedna.cli import following
+
+    tell(f"job {job} on {state.settings.server}: it goes on without this command")
+    _told(following.value_of(following.followed(state, job, events=as_json), Assembled), as_json)
+
+
+def _told(made: Assembled, as_json: bool) -> None:
+    from clonedna.app.genome_values import GenomeChecked
+
+    if as_json:
+        print_json(made)
+        return
+    tell("")
+    show_genome(GenomeChecked(genome=made.genome, usable=True, faults=()))
+    for one in made.trained:
+        tell(
+            f"trained for {printable(one.skill)}: {one.block or 'nothing'}{f'; not used: {printable(one.why)}' if one.why else ''}"
+        )
+    for skill in made.uncovered:
+        tell(f"uncovered: {printable(skill)}")
+    for warning in made.warnings:
+        tell(f"warning: {printable(warning)}")
+    tell(f"\nnext: dna genome show {made.genome.name}")
+
+
+def _show_plan(kept: KeptPlan) -> None:
+    found = kept.plan
+    tell(f"plan {found.id[:12]} for {found.base_model}: {printable(found.desired.request)}")
+    table(
+        "",
+        ["skill", "weight", "route", "layer", "predicted", "measured", "why"],
+        [_skill_row(one) for one in found.skills],
+    )
+    facts = [
+        ["composition", f"{found.composition.kind} ({found.composition.method})"], ["covered before training", _value(found.covered)],
+        ["licence", found.license or "none yet"], ["training", _value(found.seconds, " s")],
+        ["disk", _value(found.disk, " bytes")], ["memory", _value(found.memory, " bytes")],
+    ]  # fmt: skip
+    table("", ["", ""], facts)
+    names = {m.id: f"{m.name}@{m.version}" for one in found.skills for m in one.matches}
+    for one in found.conflicts:
+        tell(
+            f"{one.light}: {names.get(one.source, one.source[:12])} beside {names.get(one.target, one.target[:12])}: {one.why}"
+        )
+    for out in found.refused:
+        tell(f"refused: {printable(out.name)}: {out.code}: {printable(out.why)}")
+    for warning in found.warnings:
+        tell(f"warning: {printable(warning)}")
+
+
+def _skill_row(one: SkillPlan) -> list[str]:
+    match = next((m for m in one.matches if m.id == one.layer), one.matches[0] if one.matches else None)
+    name = f"{match.name}@{match.version}" if match is not None and match.id == one.layer else ""
+    told = ["", ""] if match is None else [similarity(match.predicted), similarity(match.measured)]
+    return [
+        one.skill.text,
+        f"{one.skill.weight:.2f}",
+        one.route + (" (trains)" if one.trains else ""),
+        name,
+        *told,
+        one.reason,
+    ]
+
+
+def _value(measure: Any, unit: str = "") -> str:
+    return (
+        f"n/a: {measure.how}" if measure.value is None else f"{measure.value:g}{unit} ({measure.status}: {measure.how})"
+    )

@@ -1,0 +1,77 @@
+"""Genomes of a server: what ``app.genomes`` and ``app.genome_desk`` do for those of this machine."""
+
+from __future__ import annotations
+
+import secrets
+
+from clonedna.app.genome_values import FoundLayers, GenomeChecked, GenomeLine, GenomeList, KeptPlan, NeedAsk
+from clonedna.app.job_values import JobView
+from clonedna.client.blocks import segment
+from clonedna.client.wire import Wire
+from clonedna.core.genome import DesiredGenome, GenomeManifest, SignedGenome
+
+COMMAND, GENOMES = "/api/v1/genome", "/api/v1/genomes"
+
+
+class RemoteGenomes:
+    """Use cases over a server's genomes."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    def list(self) -> GenomeList:
+        """All, newest first."""
+        return self._wire.get(GENOMES, GenomeList)
+
+    def show(self, reference: str) -> GenomeChecked:
+        """One, and what is wrong with its members there."""
+        return self._wire.get(f"{GENOMES}/{segment(reference)}", GenomeChecked)
+
+    def verify(self, reference: str) -> GenomeChecked:
+        """The same; what is wrong is raised."""
+        return self._wire.post(f"{COMMAND}/verify", GenomeChecked, {"reference": reference})
+
+    def verify_signed(self, signed: SignedGenome) -> GenomeChecked:
+        """The same of one that is not kept there."""
+        return self._wire.post(f"{COMMAND}/verify", GenomeChecked, {"signed": signed})
+
+    def sign(self, manifest: GenomeManifest) -> SignedGenome:
+        """Have the server vouch for a manifest. Needs a key with the scope admin, as ``rollback`` and ``remove`` do."""
+        return self._wire.post(f"{COMMAND}/sign", SignedGenome, {"manifest": manifest})
+
+    def rollback(self, name: str, version: str) -> GenomeManifest:
+        """The next version of ``name``, with the layers of ``version``."""
+        return self._wire.post(f"{GENOMES}/{segment(name)}/rollback", GenomeManifest, {"version": version})
+
+    def remove(self, reference: str) -> GenomeLine:
+        """Forget one version there."""
+        return self._wire.delete(f"{GENOMES}/{segment(reference)}", GenomeLine)
+
+    def analyze(self, request: str) -> DesiredGenome:
+        """The request as skills."""
+        return self._wire.post(f"{COMMAND}/analyze-requirements", DesiredGenome, {"request": request})
+
+    def search(self, request: str, most: int = 10) -> FoundLayers:
+        """For each skill the server's blocks that may be used."""
+        return self._wire.post(f"{COMMAND}/search-layers", FoundLayers, {"request": request, "most": most})
+
+    def plan(self, ask: NeedAsk) -> KeptPlan:
+        """A plan, kept there."""
+        return self._wire.post(f"{GENOMES}/plan", KeptPlan, ask)
+
+    def kept(self, reference: str) -> KeptPlan:
+        """A plan of the server."""
+        return self._wire.get(f"{GENOMES}/plans/{segment(reference)}", KeptPlan)
+
+    def apply(self, plan: str, *, name: str | None = None, key: str | None = None) -> JobView:
+        """Carry a plan out; the job's result is the genome."""
+        return self._wire.post(f"{GENOMES}/apply", JobView, {"plan": plan, "name": name}, headers=_once(key))
+
+    def assemble(self, ask: NeedAsk, *, name: str | None = None, key: str | None = None) -> JobView:
+        """Plan a need and carry it out; the job's result is the genome."""
+        body = ask.model_dump(mode="json") | {"name": name}
+        return self._wire.post(f"{COMMAND}/assemble", JobView, body, headers=_once(key))
+
+
+def _once(key: str | None) -> dict[str, str]:
+    return {"Idempotency-Key": key or secrets.token_hex(16)}
