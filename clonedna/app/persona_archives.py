@@ -7,6 +7,7 @@ its consent and licence, then the genome over them; only then is anything visibl
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -155,6 +156,7 @@ class PersonaArchives:
         Raises ``BlockCorrupt``, ``BlockUntrusted``, ``SignatureInvalid``, what ``Sharing.take`` raises for a block, ``InputError`` (a
         persona, genome or block of this name that is another one), ``NoSpace``.
         """
+        size_of(archive)
         with staging(self.parts.settings.home) as folder:
             export, files = factory("personas", "unzip")(archive, folder / "archives", self.parts.signer)
             export = export.model_copy(update={"name": name or export.name})
@@ -245,6 +247,19 @@ class PersonaArchives:
         )  # fmt: skip
         self.parts.personas.put(made)
         return made
+
+
+def size_of(archive: Path) -> int:
+    """Bytes of an archive that was named. Raises ``InputError`` where there is no such file."""
+    try:
+        status = archive.stat()
+    except OSError as error:
+        raise InputError(
+            f"cannot read {archive}: {error.strerror}", "give a file that dna persona export wrote"
+        ) from None
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{archive} is no file", "give a file that dna persona export wrote")
+    return status.st_size
 
 
 def _members(genome: GenomeManifest) -> list[str]:

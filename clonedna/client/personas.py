@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from clonedna.app.persona_archives import PersonaExported, PersonaImported, new_archive
+from clonedna.app.persona_archives import PersonaExported, PersonaImported, new_archive, size_of
 from clonedna.app.persona_lineage import PersonaGraph
 from clonedna.app.personas import PersonaBinding, PersonaList, PersonaOrder, PersonaShown
 from clonedna.client.blocks import segment
 from clonedna.client.wire import Wire
 from clonedna.core.chat import ThreadPage
-from clonedna.core.errors import BadAnswer, InputError, Unavailable
-from clonedna.core.persona import Persona
+from clonedna.core.errors import BadAnswer, Unavailable
+from clonedna.core.persona import Persona, named
 
 PERSONAS = "/api/v1/personas"
 PIECE = 1 << 18
@@ -76,12 +76,7 @@ class RemotePersonaArchives:
 
     def load(self, archive: Path, *, name: str | None = None) -> PersonaImported:
         """Give the server an archive. Raises as ``PersonaArchives.load``."""
-        try:
-            size = archive.stat().st_size
-        except OSError as error:
-            raise InputError(
-                f"cannot read {archive}: {error.strerror}", "give a file that dna persona export wrote"
-            ) from None
+        size = size_of(archive)
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
         with self._wire.stream(
             "POST", f"{PERSONAS}/import", query={"name": name}, headers=headers, content=_pieces(archive)
@@ -100,4 +95,4 @@ def _pieces(path: Path) -> Iterator[bytes]:
 
 
 def _at(name: str) -> str:
-    return f"{PERSONAS}/{segment(name)}"
+    return f"{PERSONAS}/{segment(named(name))}"

@@ -6,12 +6,14 @@ is said by the papers of its blocks alone.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
 from clonedna.core.block import DIGEST_PATTERN, NAME_PATTERN, VERSION_PATTERN, Envelope, FileEntry
 from clonedna.core.chat import MOST_NAME, SlotRole
+from clonedna.core.errors import BadReference
 from clonedna.core.genome import MOST_LAYERS, SignedGenome
 from clonedna.core.value import Value
 
@@ -21,6 +23,7 @@ MOST_VERSIONS, MOST_ABOUT, MOST_INSTRUCTIONS = 1_000, 1_000, 2_000
 PERSONA, GENOME = "persona:", "genome:"
 """How a persona and a genome are told from a block, where any of them may be named."""
 
+_NAME = re.compile(NAME_PATTERN)
 Digest = Annotated[str, Field(pattern=DIGEST_PATTERN)]
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
@@ -43,9 +46,16 @@ About = Annotated[str, Field(max_length=MOST_ABOUT), AfterValidator(_clean)]
 Instructions = Annotated[str, Field(max_length=MOST_INSTRUCTIONS), AfterValidator(_clean)]
 
 
+def named(name: str) -> str:
+    """The name, when it can be a persona's. Raises ``BadReference``."""
+    if not _NAME.fullmatch(name):
+        raise BadReference(f"{name[:80]!r} names no persona", "use a-z, 0-9, dot, dash, underscore: dna persona ls")
+    return name
+
+
 class PersonaVersion(Value):
-    """What stood behind a persona from ``at`` on: a block or a genome by its id. ``by``: who did it, as this home knows them; ``key``: whose
-    key signs here. ``of``: the version that a rollback went back to."""
+    """What stood behind a persona from ``at`` on: a block or a genome by its id. ``by``: who did it, as this home knows them; ``key``: the
+    key that signs here. ``of``: the version that a rollback went back to."""
 
     number: int = Field(ge=1, le=MOST_VERSIONS)
     kind: Literal["block", "genome"]

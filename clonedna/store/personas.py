@@ -16,8 +16,8 @@ from pathlib import Path
 
 from clonedna.core.block import NAME_PATTERN
 from clonedna.core.canonical import canonical, strict_json
-from clonedna.core.errors import BadReference, BlockCorrupt, Corrupt, DnaError, InputError, NotFound
-from clonedna.core.persona import PERSONA_PAYLOAD, Persona, SignedPersona
+from clonedna.core.errors import BlockCorrupt, Corrupt, DnaError, InputError, NotFound
+from clonedna.core.persona import PERSONA_PAYLOAD, Persona, SignedPersona, named
 from clonedna.core.seams import Signer
 from clonedna.store.files import disk_errors, flock, fsync_directory, read_small, write_atomic
 
@@ -96,9 +96,7 @@ class PersonaFiles:
         return None
 
     def _path(self, name: str) -> Path:
-        if not _NAME.fullmatch(name):
-            raise BadReference(f"{name[:80]!r} names no persona", "use a-z, 0-9, dot, dash, underscore: dna persona ls")
-        return self._root / name / FILE
+        return self._root / named(name) / FILE
 
 
 def _damaged(name: str, why: str) -> Corrupt:

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from clonedna.app.jobs import Jobs
 from clonedna.app.parts import Parts
+from clonedna.app.personas import PersonaOrder, Personas
 from clonedna.app.teams import TeamOrder, Teams
 from clonedna.app.threads import Threads
 from clonedna.cli.main import app
@@ -117,6 +118,26 @@ COMMANDS = [
     ["team", "bind", "Abacus", "1", "nobody"],
     ["team", "bind", "Abacus", "1", "genome:ada"],
     ["team", "bind", "Abacus", "1", "ada"],
+    ["team", "bind", "Abacus", "1", "persona:helper"],
+    ["team", "bind", "Abacus", "1", "persona:nobody"],
+    ["persona", "ls"],
+    ["persona", "show", "helper"],
+    ["persona", "show", "nobody"],
+    ["persona", "show", "../helper"],
+    ["persona", "create", "helper"],
+    ["persona", "create", "other", "--about", "\x1b[2J"],
+    ["persona", "bind", "helper", "ada"],
+    ["persona", "bind", "helper", "genome:nobody"],
+    ["persona", "rollback", "helper", "1"],
+    ["persona", "rollback", "helper", "9"],
+    ["persona", "threads", "helper"],
+    ["persona", "threads", "nobody"],
+    ["persona", "lineage", "helper"],
+    ["persona", "lineage", "nobody"],
+    ["persona", "export", "nobody", "x.dna"],
+    ["persona", "import", "nothing.dna"],
+    ["lineage", "persona:helper"],
+    ["lineage", "helper"],
     ["team", "select", "Abacus", "2", "candidate-000000000000000000000000"],
     ["team", "drop", "Abacus", "designer"],
 ]
@@ -132,6 +153,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         add_adapter(parts, name, seed, fingerprint=sha256("fake"))
     Jobs(parts.settings, parts).create(order())  # one that nobody carries out
     Teams(parts, Threads(parts)).create(TeamOrder(name="Abacus", roles=("swe", "pm")))
+    Personas(parts).create(PersonaOrder(name="helper", binds="ada"))
     Threads(parts).create(title="sums", model="ada")
     return home
 
