@@ -17,12 +17,13 @@ import anyio.to_thread
 from clonedna.app.blocks import Blocks
 from clonedna.app.calibrating import Calibrating, domain_of
 from clonedna.app.evaluations import Evaluations
+from clonedna.app.interference_kept import InterferenceKept
 from clonedna.app.merge_papers import Parent
 from clonedna.app.needs import reader_of
 from clonedna.app.papers import evaluation_of, pairs_of
 from clonedna.app.parts import Parts, factory
 from clonedna.app.workspace import now
-from clonedna.core.errors import AdapterInvalid, DnaError, InputError
+from clonedna.core.errors import AdapterInvalid, Corrupt, DnaError, InputError
 from clonedna.core.genome import Conflict, DesiredGenome, Features, Match, Similarity, Skill
 from clonedna.core.interference import WeightSketch
 from clonedna.core.model import BaseInfo, Example, Score
@@ -32,8 +33,8 @@ from clonedna.core.work import Pair
 from clonedna.evals.likelihood import example_of, file_of
 from clonedna.genomes import probing
 from clonedna.genomes.calibration import Card
-from clonedna.genomes.conflicts import default_card
 from clonedna.genomes.conflicts import judge as light
+from clonedna.genomes.conflicts import noted
 from clonedna.genomes.features import Rarity, features_of
 from clonedna.genomes.fitting import Outcome
 from clonedna.genomes.kin import kin_sets, kinships
@@ -125,7 +126,7 @@ class HomeJudge:
     def __init__(self, parts: Parts, *, thresholds: Mapping[str, Thresholds] | None = None) -> None:
         self.parts = parts
         self._calibrating = Calibrating(parts)
-        self._thresholds = dict(thresholds or {})
+        self._thresholds = dict(parts.settings.route_thresholds if thresholds is None else thresholds)
         self._blocks = Blocks(parts)
         self._bars: dict[str, probing.Bar] = {}
         self._sketches: dict[str, WeightSketch | None] = {}
@@ -247,18 +248,20 @@ class HomeJudge:
         ids = sorted(blocks)
         if len(ids) < 2:
             return ()
-        manifest = self._blocks.known(ids[0])[0]
+        manifest, kept = self._blocks.known(ids[0])[0], InterferenceKept(self.parts.settings.home)
         try:
             pairs = factory("sketch", "pairs")(
-                [(blocks[name], None) for name in ids], fingerprint=manifest.base_fingerprint
+                [(blocks[name], kept.inputs(name)) for name in ids], fingerprint=manifest.base_fingerprint
             )
-        except AdapterInvalid:
+        except (AdapterInvalid, Corrupt):
             pairs = {}
-        card, found = default_card(), list[Conflict]()
+        card, found = kept.card(manifest.base_fingerprint), list[Conflict]()
+        notes = [one.note for one in kept.notes(ids)]
         for i, source in enumerate(ids):
             for j, target in enumerate(ids):
                 if i != j:
-                    found.append(light(source, target, pairs.get((i, j)), card).conflict())
+                    seen = noted(notes, source, target, base_fingerprint=manifest.base_fingerprint)
+                    found.append(light(source, target, pairs.get((i, j)), card, note=seen).conflict())
         return tuple(found)
 
     def remember(self, desired: DesiredGenome, matches: Sequence[Sequence[Match]], engine: Engine) -> None:
