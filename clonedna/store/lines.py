@@ -253,9 +253,13 @@ class SqlLines:
 
     def passing(self, filters: Filters, among: Sequence[str] | None = None) -> frozenset[str]:
         """All blocks that pass (``among`` these). One that was revoked a moment ago may be among them; it has no line in ``chosen``."""
-        wanted = select(Line.id).where(*_conditions(filters), *([] if among is None else [Line.id.in_(among)]))
-        with self._session() as session:
-            return frozenset(session.scalars(wanted))
+        if among is not None:
+            return frozenset(self._passing(filters, Line.id.in_(among)))
+        return frozenset(self._kept.ask(("passing", *_filters(filters)), partial(self._passing, filters)))
+
+    def _passing(self, filters: Filters, *more: ColumnElement[bool]) -> tuple[str, ...]:
+        with self._pool.reading() as connection:
+            return tuple(connection.scalars(select(Line.id).where(*_conditions(filters), *more)))
 
     def accepted(self) -> tuple[BlockLine, ...]:
         """Every accepted block that was not revoked, newest first: for what needs all at once."""
@@ -286,9 +290,13 @@ class SqlLines:
 
     def state(self) -> tuple[int, int]:
         """How many lines there are and the highest number given: equal twice, nothing came or went between."""
-        with self._session() as session:
-            count, last = session.execute(select(func.count(), func.max(Line.number)).select_from(Line)).one()
-        return count, last or 0
+        ((count, last),) = self._kept.ask("state", self._state)
+        return count, last
+
+    def _state(self) -> tuple[tuple[int, int]]:
+        with self._pool.reading() as connection:
+            count, last = connection.execute(select(func.count(), func.max(Line.number)).select_from(Line)).one()
+        return ((count, last or 0),)
 
     def gone(self) -> frozenset[str]:
         """Ids of all tombstones, the database may know of them or not."""
