@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import Field
 
 from clonedna.app import genome_orders, merging
+from clonedna.app.bench_values import MOST_MEMBERS, WAYS, BenchOrder, Way
 from clonedna.app.comparing import MOST_PROMPT_LENGTH, CompareOrder
 from clonedna.app.genome_values import NeedAsk
 from clonedna.app.guarding import guard_recipe
@@ -123,6 +124,18 @@ class MergeAsk(Value):
     check: bool = True
 
 
+class BenchAsk(Value):
+    """Blocks of one base to be composed in each of the ``ways``, and measured on their own held-out pairs."""
+
+    kind: Literal["bench"]
+    blocks: tuple[Reference, ...] = Field(min_length=2, max_length=MOST_MEMBERS)
+    ways: tuple[Way, ...] = Field(default=WAYS, min_length=1, max_length=len(WAYS))
+    pairs: int = Field(default=48, ge=4, le=1000)
+    exemplars: int = Field(default=32, ge=4, le=256)
+    top_k: int = Field(default=2, ge=1, le=MOST_MEMBERS)
+    seed: Seed = 0
+
+
 class GenomeAsk(Value):
     """A plan of this server to be carried out, by its id, or a need that is planned first and then carried out."""
 
@@ -133,7 +146,7 @@ class GenomeAsk(Value):
 
 
 Ask: TypeAlias = Annotated[
-    MintAsk | EvaluateAsk | IdentityAsk | CompareAsk | MergeAsk | GenomeAsk, Field(discriminator="kind")
+    MintAsk | EvaluateAsk | IdentityAsk | CompareAsk | MergeAsk | BenchAsk | GenomeAsk, Field(discriminator="kind")
 ]
 
 
@@ -177,6 +190,9 @@ class Asks:
                 return self._queued(order, two)
             case MergeAsk():
                 return self._merge(ask)
+            case BenchAsk():
+                members = [self._block(one, unsafe=False) for one in ask.blocks]
+                return self._queued(BenchOrder.model_validate(ask.model_dump()), members)
             case GenomeAsk():
                 return self._genome(ask)
 

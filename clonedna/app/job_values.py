@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Discriminator, Field, Tag
 
+from clonedna.app.bench_values import BenchOrder, Reference
 from clonedna.app.comparing import CompareOrder
 from clonedna.app.genome_values import ApplyOrder
 from clonedna.core.block import BlockRef, GivenFile, MintOrder
@@ -16,12 +17,10 @@ from clonedna.core.events import Event, JobFailed
 from clonedna.core.merge import MergeOrder
 from clonedna.core.value import Value
 
-MOST_REFERENCE = 200  # characters of a block's reference
 MOST_BLOCKS = 64
-Kind = Literal["mint", "evaluate", "identity", "compare", "merge", "genome"]
+Kind = Literal["mint", "evaluate", "identity", "compare", "merge", "genome", "bench"]
 Status = Literal["queued", "running", "interrupted", "finished", "failed", "cancelled"]
 ENDED: tuple[Status, ...] = ("finished", "failed", "cancelled")
-Reference = Annotated[str, Field(min_length=1, max_length=MOST_REFERENCE)]
 
 
 class EvaluateOrder(Value):
@@ -60,6 +59,7 @@ Order: TypeAlias = Annotated[
     | Annotated[IdentityOrder, Tag("identity")]
     | Annotated[CompareOrder, Tag("compare")]
     | Annotated[MergeOrder, Tag("merge")]
+    | Annotated[BenchOrder, Tag("bench")]
     | Annotated[ApplyOrder, Tag("genome")],
     Discriminator(_kind),
 ]
@@ -150,11 +150,13 @@ def target_of(order: Order) -> str:
             return order.target
         case EvaluateOrder():
             return order.block
-        case IdentityOrder():
+        case IdentityOrder() | BenchOrder():
             return ", ".join(order.blocks)
         case CompareOrder():
             return f"{order.a}, {order.b}"
         case MergeOrder():
             return ", ".join(f"{part.reference}:{part.weight:g}" for part in order.parts)
         case ApplyOrder():
-            return f"{order.name}: {order.ask.request}" if order.ask else f"{order.name}: plan {(order.plan or '')[:12]}"
+            return (
+                f"{order.name}: {order.ask.request}" if order.ask else f"{order.name}: plan {(order.plan or '')[:12]}"
+            )

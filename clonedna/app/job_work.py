@@ -14,6 +14,8 @@ from typing import Any, Literal, Protocol
 import anyio
 
 from clonedna.app import genome_apply, minting
+from clonedna.app.bench_values import BenchOrder
+from clonedna.app.benching import Benching
 from clonedna.app.comparing import CompareOrder, Comparing
 from clonedna.app.evaluating import Evaluating
 from clonedna.app.genome_apply import Assembling
@@ -88,6 +90,8 @@ class Single:
                 return await Comparing(parts, emit).compare(order)
             case MergeOrder():
                 return await Merging(parts, emit).merge(order)
+            case BenchOrder():
+                return await Benching(parts, emit).bench(order)
             case MintOrder() | ApplyOrder():
                 raise Internal(f"job {self.workspace.id} has stages", "please report this")
 

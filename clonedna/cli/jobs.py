@@ -28,7 +28,7 @@ def list_jobs(
         typer.Option(help="Only those that stand so."),
     ] = None,
     kind: Annotated[
-        Literal["mint", "evaluate", "identity", "compare", "merge", "genome"] | None,
+        Literal["mint", "evaluate", "identity", "compare", "merge", "genome", "bench"] | None,
         typer.Option(help="Only those of a kind."),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=200, help="At most so many.")] = 50,

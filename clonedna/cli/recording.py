@@ -26,7 +26,7 @@ READING = frozenset(
         "consent check", "consent show", "consent log", "tokens ls", "jobs ls", "jobs show", "jobs logs",
         "jobs follow", "developer show", "keys show", "keys list",
         "keys log", "persona ls", "persona show", "persona lineage", "persona threads",
-        "genome ls", "genome show", "genome verify", "genome analyze", "genome search", "genome plan", "genome calibration",
+        "genome bench", "genome ls", "genome show", "genome verify", "genome analyze", "genome search", "genome plan", "genome calibration",
         "genome conflicts",
     }
 )  # fmt: skip

@@ -62,7 +62,7 @@ def router(service: Service) -> APIRouter:
 def _add_orders(made: APIRouter, desk: JobDesk) -> None:
     @made.post("", dependencies=[MINT], status_code=202)
     def start_job(request: Request, response: Response, ask: Annotated[Ask, Body()], key: Key = None) -> JobView:
-        """Order a job: `mint`, `evaluate`, `identity`, `compare`, `merge` or `genome`.
+        """Order a job: `mint`, `evaluate`, `identity`, `compare`, `merge`, `genome` or `bench`.
 
         It is kept before it is answered, waits for its turn, and goes on after a restart of the server. `Location` says where it is.
         """
