@@ -21,6 +21,8 @@ NONE, COMMA, HARD = 0, 1, 2
 """What stands between a word and the next: nothing, a comma, the end of a clause."""
 
 _PIECE = re.compile(r"[^\s,;:!?()\[\]{}<>|•…\"“”„«»—–、，。；：！？]+|[\n,;:!?()\[\]{}<>|•…\"“”„«»—–、，。；：！？]")
+_UNSPACED = r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
+_SCRIPTS = re.compile(rf"(?<={_UNSPACED})(?=[A-Za-z])|(?<=[A-Za-z0-9+#])(?={_UNSPACED})")
 _TRAILING = ".'’`*_~=@&$%^\\/"
 _LEADING = ".'’`*_~=&$%^\\/"
 
@@ -59,12 +61,14 @@ _SAID_OF_PEOPLE, _ASKING, _DOING, _WHAT_EVERYTHING_IS = (
         "technology technologies tech stack task tasks job jobs role team teams company new modern large small big complex own "
         "other others more most less much different specific general common existing current production ready grade style "
         "styles way ways area areas field domain one two three first part parts side custom robust scalable reliable clean "
-        "proper properly correct correctly nicely rather instead design designs designed designing"
+        "proper properly correct correctly nicely rather instead old idiomatic nothing none service services module modules "
+        "plugin plugins pattern patterns pipeline pipelines feature features component components codebase function functions "
+        "operator operators w design designs designed designing"
     ),
 )
 """What is said of people, how one asks, what is done to any code, and what all of it is: no skills by themselves."""
 FILLER = _set(f"{_SAID_OF_PEOPLE} {_ASKING} {_DOING} {_WHAT_EVERYTHING_IS}")
-JOINING = _set("and or nor plus with using via then but that which who whose where when while & as")
+JOINING = _set("w and or nor plus with using via then but that which who whose where when while & as")
 STARTING = _set("with using in for on via that which who whose where to as")
 CONTRAST = _set("but however yet though although whereas")
 _NEGATIVE = _set(
@@ -73,7 +77,8 @@ _NEGATIVE = _set(
 )
 _CLIPPED = _set("don doesn isn won can shouldn mustn didn aren wouldn needn haven hasn")
 _TWO = frozenset({("instead", "of"), ("rather", "than"), ("other", "than"), ("anything", "but"), ("w", "o")})
-_AFTER_NOT = _set("only just merely necessarily")
+_AFTER_NOT = _set("only just merely necessarily too very so overly always")
+_OF_PEOPLE = _set("experienced good familiar skilled keen fond interested comfortable strong fluent")
 _POSTFIX = _set("needed required necessary wanted allowed desired")
 
 
@@ -99,7 +104,7 @@ class Word:
 def taken_apart(request: str) -> list[Word]:
     """The request's words in their order."""
     found: list[Word] = []
-    for number, match in enumerate(_PIECE.finditer(spoken(request))):
+    for number, match in enumerate(_PIECE.finditer(_SCRIPTS.sub(" ", spoken(request)))):
         piece = match.group()
         if len(piece) == 1 and not piece.isalnum() and piece not in "&@#":
             _stop(found, COMMA if piece in ",、，" else HARD)
@@ -154,10 +159,10 @@ def together(one: Word, other: Word) -> bool:
 
 def _negation(said: Sequence[Word], place: int) -> int:
     """How many words of a negation begin here."""
-    text, following = said[place].text, said[place + 1].text if place + 1 < len(said) else ""
+    text, following, third = (said[n].text if n < len(said) else "" for n in range(place, place + 3))
     if (text, following) in _TWO or (text in _CLIPPED and following == "t"):
         return 2
-    if text in _NEGATIVE and not (text in ("not", "no") and following in _AFTER_NOT):
+    if text in _NEGATIVE and not (text in ("not", "no") and following in _AFTER_NOT and third not in _OF_PEOPLE):
         return 1
     return 0
 

@@ -219,8 +219,8 @@ def _as_a_name(said: Sequence[Word], one: _Found, found: Sequence[_Found]) -> bo
     first, last = said[one.start], said[one.end - 1]
     if len(one.alias.words) == 1 and len(first.text) == 1 and not _letter_alone(said, one):
         return False
-    before = said[one.start - 1] if one.start and said[one.start - 1].stop == NONE else None
-    behind = said[one.end] if one.end < len(said) and last.stop == NONE else None
+    before = said[one.start - 1] if one.start and _beside(said[one.start - 1], first) else None
+    behind = said[one.end] if one.end < len(said) and _beside(last, said[one.end]) else None
     starts = before is None or before.text in JOINING
     ends = behind is None or behind.text in JOINING
     letter, telling = (
@@ -235,6 +235,11 @@ def _as_a_name(said: Sequence[Word], one: _Found, found: Sequence[_Found]) -> bo
         return True
     beside = any(other is not one and other.start == one.end and not other.alias.everyday for other in found)
     return first.capital and beside
+
+
+def _beside(one: Word, other: Word) -> bool:
+    """Whether nothing stands between two words, not even the slash of ``React/Vue``."""
+    return one.stop == NONE and (one.piece != other.piece or one.part == other.part)
 
 
 def _is_named(found: Sequence[_Found], place: int) -> bool:
