@@ -287,6 +287,7 @@ class Planning:
         conflicts = self.judge.conflicts({one: pool.parents[one].path for one in ids})
         decided = decided | {
             "evidence": digest([[pair.id for pair in one.held] for one in evidence]),
+            "conflicts": digest(conflicts),
             "pace": costs.pace_of,
         }
         weigh = costs.of(skills, parents, [_bytes(one) for one in pool.parents.values()])
