@@ -51,7 +51,7 @@ from clonedna.genomes.planning import Choosing
 from clonedna.mint.overlap import overlaps
 
 STAGES = ("resolve", "train", "compose", "evaluate", "sign", "store")
-NEED_NOT_HOLD = frozenset({"pool", "evidence", "pace"})
+NEED_NOT_HOLD = frozenset({"pool", "conflicts", "evidence", "pace"})
 """What a plan was decided by that is looked at in another way, or does not matter, when it is carried out."""
 MOST_PROMPTS, MOST_HELD = 128, 16
 WEIGHTS = "adapter_model.safetensors"
