@@ -23,7 +23,7 @@ from clonedna.app.needs import reader_of
 from clonedna.app.papers import evaluation_of, pairs_of
 from clonedna.app.parts import Parts, factory
 from clonedna.app.workspace import now
-from clonedna.core.errors import AdapterInvalid, Corrupt, DnaError, InputError
+from clonedna.core.errors import AdapterInvalid, BadConfig, Corrupt, DnaError, InputError
 from clonedna.core.genome import Conflict, DesiredGenome, Features, Match, Similarity, Skill
 from clonedna.core.interference import WeightSketch
 from clonedna.core.model import BaseInfo, Example, Score
@@ -129,15 +129,21 @@ class HomeJudge:
         self._thresholds = dict(parts.settings.route_thresholds if thresholds is None else thresholds)
         self._blocks = Blocks(parts)
         self._bars: dict[str, probing.Bar] = {}
+        self._no_card = ""
         self._sketches: dict[str, WeightSketch | None] = {}
 
     @cached_property
-    def _card(self) -> Card:
-        return self._calibrating.card().card
+    def _card(self) -> Card | None:
+        """The card for this encoder; without one nothing is predicted, and what was measured decides. Raises what a damaged one raises."""
+        try:
+            return self._calibrating.card().card
+        except BadConfig as error:
+            self._no_card = error.message
+            return None
 
     @property
     def calibration(self) -> str:
-        return self._card.id
+        return self._card.id if self._card is not None else "none"
 
     @property
     def gated(self) -> bool:
@@ -166,6 +172,8 @@ class HomeJudge:
         )
 
     def predicted(self, skill: Skill, features: Features) -> Similarity:
+        if self._card is None:
+            return Similarity(value=None, status="not_available", how=self._no_card)
         return self._calibrating.predicted(self._card, skill, features)
 
     async def probed(self, engine: Engine, skill: Skill, held: Sequence[Pair], blocks: Mapping[str, Path]) -> Probed:
@@ -199,7 +207,12 @@ class HomeJudge:
         if base.fingerprint not in self._bars:
             card = self._card
             bar = probing.bar_of(self._specialists(base))
-            if bar.gain is None and card.gain is not None and card.base_fingerprint == base.fingerprint:
+            if (
+                bar.gain is None
+                and card is not None
+                and card.gain is not None
+                and card.base_fingerprint == base.fingerprint
+            ):
                 bar = probing.Bar(
                     gain=card.gain,
                     level=card.level,

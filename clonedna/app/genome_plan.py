@@ -137,7 +137,7 @@ class Planning:
             "config": digest(config), "seed": str(ask.seed), "base": info.fingerprint, "weights": info.weights_digest or "",
             "sources": digest([[one, self._commit(one)] for one in settings.genome_sources]),
             "pairs": ask.pairs.sha256 if ask.pairs else "",
-            "trust": digest(list(self.parts.signer.trusted())),
+            "thresholds": digest(settings.route_thresholds), "trust": digest(list(self.parts.signer.trusted())),
         }  # fmt: skip
 
     def _commit(self, target: str) -> str:
@@ -221,7 +221,7 @@ class Planning:
         for skill, told_of in zip(desired.skills, pool.features, strict=True):
             predicted = {name: self.judge.predicted(skill, one) for name, one in told_of.items()}
             mine = [one for one in pool.candidates if one.id in predicted]
-            order = ranked(mine, {name: one.value or 0.0 for name, one in predicted.items()}, pool.cosine, config)
+            order = ranked(mine, {name: _rank(predicted[name], told_of[name]) for name in predicted}, pool.cosine, config)
             first: list[str] = []
             rows: list[Match] = []
             for name, score in order:
@@ -451,6 +451,13 @@ def nothing(skills: Sequence[SkillPlan], refused: Sequence[Refused]) -> GenomeEm
         "give examples: --pairs FILE --licence ID; or name repositories in the setting genome_sources; or mint or pull a block",
         gaps=gaps,
     )
+
+
+def _rank(predicted: Similarity, features: Features) -> float:
+    """What candidates are ordered by: predicted s*, or where nothing predicts it, the greater cosine. It decides who is probed, no more."""
+    if predicted.value is not None:
+        return predicted.value
+    return max(features.text_cosine, features.centroid_cosine or 0.0, 0.0)
 
 
 def _with_measured(row: Sequence[Match], probed: Probed) -> tuple[Match, ...]:
