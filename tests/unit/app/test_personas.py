@@ -151,6 +151,7 @@ def test_a_revoked_member_silences_it_and_going_back_helps(
 
 def test_it_talks_by_itself_and_in_a_team_and_remembers_both(parts: ServerParts, personas: Personas) -> None:
     personas.create(PersonaOrder(name="helper", title="Helper", role="swe", instructions="Be short.", binds="ada"))
+    genome(parts, "1.0.0", parts.registry.resolve("ada"))
     threads = Threads(parts)
     teams = Teams(parts, threads)
     team = teams.create(TeamOrder(name="Abacus", roles=("pm",)))
@@ -166,15 +167,21 @@ def test_it_talks_by_itself_and_in_a_team_and_remembers_both(parts: ServerParts,
             said.append(events[-1].reply)
         personas.bind("helper", "bob")
         events = [event async for event in chat.stream(ChatAsk(text="a", thread=said[1].thread, max_tokens=3))]
-        return [*said, events[-1].reply]
+        personas.bind("helper", "genome:stack")
+        genomes = [event async for event in chat.stream(ChatAsk(text="a", persona="persona:helper", max_tokens=3))]
+        return [*said, events[-1].reply, genomes[-1].reply]
 
     replies = anyio.run(talk)
-    assert [reply.answer.served_by.layers[0].block for reply in replies] == ["ada@1.0.0", "ada@1.0.0", "bob@1.0.0"]
-    assert [reply.answer.persona for reply in replies] == ["persona:helper", slot.id, slot.id]
-    assert {thread.id for thread in personas.threads("helper").threads} == {replies[0].thread, replies[1].thread}
+    assert [reply.answer.served_by.layers[0].block for reply in replies] == [
+        "ada@1.0.0", "ada@1.0.0", "bob@1.0.0", "ada@1.0.0"
+    ]  # fmt: skip
+    assert replies[3].answer.model == "genome:stack@1.0.0"
+    assert [reply.answer.persona for reply in replies] == ["persona:helper", slot.id, slot.id, "persona:helper"]
+    remembered = {thread.id for thread in personas.threads("helper").threads}
+    assert remembered == {replies[0].thread, replies[1].thread, replies[3].thread}
     assert not personas.threads("helper", owner="somebody").threads
     spoken = teams.talking(slot.persona)
-    assert (spoken.block, spoken.instructions) == ("bob@1.0.0", "Be short.\nIn the team.")
+    assert (spoken.block, spoken.instructions) == ("genome:stack@1.0.0", "Be short.\nIn the team.")
     refused(NotFound, lambda: threads.create(persona="persona:nobody"))
 
 
