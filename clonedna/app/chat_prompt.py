@@ -1,7 +1,7 @@
 """What an answer is made from: the persona, pairs that fit, as much of what came before as there is room for, the question.
 
 Pairs are shown as turns that were answered before, the best one last: the form in which a block learnt them. As examples in a system
-message they made the bundled base's likelihood of held-out code worse, as turns they do not (``bench/retrieval.py``, docs/chat.md).
+message they made the bundled base's likelihood of held-out code worse, as turns they do not (``bench/shown_pairs.py``, docs/chat.md).
 
 The engine alone can count tokens. So there is an estimate first (``BYTES_A_TOKEN``), and what the engine refuses as too long is cut
 further by ``shorter``: the oldest messages first, then the pairs. Persona and question are never cut.

@@ -4,12 +4,16 @@ A layer's score is the mean of three: the cosine of what is asked with the layer
 middle's and that of all middles together); and the square of the share of the asked words that the layer has. The square, because one
 word of a long sentence that stands somewhere says nothing, and all words of a short request say much. The three count alike: weights
 that were fitted came out near each other (docs/genomes.md has what each part gives).
+A text of two or three parts ("... and also ...") is asked for as a whole and part by part, the answers taking turns: the whole first, since
+words out of their sentence say less than in it.
+
 Ties go by ``(-score rounded to 6 digits, key)``: the same layers give the same order on any machine, in whatever order they are handed in.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
@@ -20,6 +24,8 @@ from clonedna.core.words import asked_words, telling_words
 
 DIGITS = 6
 LEAST_STEM = 3
+MOST_PARTS = 3
+_JOINT = re.compile(r"[;.]\s+|,?\s+(?:and also|and|plus|then)\s+", re.IGNORECASE)
 _ENDINGS = ("ations", "ation", "ings", "ing", "ers", "er", "ies", "ed", "es", "s", "e", "y")
 Rows = NDArray[np.float32]
 
@@ -100,6 +106,16 @@ class Ranking:
         order = np.argsort(-scores, kind="stable")  # keys are sorted: of equals, the first key comes first
         wanted = (i for i in order.tolist() if among is None or self.keys[i] in among)
         return tuple(Ranked(self.keys[i], float(scores[i])) for _, i in zip(range(max(0, most)), wanted, strict=False))
+
+    def answer(self, asked: Rows, parts: Sequence[str], most: int) -> tuple[Ranked, ...]:
+        """The likeliest for ``asked_parts`` of a request and their vectors [n, d], at most ``most``. Raises ``ValueError`` for another n."""
+        return in_turn([self.best(row, part, most) for row, part in zip(asked, parts, strict=True)], most)
+
+
+def asked_parts(text: str) -> tuple[str, ...]:
+    """What to ask for a text: itself, and its parts where it has two or three, joined by "and", "plus", "then", or apart by a full stop."""
+    parts = [part for part in _JOINT.split(text.strip(" .")) if len(part.split()) > 1]
+    return (text, *parts) if 2 <= len(parts) <= MOST_PARTS else (text,)
 
 
 def in_turn(orders: Sequence[Sequence[Ranked]], most: int) -> tuple[Ranked, ...]:

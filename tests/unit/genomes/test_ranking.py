@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clonedna.genomes.ranking import Known, Ranked, Ranking, in_turn, stem, stems
+from clonedna.genomes.ranking import Known, Ranked, Ranking, asked_parts, in_turn, stem, stems
 
 WIDTH = 4
 NONE = np.zeros((0, WIDTH), np.float32)
@@ -113,6 +113,32 @@ def test_skills_take_turns_and_nothing_comes_twice() -> None:
     assert [one.key for one in in_turn([first, second], 5)] == ["a", "b", "d", "c"]
     assert in_turn([first, second], 2) == (first[0], second[0])
     assert in_turn([], 5) == in_turn([[]], 5) == in_turn([first], 0) == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("rust async tcp server", ()),
+        ("an OAuth server and also Argon2 hashing", ("an OAuth server", "Argon2 hashing")),
+        (
+            "Lower loops to IR. Fuzz the parser, then shrink crashes.",
+            ("Lower loops to IR", "Fuzz the parser", "shrink crashes"),
+        ),
+        ("black and white", ()),
+        ("one thing and one more and one more thing and one last thing", ()),
+        ("", ()),
+    ],
+)
+def test_what_is_joined_is_asked_for_as_a_whole_and_in_parts(text: str, parts: tuple[str, ...]) -> None:
+    assert asked_parts(text) == (text, *parts)
+
+
+def test_the_whole_answers_first_and_the_parts_take_turns() -> None:
+    ranking = Ranking([layer("a", X), layer("b", Y), layer("c", Z)])
+    found = ranking.answer(np.stack([unit(1, 0.5), Y, Z]), ("x y", "y", "z"), 3)
+    assert [one.key for one in found] == ["a", "b", "c"]
+    with pytest.raises(ValueError, match="zip"):
+        ranking.answer(np.stack([X, Y]), ("x",), 3)
 
 
 rows = st.lists(st.floats(-1, 1, width=32), min_size=WIDTH, max_size=WIDTH).filter(
