@@ -23,7 +23,7 @@ Reference = Annotated[str, Field(min_length=1, max_length=MOST_REFERENCE)]
 class BenchOrder(Value):
     """Blocks of one base, to be composed in each of the ``ways`` and measured on their own held-out ``pairs`` (at most so many each).
 
-    ``exemplars``: of each block's training pairs, that covariances, gate and probes see; ``top_k`` of ``arrow``.
+    ``exemplars``: of each block's training pairs, that covariances and gate see; ``top_k`` of ``arrow``.
     """
 
     kind: Literal["bench"] = "bench"

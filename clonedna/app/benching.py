@@ -1,8 +1,8 @@
 """`dna genome bench`: some blocks composed in every way there is, and what each of them keeps of its own gain on its own held-out pairs.
 
-What is held out is only measured on. Weights are tuned, covariances observed and the gate fitted on training and validation pairs; a
-held-out pair that stands, exactly or nearly, in what any member was trained on is left out and counted. Nothing is kept but the report:
-merged adapters lie in a staging folder that goes at the end.
+What is held out is only measured on. Covariances are observed and the gate is fitted on training pairs. Weights are tuned on validation
+pairs: on what a member was trained on, more of it always looks better. A held-out pair that stands, exactly or nearly, in what any member
+was trained on is left out and counted. Nothing is kept but the report: merged adapters lie in a staging folder that goes at the end.
 """
 
 from __future__ import annotations
@@ -51,11 +51,12 @@ UNIT = (
 
 @dataclass(frozen=True, slots=True)
 class _Member:
-    """A member with its pairs: ``held`` to measure on, ``seen`` to observe and tune on."""
+    """A member with its pairs: ``held`` to measure on, ``seen`` (it was trained on them) to observe, ``probes`` to tune on."""
 
     parent: Parent
     held: tuple[Pair, ...]
     seen: tuple[Pair, ...]
+    probes: tuple[Pair, ...]
     left_out: int
 
 
@@ -119,8 +120,13 @@ def _members(parents: Sequence[Parent], order: BenchOrder) -> list[_Member]:
                 "bench the blocks that it was made from",
             )
         kept = [pair for pair, seen in zip(held, overlaps(held, trained), strict=True) if not seen]
-        seen = [pair for pair in own if pair.split == "validation"] + [pair for pair in own if pair.split == "train"]
-        found.append(_Member(parent, _spread(kept, order.pairs), _spread(seen, order.exemplars), len(held) - len(kept)))
+        seen, probes = ([pair for pair in own if pair.split == split] for split in ("train", "validation"))
+        found.append(
+            _Member(
+                parent, _spread(kept, order.pairs), _spread(seen, order.exemplars),
+                _spread(probes, max(2, MOST_PROBES // len(parents))), len(held) - len(kept),
+            )
+        )  # fmt: skip
     return found
 
 
@@ -259,10 +265,12 @@ class _Bench:
 
     async def _tuned(self, way: Way, composition: Composition) -> _Made:
         """Weights by what probes say: each member's loss a token through all, as the mean over members."""
-        each = max(2, MOST_PROBES // len(self.found))
-        probes = [_spread(one.seen, each) for one in self.found]
-        if not all(probes):
-            raise InputError("a member has no pairs to tune on", "bench blocks that were trained on pairs")
+        probes = [one.probes for one in self.found]
+        for one in self.found:
+            if not one.probes:
+                raise InputError(
+                    f"{one.parent.reference} has no validation pairs to tune on", "use average, or regmean"
+                )
         examples = [example_of(pair) for own in probes for pair in own]
 
         async def loss(weights: tuple[float, ...]) -> float:

@@ -30,7 +30,7 @@ def bench(
     ] = None,
     pairs: Annotated[int, typer.Option(help="Held-out pairs of each block to measure on, at most.")] = 48,
     exemplars: Annotated[
-        int, typer.Option(help="Training pairs of each block for covariances, gate and probes, at most.")
+        int, typer.Option(help="Training pairs of each block for covariances and gate, at most.")
     ] = 32,
     top_k: Annotated[int, typer.Option("--top-k", help="Adapters that each token goes through with arrow.")] = 2,
     seed: Annotated[int, typer.Option(help="Decides what dare drops, and the intervals.")] = 0,
@@ -42,7 +42,14 @@ def bench(
 
     state: State = context.obj
     ways = tuple(way.strip() for way in methods.split(",")) if methods is not None else WAYS
-    fields = {"blocks": tuple(references), "ways": ways, "pairs": pairs, "exemplars": exemplars, "top_k": top_k, "seed": seed}
+    fields = {
+        "blocks": tuple(references),
+        "ways": ways,
+        "pairs": pairs,
+        "exemplars": exemplars,
+        "top_k": top_k,
+        "seed": seed,
+    }
     if state.client is not None:
         from clonedna.app.job_asks import BenchAsk
 

@@ -22,7 +22,7 @@ from clonedna.core.seams import Engine
 from clonedna.engine.local import open_engine
 from tests.parts import FakeEngineParts
 from tests.unit.engine import small
-from tests.whose import RECIPE, add, work
+from tests.whose import RECIPE, add, pair, work
 
 NAMES = ("ada", "bob", "cyd")
 
@@ -41,7 +41,8 @@ class LettersParts(FakeEngineParts):
 
 def said(habit: int, word: str, **options: Any) -> list[Any]:
     """One person's pairs, whose instructions have a word of their own that a gate can go by."""
-    return [pair.model_copy(update={"instruction": f"{word} {word} {pair.name}"}) for pair in work(habit, **options)]
+    pairs = [*work(habit, **options), *(pair(habit, number, "validation") for number in range(200, 206))]
+    return [one.model_copy(update={"instruction": f"{word} {word} {one.name}"}) for one in pairs]
 
 
 @pytest.fixture
@@ -166,9 +167,14 @@ def test_tuning_sees_nothing_that_is_held_out(three: LettersParts, monkeypatch: 
     monkeypatch.setattr(benching, "tune", told)
     monkeypatch.setattr(engine, "nll", nll)
     bench(three, ways=("tuned",))
-    held = {pair.completion.removesuffix("\n") for habit in range(3) for pair in work(habit) if pair.split == "holdout"}
+    held = {one.completion.removesuffix("\n") for habit in range(3) for one in work(habit) if one.split == "holdout"}
     assert seen
     assert not held & set(seen)
+    trained = {one.completion.removesuffix("\n") for habit in range(3) for one in work(habit) if one.split == "train"}
+    assert not trained & set(seen)
+    add(three, "new", work(3))
+    (way,) = bench(three, "ada", "new", ways=("tuned",)).ways
+    assert "new@1.0.0 has no validation pairs" in way.why
 
 
 def test_a_way_that_cannot_be_made_says_why_and_the_others_are_measured(three: LettersParts) -> None:
@@ -184,14 +190,14 @@ def test_a_way_that_cannot_be_made_says_why_and_the_others_are_measured(three: L
 def test_pairs_that_a_member_was_trained_on_are_left_out(three: LettersParts) -> None:
     own = said(3, "xxx")
     add(three, "dee", own, trained_on=own)
-    copied = [pair.model_copy(update={"split": "train"}) for pair in own if pair.split == "holdout"][:4]
+    copied = [one.model_copy(update={"split": "train"}) for one in own if one.split == "holdout"][:4]
     add(three, "eve", [*said(4, "yyy"), *copied])
     found = bench(three, "dee", "eve", ways=("average",))
     assert [(one.pairs, one.left_out) for one in found.members] == [(6, 4), (10, 0)]
 
 
 def test_blocks_that_cannot_be_benched(three: LettersParts) -> None:
-    add(three, "new", [pair for pair in work(3) if pair.split == "train"])
+    add(three, "new", [one for one in work(3) if one.split == "train"])
     with pytest.raises(InputError, match="no held-out pairs"):
         bench(three, "ada", "new")
     with pytest.raises(DnaError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from clonedna.core.errors import Corrupt, DnaError, InputError, WrongBase
+from clonedna.core.errors import AdapterInvalid, Corrupt, DnaError, InputError, WrongBase
 from clonedna.core.merge import MergePart, MergeReport, MergeSpec
 from clonedna.engine.adapters import WEIGHTS
 from clonedna.engine.combining import Term, combine, keep_largest
@@ -207,6 +208,24 @@ def test_covariances_that_cannot_be_used(change: str, kind: type[DnaError], four
             base="tiny", fingerprint=FINGERPRINT,
         )  # fmt: skip
     assert raised.value.hint
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("method", ["regmean", "knots_ties", "cat"])
+@pytest.mark.parametrize(
+    "option",
+    [{"use_dora": True}, {"lora_bias": True}, {"modules_to_save": ["lm_head"]}, {"alpha_pattern": {"q_proj": 4}}],
+)
+def test_what_is_more_than_a_product_is_refused_with_its_name(
+    option: dict[str, Any], method: str, four: Given, tmp_path: Path
+) -> None:
+    path, weight, covariance = four[0]
+    odd = tmp_path / "odd"
+    shutil.copytree(path, odd)
+    config = json.loads((odd / "adapter_config.json").read_text()) | option
+    (odd / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(AdapterInvalid, match=next(iter(option))):
+        compose(tmp_path / "out", [(odd, weight, covariance), *four[1:]], spec(method))
     assert not (tmp_path / "out").exists()
 
 
