@@ -170,10 +170,21 @@ class _Observing(PackedStep):
         return super().adapted(linear, x, out)
 
 
+def moments_bytes(shapes: Mapping[str, tuple[int, int]], most: int = MOST_BYTES) -> int:
+    """Estimate: one sum in fp64 for each input (k and v read what q does, up what gate does), and the file twice."""
+    sketched = sketched_widths([inside for inside, _ in shapes.values()], most)
+    rows = {
+        width: min(width, DIRECTIONS + 2 * _GATHERED) if width in sketched else width for width, _ in shapes.values()
+    }
+    shared = ("k_proj", "v_proj", "up_proj")
+    sums = sum(8 * width * rows[width] for name, (width, _) in shapes.items() if not name.endswith(shared))
+    kept = sum(4 * width * (DIRECTIONS + 1 if width in sketched else width) for width, _ in shapes.values())
+    return sums + 2 * kept
+
+
 def observe_rows(model: LoadedModel, rows: Sequence[Row], term: Term | None) -> Generator[None, None, Moments]:
     """Sum over all rows' inputs, run through one adapter or blend, a step at a time (yields between steps). Raises ``NoMemory``."""
-    widths = {inside for inside, _ in model.shapes.values()}
-    require(8 * len(model.shapes) * max(widths) * min(max(widths), EXACT_WIDTH), "second moments of this base's inputs")
+    require(moments_bytes(model.shapes), "second moments of this base's inputs")
     moments = Moments(model.shapes, model.base.device)
     for run in steps_of([(i, row) for i, row in enumerate(rows) if len(row.ids) > 1], STEP_TOKENS):
         sequences = [row.ids[:-1] for _, row in run]

@@ -129,6 +129,32 @@ def test_a_sketch_of_few_directions_loses_nothing(tmp_path: Path) -> None:
     assert torch.allclose(Covariances(tensors, 600).dense("m"), low.T @ low / 600, rtol=1e-3, atol=1e-3)
 
 
+def test_wide_modules_of_a_base_are_sketched_within_their_bound(
+    base: Path, engine: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(covariance, "EXACT_WIDTH", 80)
+    monkeypatch.setattr(covariance, "DIRECTIONS", 8)
+    monkeypatch.setattr(Sketch.__init__, "__defaults__", (8,))
+    told = anyio.run(engine.observe, EXAMPLES, (), tmp_path)
+    expected = hooked(small.plain_model(base), engine)
+    read = read_covariances(tmp_path, engine.base.fingerprint)
+    assert read.modules == set(expected)
+    wide = [name for name, (inside, _) in engine._model.shapes.items() if inside > 80]
+    assert (told.sketched, told.exact) == (len(wide), len(expected) - len(wide))
+    assert 0 < told.error < 0.5
+    for name in wide:
+        off = float(torch.linalg.matrix_norm(read.dense(name).double() - expected[name], 2))
+        assert 0 < off <= read.bound(name) * 1.001
+        assert read.bound(name) <= told.error * float(expected[name].trace()) * 1.001
+
+
+def test_the_memory_that_is_asked_for_counts_each_shared_input_once() -> None:
+    layer = {"q_proj": (896, 896), "k_proj": (896, 128), "v_proj": (896, 128), "down_proj": (4864, 896)}
+    shapes = {f"layers.{i}.{name}": shape for i in range(24) for name, shape in layer.items()}
+    assert covariance.moments_bytes(shapes) < 2 << 30
+    assert covariance.moments_bytes({"q_proj": (64, 64)}) == 8 * 64 * 64 + 2 * 4 * 64 * 64
+
+
 def test_wide_modules_are_sketched_until_the_file_fits() -> None:
     assert sketched_widths([64, 64, 112]) == frozenset()
     assert sketched_widths([896, 4864]) == {4864}
