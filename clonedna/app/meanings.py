@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -67,6 +67,7 @@ class Meanings:
         self.encoder = encoder
         self._lock = threading.Lock()
         self._seen: tuple[tuple[int, int], frozenset[str], int] | None = None
+        self._snapshot: tuple[frozenset[str], frozenset[str], str] | None = None
         self._whole: tuple[tuple[int, int], frozenset[str], int] | None = None  # with its exemplars
 
     # Questions.
@@ -89,11 +90,14 @@ class Meanings:
         """SHA-256 over what is searched: the encoder and all blocks and centroids. Equal twice: the same was searched. Raises as
         ``refresh``."""
         self.complete(EXEMPLARS_AT_ONCE)
+        keys = self._index.keys(), self._centroids.keys() if self._centroids is not None else frozenset[str]()
+        known = self._snapshot
+        if known is not None and known[0] is keys[0] and known[1] is keys[1]:
+            return known[2]
         told = hashlib.sha256(f"{self.encoder.name} {self.encoder.dimension}".encode())
-        for index in (self._index, self._centroids):
-            for key in sorted(index.keys()) if index is not None else ():
-                told.update(f"\n{key}".encode())
-            told.update(b"\n")
+        for some in keys:
+            told.update("".join(f"\n{key}" for key in sorted(some)).encode() + b"\n")
+        self._snapshot = (*keys, told.hexdigest())
         return told.hexdigest()
 
     # Keeping up.
@@ -221,16 +225,25 @@ class Meanings:
     def _best(self, asked: Vectors, most: int, among: Collection[str] | None) -> dict[str, float]:
         """The blocks of the nearest centroids: no fewer than ``most``, where there are so many."""
         assert self._centroids is not None
-        keys = (
-            None if among is None else {key for block_id in among for key in (*_keys(block_id), f"{block_id}{ALONE}")}
-        )
+        keys = None if among is None else KeysOf(among)
         hits = self._centroids.search(asked, MOST_CENTROIDS * most, among=keys)
         return dict.fromkeys((_block(hit.key) for hit in hits), 0.0)
 
 
-def keys_of(ids: Iterable[str]) -> tuple[str, ...]:
-    """Every key that the exemplars of these blocks may have."""
-    return tuple(key for block_id in ids for key in (f"{block_id}{ALONE}", *_keys(block_id)))
+class KeysOf(Set[str]):
+    """Every key that the exemplars of some blocks may have; not written out unless it is asked for."""
+
+    def __init__(self, ids: Collection[str]) -> None:
+        self._ids = ids if isinstance(ids, Set) else frozenset(ids)
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and _block(key) in self._ids
+
+    def __iter__(self) -> Iterator[str]:
+        return (key for block_id in self._ids for key in (f"{block_id}{ALONE}", *_keys(block_id)))
+
+    def __len__(self) -> int:
+        return len(self._ids) * (MOST_CENTROIDS + 1)
 
 
 def _keys(block_id: str) -> tuple[str, ...]:

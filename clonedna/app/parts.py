@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clonedna.app.exemplars import BlockExemplars
-from clonedna.app.meanings import Meanings, keys_of
+from clonedna.app.meanings import KeysOf, Meanings
 from clonedna.app.settings import ENCODER, XAI_URL, Settings
 from clonedna.core.block import Check
 from clonedna.core.canonical import sha256
@@ -391,7 +391,7 @@ class Parts:
 
     def forget_vectors(self, ids: Collection[str] | None = None) -> None:
         """Take what blocks mean off the disk, whichever encoder made it; ``None``: of all blocks."""
-        for space, keys in (("blocks", ids), ("exemplars", None if ids is None else keys_of(ids))):
+        for space, keys in (("blocks", ids), ("exemplars", None if ids is None else KeysOf(ids))):
             if self.settings.index == "pgvector":
                 factory("index", "forget_pgvector")(self.database, space, keys)
             root = self.settings.home / "vectors" / space

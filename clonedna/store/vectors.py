@@ -19,7 +19,7 @@ import re
 import shutil
 import threading
 import uuid
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -54,6 +54,7 @@ class VectorFiles:
         self._lock = threading.RLock()
         self._segments: dict[str, Segment] = {}
         self._places: dict[str, tuple[str, int]] = {}
+        self._keys: frozenset[str] | None = None
         self._twice: dict[str, list[int]] = {}  # rows of keys that stand in another file, too
         self._graph: Graph | None = None
         self._graph_file = self._graph_held = ""  # the newest that is there, and the one that was read
@@ -114,10 +115,12 @@ class VectorFiles:
     # What asks it.
 
     def keys(self) -> frozenset[str]:
-        """All that it has."""
+        """All that it has; the same object until something changes."""
         with self._lock:
             self._look()
-            return frozenset(self._places)
+            if self._keys is None:
+                self._keys = frozenset(self._places)
+            return self._keys
 
     def search(self, vectors: Vectors, most: int, *, among: Collection[str] | None = None) -> tuple[Hit, ...]:
         """The nearest by the mean of the cosines with all rows of ``vectors``, at most ``most``; of equals, by key. ``among``: only these.
@@ -137,7 +140,7 @@ class VectorFiles:
         wanted = np.ascontiguousarray(asked.mean(axis=0))
         if among is not None and FEW * len(among) < len(held.places):
             return held.among(wanted, most, among)
-        chosen = None if among is None else among if isinstance(among, set | frozenset | dict) else frozenset(among)
+        chosen = None if among is None else among if isinstance(among, Set) else frozenset(among)
         found = None if graph is None else held.by_graph(graph, wanted, most, chosen)
         return held.exact(wanted, most, chosen) if found is None else found
 
@@ -191,7 +194,7 @@ class VectorFiles:
             for at, key in enumerate(segments[name].keys):
                 if places.setdefault(key, (name, at)) != (name, at):
                     twice.setdefault(name, []).append(at)
-        self._segments, self._places, self._twice = segments, places, twice
+        self._segments, self._places, self._twice, self._keys = segments, places, twice, None
 
     def _read(self, name: str) -> Segment | None:
         path = self._directory / name
