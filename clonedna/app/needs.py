@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-
-from clonedna.app.parts import Parts, factory
+from clonedna.app.parts import Parts
 from clonedna.genomes.needs import NEAR, Reader
 from clonedna.genomes.taxonomy import Taxonomy, load_taxonomy
 
@@ -20,11 +18,5 @@ def taxonomy_of(parts: Parts) -> Taxonomy:
 def reader_of(parts: Parts) -> Reader:
     """Reads requests; the nodes' vectors stay in the home, beside those of blocks. Raises ``BadConfig``, and as ``Parts.encoder``."""
     encoder = parts.encoder
-    folder = parts.settings.home / "vectors" / "taxonomy" / re.sub(r"[^a-z0-9.-]+", "-", encoder.name)
-    index = factory("index", "files")(folder, encoder.name, encoder.dimension)
-    return Reader(
-        taxonomy_of(parts),
-        encoder,
-        index=index,
-        near=NEAR if encoder.name.startswith("all-minilm-l6-v2@") else ELSE_NEAR,
-    )
+    near = NEAR if encoder.name.startswith("all-minilm-l6-v2@") else ELSE_NEAR
+    return Reader(taxonomy_of(parts), encoder, index=parts.index_of(encoder, "taxonomy"), near=near)
