@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from clonedna.app.parts import Parts
 from clonedna.core.block import Recipe
 from clonedna.core.errors import TooFewSpans
 from clonedna.core.work import Pair, Refusal
 from clonedna.mint.values import Taught
 
-NEAR = 0.25
-"""Least cosine of a pair's words with a skill's: below it a pair says nothing of the skill."""
+NEAR, SHARE = 0.25, 0.6
+"""The nearest pair must have this cosine with a skill's words, or none is of the skill; others this share of the nearest one's."""
+
+
+MOST_READ = 400
+"""Characters of a task that are read."""
+
+
+def floor_of(cosines: Iterable[float]) -> float:
+    """From which cosine on a pair is of a skill; above 1 where none is."""
+    best = max(cosines, default=0.0)
+    return SHARE * best if best >= NEAR else 2.0
 
 
 def focused(parts: Parts, taught: Taught, focus: str, recipe: Recipe) -> Taught:
@@ -19,10 +31,11 @@ def focused(parts: Parts, taught: Taught, focus: str, recipe: Recipe) -> Taught:
     """
     if not taught.pairs:
         return taught
-    rows = parts.encoder.encode([pair.instruction for pair in taught.pairs]).rows
+    rows = parts.encoder.encode([pair.instruction[:MOST_READ] for pair in taught.pairs]).rows
     wanted = parts.encoder.encode([focus]).rows[0]
     cosines = {pair.id: float(row @ wanted) for pair, row in zip(taught.pairs, rows, strict=True)}
-    kept = {pair.id for pair in taught.pairs if cosines[pair.id] >= NEAR}
+    floor = floor_of(cosines.values())
+    kept = {pair.id for pair in taught.pairs if cosines[pair.id] >= floor}
     held = sorted(
         (pair for pair in taught.pairs if pair.split == "holdout"), key=lambda one: (-cosines[one.id], one.id)
     )

@@ -1,8 +1,9 @@
 """Evidence for a need: pairs that show what each skill is, some to measure on and some to train on, and where they come from.
 
 In this order, for each skill: examples that the user gave; own-words pairs of the repositories in ``genome_sources``; held-out pairs of the
-blocks that are near. Only what is near enough to the skill's words counts, and none of it was trained on by any layer that is measured on
-it: hold-outs alone. Of the blocks' own no one gives more than half, so that none is measured on its own kind of work alone.
+blocks that are near. Only what is near enough to the skill's words counts (``app.focus``), and none of it was trained on by any layer that
+is measured on it: hold-outs alone. Of the blocks' own no one gives more than half where several have some, so that none is measured on its
+own kind of work alone.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from clonedna.app.focus import NEAR
+from clonedna.app.focus import MOST_READ, floor_of
 from clonedna.app.minting import Minting, Ordered
 from clonedna.app.orders import given_order, order_of
 from clonedna.app.papers import pairs_of as pairs_at
@@ -32,6 +33,8 @@ from clonedna.mint.given import pairs_of, read_examples
 from clonedna.mint.values import GivenExample, Read, Taught
 
 MOST_SOURCES = 8
+MOST_OF_BLOCK = 32
+"""Held-out pairs of one block that are looked at."""
 READ_STAGES = ("find", "consent", "collect", "filter", "split", "instruct")
 GIVER = Identity(name="given")
 Origin = Literal["given", "source", "library", "none"]
@@ -119,8 +122,9 @@ class Evidences:
             near = self._cosines([pair.instruction for pair in pairs], [skill.text for skill in skills])
             for number, skill in enumerate(skills):
                 mine = sorted(zip(near[:, number], pairs, strict=True), key=lambda one: (-one[0], one[1].id))
-                held = sound([pair for cosine, pair in mine if pair.split == "holdout" and cosine >= NEAR])
-                trained = [pair for cosine, pair in mine if pair.split == "train" and cosine >= NEAR]
+                floor = floor_of(float(cosine) for cosine, _ in mine)
+                held = sound([pair for cosine, pair in mine if pair.split == "holdout" and cosine >= floor])
+                trained = [pair for cosine, pair in mine if pair.split == "train" and cosine >= floor]
                 score = float(np.mean([cosine for cosine, _ in mine[:LEAST]])) if mine else 0.0
                 if held and score > scores[number]:
                     scores[number] = score
@@ -163,46 +167,51 @@ class Evidences:
     def library(self, skills: Sequence[Skill], near: Sequence[Sequence[tuple[str, Path]]]) -> tuple[Evidence, ...]:
         """Held-out pairs of the blocks that are near to each skill: ids and places, the best first."""
         held: dict[str, tuple[Pair, ...]] = {}
-        for one in near:
-            for block_id, path in one:
-                if block_id not in held:
-                    held[block_id] = tuple(p for p in pairs_at(path) if p.split == "holdout" and not p.ancestor)
-        return tuple(
-            self._of_blocks(skill, [(name, held[name]) for name, _ in one])
-            for skill, one in zip(skills, near, strict=True)
-        )
-
-    def _of_blocks(self, skill: Skill, blocks: Sequence[tuple[str, tuple[Pair, ...]]]) -> Evidence:
-        told = {pair.id: (pair, name) for name, pairs in blocks for pair in pairs}
+        for block_id, path in dict(one for row in near for one in row).items():
+            pairs = [pair for pair in pairs_at(path) if pair.split == "holdout" and not pair.ancestor]
+            held[block_id] = tuple(sorted(pairs, key=lambda pair: sha256(pair.id))[:MOST_OF_BLOCK])
+        told = {pair.id: pair for pairs in held.values() for pair in pairs}
         if not told:
-            return Evidence(origin="none", why="the near blocks have no held-out pairs")
+            return tuple(Evidence(origin="none", why="the near blocks have no held-out pairs") for _ in skills)
         ids = sorted(told)
-        cosines = self._cosines([told[one][0].instruction for one in ids], [skill.text])[:, 0]
-        best = sorted(
-            ((float(c), one) for c, one in zip(cosines, ids, strict=True) if c >= NEAR), key=lambda x: (-x[0], x[1])
+        cosines = self._cosines([told[one].instruction for one in ids], [skill.text for skill in skills])
+        return tuple(
+            _of_blocks(
+                {one: float(c) for one, c in zip(ids, cosines[:, number], strict=True)},
+                [(name, held[name]) for name, _ in row],
+            )
+            for number, row in enumerate(near)
         )
-        several = len({told[one][1] for _, one in best}) > 1
-        taken: list[Pair] = []
-        counts: dict[str, int] = {}
-        for _, one in best:
-            pair, name = told[one]
-            if len(taken) == MOST // 2:
-                break
-            if several and counts.get(name, 0) >= MOST // 4:
-                continue
-            counts[name] = counts.get(name, 0) + 1
-            taken.append(pair)
-        pairs = sound(taken)
-        if len(pairs) < LEAST:
-            why = f"{len(pairs)} held-out pairs of the near blocks are of this skill; {LEAST} are needed"
-            return Evidence(origin="none", why=why)
-        return Evidence(origin="library", held=pairs, why="measured on held-out pairs of the blocks themselves")
 
     def _cosines(
         self, texts: Sequence[str], skills: Sequence[str]
     ) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
         encoder = self.parts.encoder
-        return encoder.encode(list(texts)).rows @ encoder.encode(list(skills)).rows.T
+        return encoder.encode([text[:MOST_READ] for text in texts]).rows @ encoder.encode(list(skills)).rows.T
+
+
+def _of_blocks(cosines: dict[str, float], blocks: Sequence[tuple[str, tuple[Pair, ...]]]) -> Evidence:
+    """The nearest of the blocks' pairs, of no block more than half where several have some."""
+    told = {pair.id: (pair, name) for name, pairs in blocks for pair in pairs}
+    floor = floor_of(cosines[one] for one in told)
+    best = sorted((one for one in told if cosines[one] >= floor), key=lambda one: (-cosines[one], one))
+    several = len({told[one][1] for one in best}) > 1
+    taken: list[Pair] = []
+    counts: dict[str, int] = {}
+    for one in best:
+        pair, name = told[one]
+        if len(taken) == MOST // 2:
+            break
+        if several and counts.get(name, 0) >= MOST // 4:
+            continue
+        counts[name] = counts.get(name, 0) + 1
+        taken.append(pair)
+    pairs = sound(taken)
+    if len(pairs) < LEAST:
+        most = max((cosines[one] for one in told), default=0.0)
+        why = f"{len(pairs)} held-out pairs of the near blocks are of this skill, and {LEAST} are needed (nearest: {most:.2f})"
+        return Evidence(origin="none", why=why)
+    return Evidence(origin="library", held=pairs, why="measured on held-out pairs of the blocks themselves")
 
 
 def sound(pairs: Sequence[Pair]) -> tuple[Pair, ...]:

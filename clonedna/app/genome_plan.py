@@ -221,7 +221,9 @@ class Planning:
         for skill, told_of in zip(desired.skills, pool.features, strict=True):
             predicted = {name: self.judge.predicted(skill, one) for name, one in told_of.items()}
             mine = [one for one in pool.candidates if one.id in predicted]
-            order = ranked(mine, {name: _rank(predicted[name], told_of[name]) for name in predicted}, pool.cosine, config)
+            order = ranked(
+                mine, {name: _rank(predicted[name], told_of[name]) for name in predicted}, pool.cosine, config
+            )
             first: list[str] = []
             rows: list[Match] = []
             for name, score in order:
@@ -302,7 +304,7 @@ class Planning:
         self, desired: DesiredGenome, matches: Sequence[Sequence[Match]], pool: Pool, config: Choosing
     ) -> Chosen:
         """The set S by what was measured; where nothing was, by what is predicted."""
-        rows = [values(row) for row in matches]
+        rows = [expected(row) for row in matches]
         near = sorted({name for row in rows for name, value in row.items() if value > 0})
         best = sorted(near, key=lambda name: (-max(row.get(name, 0.0) for row in rows), name))[: 2 * SHOWN]
         lights = {
@@ -319,7 +321,7 @@ class Planning:
         costs: Costs,
     ) -> SkillPlan:  # fmt: skip
         """The route of one skill, by the best layer of S, or where none of S brings it, by the best candidate."""
-        skill, mine = desired.skills[number], values(row)
+        skill, mine = desired.skills[number], expected(row)
         picked = [one for one in found.ids if mine.get(one, 0.0) > 0]
         best = min(
             picked or [one for one in mine if mine[one] > 0], key=lambda one: (-round(mine[one], 6), one), default=None
@@ -395,6 +397,16 @@ def values(row: Sequence[Match]) -> dict[str, float]:
     return {one.id: one.predicted.value or 0.0 for one in row if one.duplicate_of is None}
 
 
+def expected(row: Sequence[Match]) -> dict[str, float]:
+    """What a choice goes by: of a measured s* the mean of its value and the ends of its interval. Many reach 1, not all of them surely."""
+    found = values(row)
+    for one in row:
+        low, high = one.measured.low, one.measured.high
+        if one.id in found and one.measured.status == "measured" and low is not None and high is not None:
+            found[one.id] = (found[one.id] + low + high) / 3
+    return found
+
+
 def members_of(skills: Sequence[SkillPlan]) -> tuple[str, ...]:
     """Blocks that are layers as they are: those to use, and those that would be trained on from, where nothing can be trained."""
     return tuple(
@@ -447,7 +459,7 @@ def nothing(skills: Sequence[SkillPlan], refused: Sequence[Refused]) -> GenomeEm
         else ""
     )
     return GenomeEmpty(
-        f"no block here brings what is wanted, and nothing can be trained for it{left}",
+        f"no block here brings what is wanted, and nothing can be trained for it{left}: {'; '.join(gaps[:3])}",
         "give examples: --pairs FILE --licence ID; or name repositories in the setting genome_sources; or mint or pull a block",
         gaps=gaps,
     )
