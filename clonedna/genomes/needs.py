@@ -32,9 +32,8 @@ from clonedna.genomes.need_words import (
 from clonedna.genomes.taxonomy import Alias, Taxonomy, key, parts
 
 NEAR, APART = 0.40, 0.04
-"""A phrase is a node's where its cosine with the node is at least ``NEAR`` and ``APART`` more than with the next one. Chosen for MiniLM on
-96 phrases of our own, half of them about nothing that the taxonomy has: 19 of 48 found their node, 2 another one; 3 of the other 48 found
-one, and should not have. Any other encoder needs a threshold of its own."""
+"""A phrase is a node's where its cosine with the node is at least ``NEAR`` and ``APART`` more than with the next one. Chosen for MiniLM,
+to be seldom wrong rather than often there (``bench/needs.py``). Any other encoder needs a threshold of its own."""
 MOST_PHRASES, MOST_TEXT = 12, 200
 WHOLE, BENT, SHARED, FREE = 1.0, 0.95, 0.5, 0.5
 """Strengths: a spelling in full; its plural or with a version's digits; one that several nodes have; the request's own words."""
