@@ -7,7 +7,7 @@ gives the same bytes: what a training takes comes from the records of this machi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import anyio.to_thread
@@ -53,6 +53,8 @@ WIDE = 200
 SHOWN = 5
 MOST_REFUSED = 20
 TRAINED = ("refine", "fork", "scratch")
+TIE, STEP = 0.1, 0.002
+"""How far measured values may be apart that some eight exemplars cannot tell apart; by how much one counts less than the one before."""
 NO_BLOCK = Similarity(value=None, status="not_available", how="no block is near")
 NO_TIME = Measure(value=0.0, status="measured", n=0, how="nothing is trained")
 HARM = {"green": 0.0, "amber": 0.5, "red": 1.0, "unknown": 0.25}
@@ -332,13 +334,15 @@ class Planning:
             similarity = match.measured if match.measured.status == "measured" else match.predicted
         trainable = evidence.order is not None
         routed = self.judge.route(skill, similarity, probed.base_passes, trainable=trainable)
-        partly = routed.route == "abstain" and similarity.status == "measured" and (similarity.low or 0.0) > 0
+        partly = routed.route == "abstain" and similarity.status == "measured"
         if partly:  # what would be trained on brings something as it is, which was measured
             other = self.judge.route(skill, similarity, probed.base_passes, trainable=True)
-            routed = other if other.route in ("refine", "fork") else routed
+            sure = (similarity.low or 0.0) > 0
+            if other.route == "refine" or (other.route == "fork" and sure):
+                routed = replace(other, verified=sure)
         route, why, layer = routed.route, [routed.reason], best
         if not routed.verified and route != "base-suffices":
-            why.append(f"unverified: {probed.why or evidence.why}")
+            why.append("unverified: " + (probed.why or ("its interval begins at 0" if partly else evidence.why)))
         if route in TRAINED:
             why.append(
                 f"{evidence.training} pairs to train on" if trainable else f"it is used as it is: {evidence.why}"
@@ -398,12 +402,22 @@ def values(row: Sequence[Match]) -> dict[str, float]:
 
 
 def expected(row: Sequence[Match]) -> dict[str, float]:
-    """What a choice goes by: of a measured s* the mean of its value and the ends of its interval. Many reach 1, not all of them surely."""
+    """What a choice goes by: s*, but of measured ones that a probe cannot tell from the best the one that was ranked first counts most.
+
+    Not told apart: within ``TIE`` of the best value, and with an interval that reaches that of the best. What is ranked first by its words
+    and measured surely less than another never gains by this.
+    """
     found = values(row)
+    known = [one for one in row if one.id in found and one.measured.status == "measured"]
+    if not known:
+        return found
+    best = max(known, key=lambda one: (one.measured.value or 0.0, one.measured.low or 0.0))
+    top, least = best.measured.value or 0.0, best.measured.low or 0.0
+    place = 0
     for one in row:
-        low, high = one.measured.low, one.measured.high
-        if one.id in found and one.measured.status == "measured" and low is not None and high is not None:
-            found[one.id] = (found[one.id] + low + high) / 3
+        if one in known and found[one.id] >= top - TIE and (one.measured.high or 0.0) >= least:
+            found[one.id] = max(0.0, top - STEP * place)
+            place += 1
     return found
 
 

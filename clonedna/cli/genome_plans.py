@@ -12,7 +12,7 @@ from clonedna.cli.genomes import genome_app, show_genome, similarity
 
 if TYPE_CHECKING:
     from clonedna.app.genome_values import ApplyOrder, Assembled, KeptPlan, PlanAsk
-    from clonedna.core.genome import SkillPlan
+    from clonedna.core.genome import Similarity, SkillPlan
 
 Need = Annotated[str, typer.Argument(help="What is wanted, in words.", show_default=False)]
 Target = Annotated[float, typer.Option(min=0.01, max=1.0, help="The coverage at which no further layer is added.")]
@@ -243,9 +243,12 @@ def _show_plan(kept: KeptPlan) -> None:
     tell(f"plan {found.id[:12]} for {found.base_model}: {printable(found.desired.request)}")
     table(
         "",
-        ["skill", "weight", "route", "layer", "predicted", "measured", "why"],
+        ["skill", "weight", "route", "layer", "s* predicted", "s* measured"],
         [_skill_row(one) for one in found.skills],
+        whole=3,
     )
+    for one in found.skills:
+        tell(f"{printable(one.skill.text)}: {printable(one.reason)}")
     facts = [
         ["composition", f"{found.composition.kind} ({found.composition.method})"], ["covered before training", _value(found.covered)],
         ["licence", found.license or "none yet"], ["training", _value(found.seconds, " s")],
@@ -264,17 +267,17 @@ def _show_plan(kept: KeptPlan) -> None:
 
 
 def _skill_row(one: SkillPlan) -> list[str]:
-    match = next((m for m in one.matches if m.id == one.layer), one.matches[0] if one.matches else None)
-    name = f"{match.name}@{match.version}" if match is not None and match.id == one.layer else ""
-    told = ["", ""] if match is None else [similarity(match.predicted), similarity(match.measured)]
-    return [
-        one.skill.text,
-        f"{one.skill.weight:.2f}",
-        one.route + (" (trains)" if one.trains else ""),
-        name,
-        *told,
-        one.reason,
-    ]
+    match = next((m for m in one.matches if m.id == one.layer), None)
+    told = (
+        ["", "", ""]
+        if match is None
+        else [f"{match.name}@{match.version}", _short(match.predicted), _short(match.measured)]
+    )
+    return [one.skill.text, f"{one.skill.weight:.2f}", one.route + (" (trains)" if one.trains else ""), *told]
+
+
+def _short(found: Similarity) -> str:
+    return "n/a" if found.value is None else similarity(found)
 
 
 def _value(measure: Any, unit: str = "") -> str:
