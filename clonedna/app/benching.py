@@ -7,8 +7,10 @@ was trained on is left out and counted. Nothing is kept but the report: merged a
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,14 +20,15 @@ from clonedna.app.bench_values import Benched, BenchOrder, GenomeBench, Way, Way
 from clonedna.app.composing import Composing
 from clonedna.app.merge_papers import Parent
 from clonedna.app.papers import pairs_of
-from clonedna.app.parts import Parts
+from clonedna.app.parts import Parts, factory
 from clonedna.app.stages import told
 from clonedna.app.staging import staging
 from clonedna.core.block import Measure, not_available
-from clonedna.core.errors import DnaError, InputError
+from clonedna.core.errors import AdapterInvalid, DnaError, InputError
 from clonedna.core.events import Emit
 from clonedna.core.genome import Composition, Through
-from clonedna.core.merge import MergeReport, Weighted
+from clonedna.core.interference import Pairwise
+from clonedna.core.merge import Weighted
 from clonedna.core.model import Layer, Score
 from clonedna.core.seams import Engine
 from clonedna.core.work import Pair
@@ -66,7 +69,8 @@ class _Made:
 
     through: Through | None = None
     each: Sequence[Through] = ()
-    report: MergeReport | None = None
+    norm: float | None = None
+    error: float | None = None
     bytes: int | None = None
     weights: tuple[float, ...] | None = None
     note: str = ""
@@ -137,6 +141,19 @@ def _spread(pairs: Sequence[Pair], most: int) -> tuple[Pair, ...]:
     return tuple(pairs[number * len(pairs) // most] for number in range(most))
 
 
+def _gram(parents: Sequence[Parent]) -> list[list[float]]:
+    """Frobenius inner products of what the members add, over all modules. Raises ``AdapterInvalid``."""
+    folders = [(one.path, None) for one in parents]
+    pairs: dict[tuple[int, int], Pairwise] = factory("sketch", "pairs")(
+        folders, fingerprint=parents[0].manifest.base_fingerprint
+    )
+    found = [[0.0] * len(parents) for _ in parents]
+    for (i, j), pair in pairs.items():
+        found[i][j] = math.fsum(pair.inner.values())
+        found[i][i] = math.fsum(own**2 for own, _ in pair.norms.values())
+    return found
+
+
 class _Bench:
     """One bench under way. ``base`` and ``own``: scores of all members' held-out pairs; ``grid``: of all pairs through each member."""
 
@@ -151,7 +168,7 @@ class _Bench:
         self.own: Sequence[Score] = ()
         self.grid: Sequence[Sequence[Score]] = ()
         self.sizes: list[int] = []
-        self.norms: list[float] = []
+        self.gram: list[list[float]] | None = None
         self._shares: list[tuple[float, ...]] | None = None
 
     async def alone(self) -> None:
@@ -162,10 +179,8 @@ class _Bench:
         self.own = [grid[label][number] for number, label in enumerate(self.labels)]
         held = {one.id: one.bytes for one in self.engine.status.adapters}
         self.sizes = [held.get(layer.adapter, 0) for layer in self.composing.layers]
-        for number in range(len(self.found)):
-            one = self.composing.weighing([float(number == other) for other in range(len(self.found))])
-            if (report := await self._sum_of(one)) is not None:
-                self.norms.append(report.sum_norm)
+        with suppress(AdapterInvalid):  # of an engine whose adapters have no factors
+            self.gram = await anyio.to_thread.run_sync(_gram, self.composing.members)
 
     def members(self) -> list[Benched]:
         return [
@@ -209,12 +224,10 @@ class _Bench:
             await self._unload()
         kept = self.kept(scores)
         mean, worst = together(kept)
-        own = sum(self.norms) / len(self.norms) if len(self.norms) == len(self.found) else 0.0
         return WayBenched(
             way=way, composition=composition, weights=made.weights, retention=tuple(kept),
             gain=tuple(self._gain(i, scores) for i in range(len(self.found))), mean=mean, worst=worst,
-            norm=round(made.report.norm / own, 4) if made.report is not None and own else None,
-            relative_error=made.report.relative_error if made.report is not None else None, seconds=round(seconds, 3),
+            norm=made.norm, relative_error=made.error, seconds=round(seconds, 3),
             scoring_seconds=round(time.monotonic() - began, 3), bytes=made.bytes, note=made.note,
         )  # fmt: skip
 
@@ -249,19 +262,22 @@ class _Bench:
 
     async def _stack(self, weights: tuple[float, ...], composition: Composition) -> _Made:
         weighed = self.composing.weighing(weights)
-        report = await self._sum_of(weighed)
-        # Served as layers, so its norm is the sum's own and its error none.
-        exact = report and report.model_copy(update={"norm": report.sum_norm, "relative_error": 0.0})
-        return _Made(weighed.through(composition), report=exact, bytes=sum(self.sizes), weights=weights)
+        return _Made(
+            weighed.through(composition), norm=self._norm(weights), error=0.0, bytes=sum(self.sizes), weights=weights
+        )
 
-    async def _sum_of(self, weighed: Composing) -> MergeReport | None:
-        """What the weighted sum is, from a merge that is not kept; ``None`` where adapters have no factors, or cancel out."""
-        try:
-            return await anyio.to_thread.run_sync(
-                weighed.merge, Composition(kind="merge", method="svd"), self.folder / "sum"
-            )
-        except DnaError:
+    def _own_norm(self) -> float:
+        """Mean of the members' own norms; 0 where they are not known."""
+        gram = self.gram or []
+        return math.fsum(math.sqrt(row[i]) for i, row in enumerate(gram)) / max(1, len(gram))
+
+    def _norm(self, weights: Sequence[float]) -> float | None:
+        """Of the weighted sum, by the members' own mean."""
+        if self.gram is None:
             return None
+        own = self._own_norm()
+        square = math.fsum(a * b * self.gram[i][j] for i, a in enumerate(weights) for j, b in enumerate(weights))
+        return round(math.sqrt(max(0.0, square)) / own, 4) if own else None
 
     async def _tuned(self, way: Way, composition: Composition) -> _Made:
         """Weights by what probes say: each member's loss a token through all, as the mean over members."""
@@ -293,8 +309,14 @@ class _Bench:
         info = await self.engine.load(out)
         self._loaded = info.id
         note = f"{report.spec.method}, rank {report.rank}"
+        own = self._own_norm()
         return _Made(
-            Through(layers=(Layer(adapter=info.id),)), report=report, bytes=info.bytes, weights=weights, note=note
+            Through(layers=(Layer(adapter=info.id),)),
+            norm=round(report.norm / own, 4) if own else None,
+            error=report.relative_error,
+            bytes=info.bytes,
+            weights=weights,
+            note=note,
         )
 
     async def _observed(self) -> dict[str, Path]:

@@ -17,7 +17,7 @@ from clonedna.core.errors import DnaError, InputError
 from clonedna.core.model import Example, Layer, Mixture, SampleRequest
 from clonedna.engine.adapters import Adapter, read_adapter
 from clonedna.engine.local import LocalEngine, open_engine
-from clonedna.engine.mixing import Mixer, prototypes_of
+from clonedna.engine.mixing import Mix, Mixer, prototypes_of
 from clonedna.engine.shelf import Lease
 from clonedna.engine.stacks import Stacks
 from tests.unit.engine import small
@@ -200,7 +200,7 @@ def test_only_the_chosen_adapters_are_computed(engine: LocalEngine, paths: list[
     name = "model.layers.0.self_attn.q_proj"
     x = torch.randn(5, 64, generator=torch.Generator().manual_seed(0))
     rows, each = torch.zeros(5, 64), torch.zeros(5, 64)
-    assert mix is not None
+    assert isinstance(mix, Mix)
     sizes = torch.stack([prototypes_of(adapter)[name] @ x.t() for adapter in adapters]).abs()
     x = x[sizes.argmax(0) == 0]
     assert len(x)
