@@ -233,7 +233,7 @@ def _told(made: Assembled, as_json: bool) -> None:
         )
     for skill in made.uncovered:
         tell(f"uncovered: {printable(skill)}")
-    for warning in made.warnings:
+    for warning in [one for one in made.warnings if not one.startswith("uncovered")]:
         tell(f"warning: {printable(warning)}")
     tell(f"\nnext: dna genome show {made.genome.name}")
 

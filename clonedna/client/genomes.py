@@ -8,6 +8,7 @@ from clonedna.app.genome_values import FoundLayers, GenomeChecked, GenomeLine, G
 from clonedna.app.job_values import JobView
 from clonedna.client.blocks import segment
 from clonedna.client.wire import Wire
+from clonedna.core.errors import BadReference, not_a_genome
 from clonedna.core.genome import DesiredGenome, GenomeManifest, SignedGenome
 
 COMMAND, GENOMES = "/api/v1/genome", "/api/v1/genomes"
@@ -25,7 +26,7 @@ class RemoteGenomes:
 
     def show(self, reference: str) -> GenomeChecked:
         """One, and what is wrong with its members there."""
-        return self._wire.get(f"{GENOMES}/{segment(reference)}", GenomeChecked)
+        return self._wire.get(f"{GENOMES}/{_segment(reference)}", GenomeChecked)
 
     def verify(self, reference: str) -> GenomeChecked:
         """The same; what is wrong is raised."""
@@ -41,11 +42,11 @@ class RemoteGenomes:
 
     def rollback(self, name: str, version: str) -> GenomeManifest:
         """The next version of ``name``, with the layers of ``version``."""
-        return self._wire.post(f"{GENOMES}/{segment(name)}/rollback", GenomeManifest, {"version": version})
+        return self._wire.post(f"{GENOMES}/{_segment(name)}/rollback", GenomeManifest, {"version": version})
 
     def remove(self, reference: str) -> GenomeLine:
         """Forget one version there."""
-        return self._wire.delete(f"{GENOMES}/{segment(reference)}", GenomeLine)
+        return self._wire.delete(f"{GENOMES}/{_segment(reference)}", GenomeLine)
 
     def analyze(self, request: str) -> DesiredGenome:
         """The request as skills."""
@@ -61,7 +62,7 @@ class RemoteGenomes:
 
     def kept(self, reference: str) -> KeptPlan:
         """A plan of the server."""
-        return self._wire.get(f"{GENOMES}/plans/{segment(reference)}", KeptPlan)
+        return self._wire.get(f"{GENOMES}/plans/{_segment(reference)}", KeptPlan)
 
     def apply(self, plan: str, *, name: str | None = None, key: str | None = None) -> JobView:
         """Carry a plan out; the job's result is the genome."""
@@ -71,6 +72,14 @@ class RemoteGenomes:
         """Plan a need and carry it out; the job's result is the genome."""
         body = ask.model_dump(mode="json") | {"name": name}
         return self._wire.post(f"{COMMAND}/assemble", JobView, body, headers=_once(key))
+
+
+def _segment(reference: str) -> str:
+    """A genome's reference as a part of a path. Raises ``BadReference``."""
+    try:
+        return segment(reference)
+    except BadReference:
+        raise not_a_genome(reference) from None
 
 
 def _once(key: str | None) -> dict[str, str]:

@@ -8,7 +8,6 @@ from fastapi import APIRouter, Body, Path, Request, Response
 from pydantic import Field
 
 from clonedna.app.genome_values import FoundLayers, GenomeChecked, GenomeLine, GenomeList, KeptPlan, NeedAsk
-from clonedna.app.genome_values import Request as Need
 from clonedna.app.job_asks import GenomeAsk
 from clonedna.app.job_values import JobView
 from clonedna.app.service import Service
@@ -28,10 +27,13 @@ Reference = Annotated[
 Plan = Annotated[str, Path(pattern=r"^[0-9a-f]{8,64}$", description="A plan's id, or at least 8 digits of it.")]
 
 
+MOST_WORDS = 20_000  # more than a need may have: what is too long is told as it is on the command line
+
+
 class NeedWords(Value):
     """A need, in words."""
 
-    request: Need
+    request: str = Field(max_length=MOST_WORDS)
 
 
 class LayersAsk(NeedWords):

@@ -32,6 +32,7 @@ from clonedna.core.errors import (
     InputError,
     KeyLogInvalid,
     SignatureInvalid,
+    not_a_genome,
 )
 from clonedna.core.genome import GENOME_PAYLOAD, GenomeManifest, Refused, SignedGenome, genome_id
 from clonedna.core.seams import Signer
@@ -153,9 +154,7 @@ class GenomeFiles:
         name, at, version = reference.partition("@")
         known = bool(_NAME.fullmatch(name)) and (not at or bool(_VERSION.fullmatch(version)))
         if not known and not _DIGITS.fullmatch(reference):
-            raise BadReference(
-                f"{reference[:80]!r} is no genome", "write name, name@version, or at least 8 digits of its id"
-            )
+            raise not_a_genome(reference)
         if known:
             for manifest in self.manifests(name):
                 if not at or manifest.version == version:

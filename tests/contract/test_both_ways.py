@@ -22,6 +22,7 @@ from clonedna.cli.main import app
 from clonedna.core.canonical import sha256
 from clonedna.core.errors import DnaError
 from clonedna.core.fakes import FakeEngine
+from tests.genomes import layer, signed
 from tests.merges import add_block as add_adapter
 from tests.parts import order
 from tests.serving import ServerParts, add_block, running
@@ -83,6 +84,25 @@ COMMANDS = [
     ["genome", "recalibrate", "--reset"],
     ["developer", "show", "ada-example"],
     ["developer", "prove", "ada-example", "nothing.json"],
+    ["genome", "ls"],
+    ["genome", "show", "stack"],
+    ["genome", "show", "nobody"],
+    ["genome", "show", "../../etc/passwd"],
+    ["genome", "verify", "stack"],
+    ["genome", "verify", "broken"],
+    ["genome", "verify"],
+    ["genome", "analyze", "parse HTML in Python, with pytest"],
+    ["genome", "analyze", ""],
+    ["genome", "analyze", "!?"],
+    ["genome", "search", "parse HTML in Python", "--limit", "2"],
+    ["genome", "plan", "a quantum solver in Fortran"],
+    ["genome", "plan", "python", "--pairs", "nothing.jsonl", "--licence", "MIT"],
+    ["genome", "apply", "00000000"],
+    ["genome", "apply", "nonsense"],
+    ["genome", "rollback", "stack", "9.0.0"],
+    ["genome", "rm", "nobody"],
+    ["genome", "sign", "--file", "nothing.json"],
+    ["assemble", "a quantum solver in Fortran", "--name", "No Name"],
     ["jobs", "ls"],
     ["jobs", "ls", "--kind", "merge", "--limit", "1"],
     ["jobs", "ls", "--after", "mint-20260101-000000000-abcdef"],
@@ -155,6 +175,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, name in enumerate(("cora", "dora")):
         add_adapter(parts, name, seed, fingerprint=sha256("fake"))
     Jobs(parts.settings, parts).create(order())  # one that nobody carries out
+    ada = parts.registry.resolve("ada")
+    fields = {
+        "id": ada.id, "license": ada.license, "consent_mode": ada.consent_mode, "rank": ada.rank, "alpha": ada.alpha,
+        "target_modules": ada.target_modules,
+    }  # fmt: skip
+    parts.genomes.put(signed(parts.signer, layers=(layer("ada", **fields),)))
+    parts.genomes.put(signed(parts.signer, "broken"))  # whose member is not here
     Teams(parts, Threads(parts)).create(TeamOrder(name="Abacus", roles=("swe", "pm")))
     Personas(parts).create(PersonaOrder(name="helper", binds="ada"))
     Threads(parts).create(title="sums", model="ada")
