@@ -27,10 +27,12 @@ from clonedna.app.threads import Threads
 from clonedna.core.chat import Team
 from clonedna.core.errors import (
     AddressRefused,
+    BadReference,
     BlockNotFound,
     BlockRejected,
     ConsentMissing,
     DnaError,
+    GenomeNotFound,
     InputError,
     NotFound,
 )
