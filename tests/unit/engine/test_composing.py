@@ -165,6 +165,28 @@ def test_knots_for_any_terms(
     assert float((b @ a - wanted).norm()) <= 1e-6 * max(1e-9, float(sum(abs(w) * d.norm() for d, w in whole)))
 
 
+@pytest.mark.parametrize("density", [0.7, 0.3])
+@pytest.mark.parametrize("method", ["ties_svd", "magnitude_prune_svd"])
+def test_a_rule_on_whole_differences_is_its_formula(method: str, density: float, four: Given, tmp_path: Path) -> None:
+    """At a rank that cuts nothing."""
+    compose(tmp_path / "out", four, spec(method, density=density, rank=12))
+    wanted: dict[str, Tensor] = {}
+    for name in ALL:
+        terms = [(found[name], weight) for path, weight, _ in four if name in (found := deltas(path))]
+        kept = [
+            delta * (delta.abs() >= delta.abs().flatten().topk(int(density * delta.numel())).values[-1])
+            for delta, _ in terms
+        ]
+        if method == "magnitude_prune_svd":
+            wanted[name] = sum((w * k for (_, w), k in zip(terms, kept, strict=True)), torch.zeros(1))
+            continue
+        elected = torch.where(sum(kept, torch.zeros(1)) >= 0, 1.0, -1.0)
+        agree = [k.sign() == elected for k in kept]
+        total = sum((w * k * a for (_, w), k, a in zip(terms, kept, agree, strict=True)), torch.zeros(1))
+        wanted[name] = total / sum(a.double() for a in agree).clamp(min=1)
+    assert error(deltas(tmp_path / "out"), wanted) < 1e-6
+
+
 @pytest.mark.parametrize("method", ["regmean", "knots_ties"])
 def test_the_same_bytes_in_any_order(method: str, four: Given, tmp_path: Path) -> None:
     compose(tmp_path / "one", four, spec(method))
