@@ -108,7 +108,7 @@ class Ranking:
         return tuple(Ranked(self.keys[i], float(scores[i])) for _, i in zip(range(max(0, most)), wanted, strict=False))
 
     def answer(self, asked: Rows, parts: Sequence[str], most: int) -> tuple[Ranked, ...]:
-        """The likeliest for ``asked_parts`` of a request and their vectors [n, d], at most ``most``. Raises ``ValueError`` for another n."""
+        """The likeliest for the ``asked_parts`` of a request and their vectors [n, d], at most ``most``. Raises ``ValueError``."""
         return in_turn([self.best(row, part, most) for row, part in zip(asked, parts, strict=True)], most)
 
 
