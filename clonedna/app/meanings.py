@@ -7,14 +7,17 @@ Two indexes of one encoder: a row for each block's text, under its id; and rows 
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from typing import Protocol
 
-from clonedna.core.errors import Unavailable
+from clonedna.core.errors import DnaError, Unavailable
 from clonedna.core.seams import Encoder, Index
 from clonedna.core.vectors import Hit, Near, Vectors
+
+log = logging.getLogger(__name__)
 
 AT_ONCE = 256  # texts that one question waits for
 EXEMPLARS_AT_ONCE = 4096  # ... and that one question for layers waits for, prompts counted
@@ -65,6 +68,8 @@ class Meanings:
         self._lines, self._index = lines, index
         self._centroids, self._exemplars = centroids, exemplars
         self.encoder = encoder
+        self.settles = False  # in a process that stays: what makes searches quick is made beside them
+        self._settling: threading.Thread | None = None
         self._lock = threading.Lock()
         self._seen: tuple[tuple[int, int], frozenset[str], int] | None = None
         self._snapshot: tuple[frozenset[str], frozenset[str], str] | None = None
@@ -130,6 +135,18 @@ class Meanings:
         """Make now what makes searches of very many quick; how each index is searched from now on."""
         return tuple(index.settle() for index in (self._index, self._centroids) if index is not None)
 
+    def _changed(self) -> None:
+        """Something was encoded: in a process that stays, bring the indexes to it in a thread of their own."""
+        if self.settles and (self._settling is None or not self._settling.is_alive()):
+            self._settling = threading.Thread(target=self._settle, name="vectors", daemon=True)
+            self._settling.start()
+
+    def _settle(self) -> None:
+        try:
+            self.settle()
+        except DnaError as error:  # a full disk: searches stay exact, and the next change tries again
+            log.warning("the graph of vectors was not made: %s", error.code)
+
     def _texts(self, most: int | None) -> int:
         state, gone = self._lines.state(), self._lines.gone()
         if self._seen is not None and self._seen[:2] == (state, gone) and len(self._index.keys()) == self._seen[2]:
@@ -144,6 +161,8 @@ class Meanings:
         if len(now) < len(missing):
             raise _waiting(len(missing) - len(now))
         self._seen = state, gone, len(told)
+        if now:
+            self._changed()
         return len(now)
 
     def _prompts(self, most: int | None, heard: Told) -> int:
@@ -164,6 +183,8 @@ class Meanings:
             done, texts = done + len(some), texts + sum(count for _, _, count in some)
             heard(len(told) - len(missing) + done, len(told))
         self._whole = state, gone, len(self._centroids.keys())
+        if done:
+            self._changed()
         return done
 
     def _batches(self, ids: Sequence[str], told: dict[str, str]) -> Iterator[list[tuple[list[str], Vectors, int]]]:

@@ -171,6 +171,7 @@ class Parts:
         self.settings = settings
         self._engines: dict[str, Engine] = {}
         self.ask_passphrase: Callable[[], str] | None = None  # set by a face that has a person before it
+        self.stays = False  # set by a server: its process lives long enough to make what helps later questions
 
     @cached_property
     def source(self) -> Source:
@@ -376,7 +377,9 @@ class Parts:
         """The same by any encoder."""
         elsewhere: bool = getattr(encoder, "elsewhere", False)
         exemplars = BlockExemplars(self.store, self.registry, lambda: self.consents, elsewhere=elsewhere)
-        return Meanings(self.lines, encoder, self.index_of(encoder), self.index_of(encoder, "exemplars"), exemplars)
+        made = Meanings(self.lines, encoder, self.index_of(encoder), self.index_of(encoder, "exemplars"), exemplars)
+        made.settles = self.stays
+        return made
 
     def index_of(self, encoder: Encoder, space: str = "blocks") -> Index:
         """Vectors by this encoder: of blocks' texts, or of their ``exemplars``. Raises ``BadConfig``."""

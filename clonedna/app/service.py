@@ -49,6 +49,7 @@ class Service:
     def __init__(self, parts: Parts, base: str) -> None:
         """Loads the base; takes seconds. Raises ``UnknownBase``, ``NoMemory``."""
         self.parts, self.base = parts, base
+        parts.stays = True
         self.serving = Serving(parts, base)
 
     @property

@@ -27,9 +27,11 @@ import numpy as np
 
 from clonedna.core.errors import InputError
 from clonedna.core.vectors import Hit, Vectors
+from clonedna.store import vectors_narrow
 from clonedna.store.files import disk_errors, flock
 from clonedna.store.vectors_file import Rows, Segment, checked, named, read_segment, rows_in, write_segment
 from clonedna.store.vectors_graph import Graph, faiss_there, header_of, read_graph, write_graph
+from clonedna.store.vectors_narrow import Narrow
 from clonedna.store.vectors_search import Held
 
 log = logging.getLogger(__name__)
@@ -56,6 +58,7 @@ class VectorFiles:
         self._places: dict[str, tuple[str, int]] = {}
         self._keys: frozenset[str] | None = None
         self._twice: dict[str, list[int]] = {}  # rows of keys that stand in another file, too
+        self._narrow: dict[str, Narrow] = {}
         self._graph: Graph | None = None
         self._graph_file = self._graph_held = ""  # the newest that is there, and the one that was read
         self._searches = 0
@@ -135,7 +138,10 @@ class VectorFiles:
             self._searches += 1
             if self._searches > 1:  # who asks once does not wait until the graph is read
                 self._load_graph()
-            held, graph = Held(self._segments, self._places, self._twice), self._graph
+                if len(self._places) >= vectors_narrow.FROM:
+                    self._narrow = vectors_narrow.narrowed(self._segments, self._narrow)
+            narrow = {name: one for name, one in self._narrow.items() if name in self._segments}
+            held, graph = Held(self._segments, self._places, self._twice, narrow), self._graph
         # The mean of cosines with several rows is the product with their mean.
         wanted = np.ascontiguousarray(asked.mean(axis=0))
         if among is not None and FEW * len(among) < len(held.places):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,28 +11,34 @@ from numpy.typing import NDArray
 from clonedna.core.vectors import Hit
 from clonedna.store.vectors_file import Rows, Segment
 from clonedna.store.vectors_graph import Graph
+from clonedna.store.vectors_narrow import Narrow
 
 WIDEST = 4096  # candidates of a graph; where too few of them may be told, all rows are looked at
 Chosen = Collection[str] | None  # a set: asked for each candidate
+Pool = list[tuple[str, NDArray[np.int64], Rows]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Held:
-    """What is searched: files by name; for each key its file and row; of each file the rows whose key counts elsewhere."""
+    """What is searched: files by name; for each key its file and row; of each file the rows whose key counts elsewhere, and the bounds of
+    large ones."""
 
     segments: Mapping[str, Segment]
     places: Mapping[str, tuple[str, int]]
     twice: Mapping[str, list[int]]
+    narrow: Mapping[str, Narrow] = field(default_factory=dict[str, Narrow])
 
     def exact(
         self, wanted: Rows, most: int, chosen: Chosen = None, names: Iterable[str] | None = None
     ) -> tuple[Hit, ...]:
         """The nearest of all rows, or of those in the files ``names``; ``chosen``: only these keys."""
-        scores = {name: self._scores(name, wanted) for name in (self.segments if names is None else names)}
-        total = sum(map(len, scores.values()))
+        mine = list(self.segments if names is None else names)
+        total = sum(len(self.segments[name].keys) for name in mine)
+        # No product with a row exceeds its bound; without one it is the product itself.
+        bounds = {name: self._bounds(name, wanted) for name in mine}
         width = most if chosen is None else 4 * most
         while True:
-            found = self._told(_top(scores, width), chosen)
+            found = self._told(self._nearest(wanted, bounds, width), chosen)
             if chosen is None or len(found) >= most or width >= total:
                 return best(found, most)
             width *= 8
@@ -65,12 +71,29 @@ class Held:
                 found += self._told(((name, some, cosines),), chosen)
         return found
 
-    def _scores(self, name: str, wanted: Rows) -> Rows:
+    def _bounds(self, name: str, wanted: Rows) -> Rows:
         # On one thread, without the matrix library: for one row its threads only wait for each other.
-        scores = np.einsum("ij,j->i", self.segments[name].rows, wanted)
+        narrow = self.narrow.get(name)
+        found = np.einsum("ij,j->i", self.segments[name].rows, wanted) if narrow is None else narrow.bounds(wanted)
         if name in self.twice:
-            scores[self.twice[name]] = -np.inf
-        return scores
+            found[self.twice[name]] = -np.inf
+        return found
+
+    def _nearest(self, wanted: Rows, bounds: Mapping[str, Rows], width: int) -> Pool:
+        """Rows among which are the ``width`` nearest, and all that are as near as the last of them, with their products."""
+        pool = _top(bounds, width)
+        if not self.narrow:
+            return pool
+        seeds = np.concatenate([self._products(wanted, name, rows, some) for name, rows, some in pool])
+        least = -np.inf if len(seeds) < width else float(np.partition(seeds, -width)[-width])
+        near: Pool = []
+        for name, found in bounds.items():
+            rows = np.flatnonzero(found >= least)
+            near.append((name, rows, self._products(wanted, name, rows, found[rows])))
+        return near
+
+    def _products(self, wanted: Rows, name: str, rows: NDArray[np.int64], bounds: Rows) -> Rows:
+        return bounds if name not in self.narrow else np.einsum("ij,j->i", self.segments[name].rows[rows], wanted)
 
     def _told(self, found: Iterable[tuple[str, NDArray[np.int64], Rows]], chosen: Chosen) -> list[Hit]:
         hits: list[Hit] = []
@@ -88,9 +111,9 @@ def best(hits: Iterable[Hit], most: int) -> tuple[Hit, ...]:
     return tuple(sorted(hits, key=lambda hit: (-hit.cosine, hit.key))[:most])
 
 
-def _top(scores: Mapping[str, Rows], width: int) -> list[tuple[str, NDArray[np.int64], Rows]]:
+def _top(scores: Mapping[str, Rows], width: int) -> Pool:
     """The ``width`` highest of all files together, and all that equal the last of them: file, rows, scores."""
-    pool: list[tuple[str, NDArray[np.int64], Rows]] = []
+    pool: Pool = []
     least, held = -np.inf, 0
     for name, found in scores.items():
         rows = np.flatnonzero(found >= least)

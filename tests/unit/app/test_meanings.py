@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +157,7 @@ def test_one_block_can_be_learnt_by_itself(tmp_path: Path) -> None:
 
 ASK = """
 import sys
+import threading
 from pathlib import Path
 from clonedna.app.parts import Parts
 from clonedna.app.settings import Settings
@@ -245,6 +247,22 @@ def home_of_its_own(path: Path, ids: dict[str, str]) -> tuple[object, ...]:
     parts, other = filled(path / "fresh", "hashed:64")
     assert other == ids
     return parts.meanings.nearest(["http"], 9)
+
+
+def test_a_process_that_stays_builds_the_graph_beside_its_questions(tmp_path: Path) -> None:
+    parts = ServerParts(tmp_path, encoder="hashed", graph_from=2)
+    parts.stays = True
+    filled(tmp_path)
+    before = parts.meanings.nearest(["http"], 9)
+    (thread,) = [one for one in threading.enumerate() if one.name == "vectors"] or [threading.Thread()]
+    if thread.ident is not None:
+        thread.join(60)
+    assert parts.vectors.searched == "graph"  # type: ignore[attr-defined]
+    assert parts.meanings.nearest(["http"], 9) == before
+    filled(tmp_path / "other")
+    other = ServerParts(tmp_path / "other", encoder="hashed", graph_from=2)
+    assert other.meanings.nearest(["http"], 9) == before
+    assert other.vectors.searched.startswith("exact: there is no graph")  # type: ignore[attr-defined]
 
 
 def test_vectors_are_rows_of_length_one(tmp_path: Path) -> None:
