@@ -5,7 +5,7 @@
 Each entry of `calibration_requests.json` is a part of what is installed here anyway (headers, stubs, scripts, manuals, modules), with two
 requests for its subject in words that were written before anything was measured. Its files are divided whole: an adapter is trained on
 pieces of most of them; of the others one half says what the adapter's owner gains, the other half are the exemplars that the request
-brings. On them are measured the adapter itself, those of its domain, those that an index would give for the request, and two others.
+brings. On them are measured the adapter itself, those of its domain, those that an index would give for the request, and one other.
 Research on this machine: nothing of it is for sharing.
 
 It goes on where it was stopped: what was trained or measured is not done again.
@@ -42,8 +42,8 @@ RECIPE = Recipe(preset="custom", learning_rate=1e-3, epochs=3, max_tokens=512, b
 SHOWN, ASKED = 5, 14  # lines of a file that a prompt shows, and that the answer is
 MOST_LINE, MOST_FILE, MOST_FILES, MOST_OF_FILE = 160, 400_000, 160, 4
 OURS = frozenset(("continue", "typeshed", "stubs", "fallback", "dist"))  # of our own prompts, and of where files are
-TRAINING, HELD = 96, 20
-NEAREST, RANDOM = 5, 2  # adapters that each wording is answered with under each encoder, and some that nobody would take
+TRAINING, HELD, PROBED = 96, 20, 12
+NEAREST, RANDOM = 3, 1  # adapters that each wording is answered with under each encoder, and some that nobody would take
 
 
 def silent(_: object) -> None:
@@ -109,15 +109,18 @@ def rows(scores: Sequence[Score]) -> list[list[float]]:
     return [[round(score.nll, 4), score.tokens] for score in scores]
 
 
-async def measure(engine: Engine, exemplars: Sequence[dict[str, Any]], adapters: dict[str, Path]) -> dict[str, Any]:
-    """Nats and tokens of the base and through each of these adapters on one request's exemplars."""
-    examples = [Example.model_validate(one) for one in exemplars]
-    base = await engine.nll(examples)
-    through: dict[str, list[list[float]]] = {}
-    for name, folder in adapters.items():
-        loaded = await engine.load(folder)
-        through[name] = rows(await engine.nll(examples, [Layer(adapter=loaded.id)]))
-    return {"base": rows(base), "through": through}
+async def measure(engine: Engine, asked: dict[str, list[Example]], adapter: Path | None) -> dict[str, list[list[float]]]:
+    """Nats and tokens of the exemplars of each of these requests, through the adapter or of the base."""
+    layers: list[Layer] = []
+    if adapter is not None:
+        layers = [Layer(adapter=(await engine.load(adapter)).id)]
+    found = rows(await engine.nll([example for some in asked.values() for example in some], layers))
+    for layer in layers:
+        await engine.unload(layer.adapter)
+    told: dict[str, list[list[float]]] = {}
+    for name, some in asked.items():
+        told[name], found = found[: len(some)], found[len(some) :]
+    return told
 
 
 async def run(out: Path, entries: Sequence[dict[str, Any]], threads: int, part: int, of: int) -> None:
@@ -140,13 +143,16 @@ async def run(out: Path, entries: Sequence[dict[str, Any]], threads: int, part: 
     entries = [entry for entry in entries if entry["name"] in adapters]
     mine = [entry for entry in mine if entry["name"] in adapters]
     asked = candidates(parts, entries, {name: read(folder / "block.json")["capability"] for name, folder in adapters.items()})
-    for entry in mine:
-        path, began = out / "measured" / f"{entry['name']}.json", time.monotonic()
-        if not path.is_file() or not asked[entry["name"]] <= set(read(path)["through"]):
-            exemplars = read(adapters[entry["name"]] / "block.json")["exemplars"]
-            chosen = {name: adapters[name] / "adapter" for name in sorted(asked[entry["name"]])}
-            write(path, await measure(engine, exemplars, chosen))
-        say(f"{entry['name']:26s} measured in {time.monotonic() - began:6.1f} s")
+    exemplars: dict[str, list[Example]] = {}
+    for name, folder in adapters.items():
+        exemplars[name] = [Example.model_validate(one) for one in read(folder / "block.json")["exemplars"][:PROBED]]
+    for name in [*(["base"] if part == 0 else []), *(entry["name"] for entry in mine)]:
+        path, began = out / "measured" / f"{name}.json", time.monotonic()
+        wanted = [other for other in adapters if name == "base" or name in asked[other]]
+        if not path.is_file():
+            some = {other: exemplars[other] for other in wanted}
+            write(path, await measure(engine, some, None if name == "base" else adapters[name] / "adapter"))
+        say(f"{name:26s} measured on {len(wanted)} requests in {time.monotonic() - began:6.1f} s")
     base = engine.base
     write(out / "lab.json", {"base": base.id, "fingerprint": base.fingerprint, "names": list(adapters)})
     await parts.close()

@@ -24,12 +24,13 @@ from clonedna.core.genome import Similarity
 from clonedna.core.seams import Encoder
 from clonedna.genomes.calibration import Aim, Card
 from clonedna.genomes.fitting import Fitted, fit
-from clonedna.genomes.lab import Asked, Lab, bar_in, outcomes_of, read_lab
+from clonedna.genomes.lab import Asked, Lab, bar_in, measured, outcomes_of, read_lab
 from clonedna.genomes.routes import Thresholds, route_of
 
 DATA = Path(clonedna.__file__).parent / "genomes" / "data"
 ENCODERS = ("minilm", "hashed")
 RIGHT, ABSENT = 0.90, 0.60
+Question = tuple[str, str, str, bool]
 
 
 def main() -> None:
@@ -55,13 +56,13 @@ def main() -> None:
 def cards(lab: Lab) -> dict[str, Card]:
     """The card of each encoder; all but the first are compared with the first's routes."""
     made: dict[str, Card] = {}
-    first: dict[tuple[str, str, str, bool], str] = {}
+    first: dict[Question, str] = {}
     for name in ENCODERS:
         encoder: Encoder = factory("encoder", name)()
         asked = outcomes_of(lab, encoder)
         fitted = fitted_to(lab, asked)
-        routes = best_routes(asked, fitted.held_out)
-        aims = aims_of(asked, fitted)
+        routes = best_routes(lab, asked, fitted.held_out)
+        aims = aims_of(lab, asked, fitted)
         if first:
             same = [routes[one] == first[one] for one in first]
             aims += (aim("the same route as under minilm", ">= 75 %", same, 0.75),)
@@ -80,9 +81,18 @@ def fitted_to(lab: Lab, asked: Sequence[Asked]) -> Fitted:
     return fit([one.outcome for one in asked], base=lab.base, how=how, gain=bar.gain, level=bar.level)
 
 
-def best_routes(asked: Sequence[Asked], predicted: Sequence[float]) -> dict[tuple[str, str, str, bool], str]:
+def questions(lab: Lab) -> list[Question]:
+    """Every request in each wording and pool, with and without what it wants; of some, no measured layer is among the nearest fifty."""
+    pools = ("lab", "library")
+    return [
+        (one.block, wording, pool, present)
+        for one in lab.requests for wording in ("short", "paraphrase") for pool in pools for present in (True, False)
+    ]  # fmt: skip
+
+
+def best_routes(lab: Lab, asked: Sequence[Asked], predicted: Sequence[float]) -> dict[Question, str]:
     """For each question the route that the best prediction gives, taken as if it were known for sure and there were pairs to train from."""
-    best: dict[tuple[str, str, str, bool], float] = {}
+    best: dict[Question, float] = dict.fromkeys(questions(lab), 0.0)
     for one, value in zip(asked, predicted, strict=True):
         best[one.question] = max(best.get(one.question, 0.0), value)
     found: dict[tuple[str, str, str, bool], str] = {}
@@ -92,20 +102,21 @@ def best_routes(asked: Sequence[Asked], predicted: Sequence[float]) -> dict[tupl
     return found
 
 
-def aims_of(asked: Sequence[Asked], fitted: Fitted) -> tuple[Aim, ...]:
+def aims_of(lab: Lab, asked: Sequence[Asked], fitted: Fitted) -> tuple[Aim, ...]:
     """What was aimed at, as it was measured on held-out domains."""
     pairs = list(zip(asked, fitted.held_out, strict=True))
-    questions = {one.question for one in asked}
+    present, absent = ([q for q in questions(lab) if q[3] is there] for there in (True, False))
     right = {one.question: p for one, p in pairs if one.right}
-    top = {q: max(p for one, p in pairs if one.question == q) for q in questions if not q[3]}
-    truly = [one.outcome.value >= RIGHT for one in asked if one.right and one.pool == "lab" and one.wording == "short"]
-    wrongly = {q: max(one.outcome.value for one in asked if one.question == q) for q in top}
+    top = {q: max((p for one, p in pairs if one.question == q), default=0.0) for q in absent}
+    found = measured(lab)
+    truly = [(found[one.block, one.block].value or 0.0) >= RIGHT for one in lab.requests]
+    wrongly = {q: max((one.outcome.value for one in asked if one.question == q), default=0.0) for q in absent}
     ece = fitted.card.ece
     return (
         Aim(name="calibration error", aim="<= 5 %", measured=ece, reached=(ece.value or 0.0) <= 0.05),
         aim(
             "present: the right layer is predicted at least .90", ">= 75 %",
-            [right.get(q, 0.0) >= RIGHT for q in sorted(questions) if q[3]], 0.75,
+            [right.get(q, 0.0) >= RIGHT for q in present], 0.75,
         ),
         aim("present: the right layer measures at least .90", ">= 75 %", truly, 0.75),
         aim("absent: some layer is predicted at least .60", "<= 5 %", [v >= ABSENT for v in top.values()], 0.05, most=True),
@@ -131,11 +142,13 @@ def distilled(raw: Path) -> dict[str, Any]:
     """``lab.json`` from the lab's folder: words and numbers, no code."""
     lab, requests = read(raw / "lab.json"), read(Path(__file__).with_name("calibration_requests.json"))
     blocks, asked = [], []
+    base = read(raw / "measured" / "base.json")
+    rows = {path.stem: read(path) for path in sorted((raw / "measured").glob("*.json")) if path.stem != "base"}
     for entry in requests:
         block = read(raw / "blocks" / entry["name"] / "block.json")
         if block.get("few"):
             continue
-        found = read(raw / "measured" / f"{entry['name']}.json")
+        through = {name: of[entry["name"]] for name, of in rows.items() if entry["name"] in of}
         tokens = sum(t for _, t in block["owner_base"])
         blocks.append(
             {
@@ -147,7 +160,7 @@ def distilled(raw: Path) -> dict[str, Any]:
         asked.append(
             {
                 "block": entry["name"], "domain": entry["domain"], "short": entry["short"], "paraphrase": entry["paraphrase"],
-                "base": found["base"], "through": {name: [n for n, _ in rows] for name, rows in sorted(found["through"].items())},
+                "base": base[entry["name"]], "through": {name: [n for n, _ in of] for name, of in through.items()},
             }
         )  # fmt: skip
     return {

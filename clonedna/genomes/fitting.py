@@ -274,4 +274,4 @@ def _seven(values: Floats) -> Seven:
 
 def _rounded(value: float) -> float:
     """Nine digits behind the point: what a sum's order changes is not in a card."""
-    return round(float(value), 9)
+    return round(float(value), 9) + 0.0  # never a negative zero
