@@ -119,7 +119,9 @@ class Interfering:
     def _opened(self, references: tuple[str, ...], measured: bool) -> tuple[Opened, ...]:
         most = MOST_MEASURED if measured else MOST_BLOCKS
         if not 2 <= len(references) <= most:
-            raise InputError(f"{len(references)} blocks", f"name from 2 to {most}")
+            raise InputError(
+                f"{len(references)} named, from 2 to {most} are looked at together", "name that many blocks"
+            )
         found: list[Opened] = []
         for reference in references:
             manifest, path = self._blocks.verified(reference)
