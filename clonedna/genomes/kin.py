@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from clonedna.core.interference import Kinship, WeightSketch
 
-# Measured (docs/genomes.md): copies 1.00, continued trainings and forks .62 and above, other people's layers .20 and below.
+# Measured (docs/genomes.md): copies 1.000, trainings that went on from a layer .80 and above, layers that have nothing in common .19 and
+# below.
 DUPLICATE, FORK, MERGE = 0.995, 0.45, 0.97
 LEAST_PART = 0.05  # of a merge's length: what a parent must bring to be one
 MOST_PARENTS = 8
