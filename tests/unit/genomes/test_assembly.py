@@ -1,0 +1,55 @@
+"""From layers to a manifest: weights, modules, centroids, gates."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clonedna.core.genome import Composition
+from clonedna.genomes.assembly import centroid, centroids, gate_of, gated, layers_of, module_map
+from tests.genomes import layer
+from tests.unit.store.making import manifest
+
+
+def rows(seed: int, n: int, dimension: int = 8) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    made = np.random.default_rng(seed).normal(size=(n, dimension))
+    return (made / np.linalg.norm(made, axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_weights_by_composition() -> None:
+    made = [(manifest({}, "k", name=name), ["python"]) for name in ("ada", "bob")]
+    route, stack = Composition(kind="route", method="gate"), Composition(kind="stack", method="cat")
+    assert [one.weight for one in layers_of(made, route)] == [1.0, 1.0]
+    assert [one.weight for one in layers_of(made, stack)] == [0.5, 0.5]
+    assert [one.weight for one in layers_of(made[:1], stack)] == [1.0]
+
+
+def test_the_module_map_names_who_changes_what() -> None:
+    two = [layer("ada", target_modules=("q_proj",)), layer("bob", target_modules=("q_proj", "v_proj"))]
+    assert module_map(two) == {"q_proj": (two[0].id, two[1].id), "v_proj": (two[1].id,)}
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 99), st.integers(1, 200))
+def test_centroids_are_few_of_length_one_and_always_the_same(seed: int, n: int) -> None:
+    x = rows(seed, n)
+    found = centroids(x)
+    assert found == centroids(x)
+    assert len(found) == min(n, max(4, min(8, n // 16)))
+    assert np.allclose(np.linalg.norm(np.array(found), axis=1), 1, atol=1e-4)
+
+
+def test_a_gate_sends_to_the_nearest_and_what_is_far_to_the_base() -> None:
+    axis = np.eye(8, dtype=np.float32)
+    gate = gate_of("e@1", [axis[:1].repeat(20, 0), axis[1:2].repeat(20, 0)], [axis[:1], axis[1:2]])
+    assert gated(gate, axis[:3]) == (0, 1, None)
+    assert gate.floor == pytest.approx(1.0)
+    empty = gate_of("e@1", [axis[:1], axis[1:2]], [axis[:0], axis[:0]])
+    assert empty.floor == 0.0
+
+
+def test_a_centroid_has_length_one_or_is_nothing() -> None:
+    assert np.linalg.norm(centroid(rows(1, 3))) == pytest.approx(1.0, abs=1e-6)
+    assert set(centroid(np.array([[1, 0], [-1, 0]], dtype=np.float32))) == {0.0}
