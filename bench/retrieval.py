@@ -22,7 +22,6 @@ from threadpoolctl import threadpool_limits
 
 from bench.common import Report, arguments, figure, say
 from clonedna.app.catalogue import fused
-from clonedna.core.vectors import Vectors
 from clonedna.engine.encoder import MiniLM, open_minilm
 from clonedna.evals.bootstrap import paired_gain
 from clonedna.genomes.exemplars import centroids
@@ -180,13 +179,12 @@ def by_size(held: RetrievalSet, ranking: Ranking, vectors: dict[str, np.ndarray]
     return found
 
 
-def times(held: RetrievalSet, find: Find, encoder: MiniLM, count: int) -> dict[str, Any]:
-    """Milliseconds from a request's text to the order of all layers; ``cpu``: of this process's own time, which others touch less."""
+def times(held: RetrievalSet, work: Callable[[str], object], count: int) -> dict[str, Any]:
+    """Milliseconds of ``work`` for a request's text; ``cpu``: of this process's own time, which others touch less."""
     took, spent = list[float](), list[float]()
     for turn, request in enumerate((*held.requests[:5], *held.requests[:: max(1, len(held.requests) // count)])):
         began, busy = time.perf_counter(), time.process_time()
-        rows: Vectors = encoder.encode([request.text])
-        find(rows.rows[0], request.text)
+        work(request.text)
         if turn >= 5:
             took.append((time.perf_counter() - began) * 1000)
             spent.append((time.process_time() - busy) * 1000)
@@ -194,6 +192,26 @@ def times(held: RetrievalSet, find: Find, encoder: MiniLM, count: int) -> dict[s
     return {"n": len(took)} | {
         f"{name} p{p}": figure(float(np.percentile(values, p))) for name, values in clocks.items() for p in (50, 95)
     }
+
+
+def timed(
+    held: RetrievalSet, layers: Sequence[Known], finds: dict[str, Find], encoder: MiniLM, count: int
+) -> dict[str, Any]:
+    """From a request's text to the order of all layers, by several ways; and of that, what the ranking alone takes."""
+    ranking, row, many = Ranking(layers), layers[0].text, len(layers)
+
+    def parted(text: str) -> object:
+        parts = asked_parts(text)
+        return ranking.answer(encoder.encode(parts).rows, parts, many)
+
+    works: dict[str, Callable[[str], object]] = {
+        "cosine": lambda text: finds["cosine"](encoder.encode([text]).rows[0], text),
+        "whole": lambda text: finds["whole"](encoder.encode([text]).rows[0], text),
+        "ranking": parted,
+        "skills": lambda text: finds["skills"](row, text),
+        "ranking_alone": lambda text: ranking.best(row, text, many),
+    }
+    return {name: times(held, work, count) for name, work in works.items()}
 
 
 def measure(report: Report, options: argparse.Namespace) -> None:
@@ -211,10 +229,7 @@ def measure(report: Report, options: argparse.Namespace) -> None:
             say(f"{name} {split} (R@1 R@5): {told}; auroc {report.raw[name][f'{split} auroc']['value']}")
     report.raw["ranking_by_form"] = by_form(held, finds["ranking"], vectors)
     report.raw["ranking_among_fewer"] = by_size(held, Ranking(layers), vectors, 1 if options.quick else 20)
-    report.raw["milliseconds"] = {
-        name: times(held, finds[name], encoder, 10 if options.quick else 100)
-        for name in ("cosine", "ranking", "skills")
-    }
+    report.raw["milliseconds"] = timed(held, layers, finds, encoder, 10 if options.quick else 100)
     say(f"milliseconds: {report.raw['milliseconds']}")
 
 
