@@ -23,6 +23,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from clonedna.app.personas import PersonaOrder, Personas
 from clonedna.app.service import Service
 from clonedna.server.api import application
 from tests.serving import ServerParts, add_block
@@ -51,7 +52,7 @@ FILES = "/api/v1/registry/{reference}/files/{name}"
 # What these want is not in this home: real weights to compare, a consent that lets a block leave, an account of GitHub.
 ELSEWHERE = {
     "/api/v1/registry/compare/{a}/{b}", "/api/v1/registry/diff/{a}/{b}", "/api/v1/registry/{reference}/download",
-    "/api/v1/consent/{handle}", "/api/v1/consent/{handle}/check",
+    "/api/v1/consent/{handle}", "/api/v1/consent/{handle}/check", "/api/v1/personas/{name}/export",
 }  # fmt: skip
 KEY, ADMIN = "key-of-clients-0123456789", "key-of-admins-0123456789"
 HEADERS = {"Host": "127.0.0.1", "Authorization": f"Bearer {ADMIN}"}
@@ -64,6 +65,7 @@ def operations() -> dict[str, Any]:
     parts = ServerParts(Path(home.name), github_url="http://127.0.0.1:9", rate_limit=0, api_key=KEY, admin_key=ADMIN)
     add_block(parts, "ada")
     add_block(parts, "bob", says="xyz")
+    Personas(parts).create(PersonaOrder(name="ada", binds="ada"))
     app = application(Service(parts, "fake"))
     app.state.home = home  # lives as long as the application
     api = schemathesis.openapi.from_asgi("/openapi.json", app, headers=HEADERS)
