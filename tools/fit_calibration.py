@@ -39,16 +39,16 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="write nothing; fail where a card is another")
     options = parser.parse_args()
     if options.raw:
-        (DATA / "lab.json").write_bytes(canonical(distilled(options.raw)))
+        (DATA / "lab.json").write_bytes(canonical(distilled(options.raw)) + b"\n")
     lab = read_lab((DATA / "lab.json").read_bytes())
     differ = False
     for name, card in cards(lab).items():
         path = DATA / "calibration" / f"{name}.json"
         if options.check:
-            differ |= path.read_bytes() != canonical(card)
+            differ |= path.read_bytes() != canonical(card) + b"\n"
             continue
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(canonical(card))
+        path.write_bytes(canonical(card) + b"\n")
     if differ:
         sys.exit("a bundled card is not what the lab gives: run tools/fit_calibration.py")
 
