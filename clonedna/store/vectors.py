@@ -36,7 +36,7 @@ from clonedna.store.vectors_search import Held
 
 log = logging.getLogger(__name__)
 
-FULL = 1 << 16  # rows of a file that is not put together with others any more
+FULL = 1 << 14  # rows of a file that is not put together with others any more: what a removal writes again
 MOST_FILES = 8  # that are not full; then the smallest become one
 LOOKS = 5  # at a directory that others change meanwhile
 GRAPH_FROM = 200_000
@@ -138,7 +138,7 @@ class VectorFiles:
             self._searches += 1
             if self._searches > 1:  # who asks once does not wait until the graph is read
                 self._load_graph()
-                if len(self._places) >= vectors_narrow.FROM:
+                if self._graph is None and len(self._places) >= vectors_narrow.FROM:
                     self._narrow = vectors_narrow.narrowed(self._segments, self._narrow)
             narrow = {name: one for name, one in self._narrow.items() if name in self._segments}
             held, graph = Held(self._segments, self._places, self._twice, narrow), self._graph

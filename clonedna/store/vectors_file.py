@@ -82,7 +82,7 @@ def read_segment(path: Path, encoder: str, dimension: int) -> Segment:
     rows = np.memmap(path, dtype="<f4", mode="r", offset=start, shape=(len(keys), dimension))
     if hashlib.sha256(rows.data).hexdigest() != header.get("sha256"):
         raise ValueError("its digest is another")
-    return Segment(tuple(keys), rows, origin)
+    return Segment(tuple(keys), np.asarray(rows), origin)  # as plain rows: each look at a mapped array costs more
 
 
 def named(path: Path) -> tuple[str, int]:

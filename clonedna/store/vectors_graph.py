@@ -25,7 +25,7 @@ from clonedna.store.vectors_file import Rows, Segment
 FORMAT = "dna-graph/1"
 MOST_HEADER = 1 << 24
 LINKS, BUILDING = 24, 100  # neighbours of a row, and candidates for them while the graph is built
-SEARCHING = 192  # candidates of a search, at least
+SEARCHING = 128  # candidates of a search, at least
 KEY_BYTES = 12
 SAMPLE = 65_536  # rows that the eight-bit scale is fitted to
 Labels = NDArray[np.int64]
@@ -48,13 +48,13 @@ class Graph:
     def covered(self) -> frozenset[str]:
         return frozenset(origin for origin, _ in self.origins)
 
-    def candidates(self, wanted: Rows, most: int) -> dict[str, Labels]:
-        """At most ``most`` rows near ``wanted``, by file; those that are gone are left out."""
+    def candidates(self, wanted: Rows, most: int) -> list[tuple[str, int]]:
+        """At most ``most`` rows near ``wanted``, each with its file; those that are gone are left out."""
         faiss = import_module("faiss")
         parameters = faiss.SearchParametersHNSW(efSearch=max(SEARCHING, most))
         _, labels = self.index.search(wanted[None], most, params=parameters)
         found = self.places[labels[0][labels[0] >= 0]]
-        return {self.names[at]: found[found[:, 0] == at, 1] for at in np.unique(found[:, 0]).tolist() if at >= 0}
+        return [(self.names[at], row) for at, row in found.tolist() if at >= 0]
 
     def following(self, segments: Mapping[str, Segment]) -> Graph:
         """The same graph for the files that are there now."""

@@ -1,4 +1,4 @@
-"""A quarter of each row, which says of most rows that they are too far: so an exact search of very many reads less.
+"""Half of each row, which says of most rows that they are too far: so an exact search of very many reads less.
 
 Rows are turned into the directions in which the first of them differ most (their principal axes). With the first of these axes and the
 length of what is left, no cosine is greater than ``part . asked_part + |left| |asked_left|`` (Cauchy and Schwarz). Rows whose bound is
@@ -18,7 +18,7 @@ from clonedna.store.vectors_file import Rows, Segment
 FROM = 50_000  # rows of an index, from which on it is worth the memory
 LEAST_ROWS = 4096  # of a file
 SAMPLE = 4096
-SHARE = 4  # one axis in so many is kept
+SHARE = 2  # one axis in so many is kept
 ROUNDING = 2e-5  # more than the sums of float32 may be off
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -49,27 +49,36 @@ class Held:
         for key in keys:
             if (place := self.places.get(key)) is not None:
                 rows.setdefault(place[0], []).append(place[1])
-        return best(self.compared(wanted, {name: np.array(some) for name, some in rows.items()}), most)
+        found: Pool = []
+        for name, some in rows.items():
+            at = np.array(some)
+            found.append((name, at, np.einsum("ij,j->i", self.segments[name].rows[at], wanted)))
+        return best(self._told(found, None), most)
 
     def by_graph(self, graph: Graph, wanted: Rows, most: int, chosen: Chosen) -> tuple[Hit, ...] | None:
         """The nearest of what the graph proposes, and of all that it does not know. ``None``: it proposes too few that may be told."""
         width = max(4 * most, most + 64)
         while width <= min(WIDEST, len(graph.places)):
-            found = self.compared(wanted, graph.candidates(wanted, width), chosen)
+            found = self._few(wanted, graph.candidates(wanted, width), chosen)
             if len(found) >= most:
                 unknown = [name for name, segment in self.segments.items() if segment.origin not in graph.covered]
                 return best([*found, *self.exact(wanted, most, chosen, unknown)], most)
             width *= 8
         return None
 
-    def compared(self, wanted: Rows, rows: Mapping[str, NDArray[np.int64]], chosen: Chosen = None) -> list[Hit]:
-        """These rows of each file, as far as they are still there and chosen."""
-        found: list[Hit] = []
-        for name, some in rows.items():
-            if (segment := self.segments.get(name)) is not None:
-                cosines = np.einsum("ij,j->i", segment.rows[some], wanted)
-                found += self._told(((name, some, cosines),), chosen)
-        return found
+    def _few(self, wanted: Rows, places: Sequence[tuple[str, int]], chosen: Chosen) -> list[Hit]:
+        """These rows, as far as they are still there and chosen."""
+        there = [(self.segments[name].keys[row], self.segments[name].rows[row], (name, row))
+                 for name, row in places if name in self.segments]  # fmt: skip
+        kept = [
+            (key, row)
+            for key, row, place in there
+            if self.places.get(key) == place and (chosen is None or key in chosen)
+        ]
+        if not kept:
+            return []
+        cosines = np.einsum("ij,j->i", np.array([row for _, row in kept]), wanted)
+        return [Hit(key, cosine) for (key, _), cosine in zip(kept, cosines.tolist(), strict=True)]
 
     def _bounds(self, name: str, wanted: Rows) -> Rows:
         # On one thread, without the matrix library: for one row its threads only wait for each other.
@@ -82,7 +91,7 @@ class Held:
     def _nearest(self, wanted: Rows, bounds: Mapping[str, Rows], width: int) -> Pool:
         """Rows among which are the ``width`` nearest, and all that are as near as the last of them, with their products."""
         pool = _top(bounds, width)
-        if not self.narrow:
+        if not self.narrow or not pool:
             return pool
         seeds = np.concatenate([self._products(wanted, name, rows, some) for name, rows, some in pool])
         least = -np.inf if len(seeds) < width else float(np.partition(seeds, -width)[-width])

@@ -1,4 +1,4 @@
-"""A search that reads a quarter of the rows finds what one finds that reads all, whatever the rows and the question are."""
+"""A search that reads half of each row finds what one finds that reads all, whatever the rows and the question are."""
 
 from __future__ import annotations
 
