@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from clonedna.core.errors import AdapterInvalid, DnaError, InputError
-from clonedna.core.model import Example, Layer, LoraSpec, Message, Mixture, SampleChunk, SampleRequest
+from clonedna.core.model import Beside, Example, Guarded, Layer, LoraSpec, Message, Mixture, SampleChunk, SampleRequest
 from clonedna.core.seams import Engine
 from tests.contract.engines import GAPS, PARTS
 
@@ -222,3 +222,25 @@ def test_nothing_to_observe_and_unknown_layers_are_refused(engine: Engine, tmp_p
     with pytest.raises(DnaError, match="nobody"):
         anyio.run(engine.observe, EXAMPLES, [Layer(adapter="nobody")], tmp_path)
     assert not (tmp_path / "covariance.safetensors").exists()
+
+
+def test_training_beside_a_guard_moves_what_is_guarded_less(engine: Engine, tmp_path: Path) -> None:
+    other = Example(text="for", completion="r%n%p%r%")  # what follows these letters is other than what is learnt
+
+    async def moved(name: str, beside: Beside | None) -> float:
+        trainer = await engine.train(LoraSpec(rank=4, alpha=8), beside=beside)
+        for _ in range(6):
+            await trainer.forward_backward(EXAMPLES[:1])
+            await trainer.optim_step(1e-2)
+        await trainer.save(tmp_path / name)
+        await trainer.close()
+        info = await engine.load(tmp_path / name)
+        before = await engine.nll([other])
+        after = await engine.nll([other], [Layer(adapter=info.id)])
+        return abs(after[0].nll - before[0].nll)
+
+    guard = Beside(guard=(Guarded(examples=(other,)),), guard_weight=4.0)
+    assert anyio.run(moved, "guarded", guard) < anyio.run(moved, "free", None)
+    unknown = Guarded(examples=(other,), layers=(Layer(adapter="nobody"),))
+    with pytest.raises(DnaError, match="nobody"):
+        anyio.run(lambda: engine.train(LoraSpec(), beside=Beside(guard=(unknown,))))
