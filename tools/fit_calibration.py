@@ -20,12 +20,15 @@ import clonedna
 from clonedna.app.parts import factory
 from clonedna.core.block import Measure
 from clonedna.core.canonical import canonical
-from clonedna.core.genome import Similarity
+from clonedna.core.errors import InputError
+from clonedna.core.genome import MOST_REQUEST, Similarity
 from clonedna.core.seams import Encoder
 from clonedna.genomes.calibration import Aim, Card
 from clonedna.genomes.fitting import Fitted, fit
 from clonedna.genomes.lab import Asked, Lab, bar_in, measured, outcomes_of, read_lab
+from clonedna.genomes.needs import Reader
 from clonedna.genomes.routes import Thresholds, route_of
+from clonedna.genomes.taxonomy import load_taxonomy
 
 DATA = Path(clonedna.__file__).parent / "genomes" / "data"
 ENCODERS = ("minilm", "hashed")
@@ -37,7 +40,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--raw", type=Path, help="what tools/calibration_lab.py wrote")
     parser.add_argument("--check", action="store_true", help="write nothing; fail where a card is another")
+    parser.add_argument("--hubs", action="store_true", help="write nothing; say what the cards would reach with hubness")
+    parser.add_argument("--distance", action="store_true", help="... and with links in the taxonomy")
     options = parser.parse_args()
+    if options.hubs or options.distance:
+        cards(read_lab((DATA / "lab.json").read_bytes()), hubs=options.hubs, distance=Links() if options.distance else None)
+        return
     if options.raw:
         (DATA / "lab.json").write_bytes(canonical(distilled(options.raw)) + b"\n")
     lab = read_lab((DATA / "lab.json").read_bytes())
@@ -53,13 +61,13 @@ def main() -> None:
         sys.exit("a bundled card is not what the lab gives: run tools/fit_calibration.py")
 
 
-def cards(lab: Lab) -> dict[str, Card]:
+def cards(lab: Lab, *, hubs: bool = False, distance: Links | None = None) -> dict[str, Card]:
     """The card of each encoder; all but the first are compared with the first's routes."""
     made: dict[str, Card] = {}
     first: dict[Question, str] = {}
     for name in ENCODERS:
         encoder: Encoder = factory("encoder", name)()
-        asked = outcomes_of(lab, encoder)
+        asked = outcomes_of(lab, encoder, hubs=hubs, distance=distance)
         fitted = fitted_to(lab, asked)
         routes = best_routes(lab, asked, fitted.held_out)
         aims = aims_of(lab, asked, fitted)
@@ -70,6 +78,25 @@ def cards(lab: Lab) -> dict[str, Card]:
         made[name] = fitted.card.model_copy(update={"aims": aims})
         report(name, made[name], asked, fitted)
     return made
+
+
+class Links:
+    """Links in the taxonomy between what two texts name, the fewest; ``None`` where either names nothing that is in it."""
+
+    def __init__(self) -> None:
+        self._reader, self._nodes = Reader(load_taxonomy()), dict[str, list[str]]()
+
+    def __call__(self, asked: str, text: str) -> float | None:
+        links = [self._reader.taxonomy.distance(a, b) for a in self._named(asked) for b in self._named(text)]
+        return min((float(one) for one in links if one is not None), default=None)
+
+    def _named(self, text: str) -> list[str]:
+        if text not in self._nodes:
+            try:
+                self._nodes[text] = [skill.node for skill in self._reader.read(text[:MOST_REQUEST]).skills if skill.node]
+            except InputError:
+                self._nodes[text] = []
+        return self._nodes[text]
 
 
 def fitted_to(lab: Lab, asked: Sequence[Asked]) -> Fitted:

@@ -15,7 +15,7 @@ measured. The base is measured beside the layers, piece by piece, and once more 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,13 +28,13 @@ from clonedna.core.block import Evaluation
 from clonedna.core.errors import DnaError, InputError, TooLarge, Unavailable
 from clonedna.core.genome import Similarity
 from clonedna.core.model import Layer, Score
-from clonedna.core.seams import Engine, Teacher
+from clonedna.core.seams import Engine
 from clonedna.core.value import Value
-from clonedna.core.work import Instruction, Pair, Span
+from clonedna.core.work import Pair
 from clonedna.evals.leakage import Overlaps
 from clonedna.evals.likelihood import example_of, file_of
 
-LEAST, MOST, MADE = 8, 32, 16
+LEAST, MOST = 8, 32
 MOST_BYTES = 40_000
 MOST_LAYERS_PROBED = 16
 PIECE = 8
@@ -296,36 +296,3 @@ def _usable(block: Probed, exemplars: Sequence[Pair], overlaps: Overlaps | None)
     if not block.trained or overlaps is None:
         return list(range(len(exemplars)))
     return [i for i, kind in enumerate(overlaps(exemplars, block.trained)) if not kind]
-
-
-async def made_exemplars(
-    spans: Sequence[Span], teacher: Teacher, make: Callable[[Span, Instruction], Pair], *, most: int = MADE
-) -> tuple[Pair, ...]:
-    """At most ``most`` exemplars of real work where somebody has none: the teacher writes the tasks, the answers are the spans' own lines.
-
-    ``make`` cuts the pair, as a mint does. ``spans``: of sources that the person may use, by turns of their files. A span that the teacher
-    has no task for is passed over; fewer than eight pairs are none at all.
-    """
-    made: list[Pair] = []
-    seen: set[str] = set()
-    for span in _by_turns(spans):
-        if len(made) == most:
-            break
-        try:
-            pair = make(span, await teacher.write_instruction(span))
-        except DnaError:
-            continue
-        if _fault(pair, seen, span.path) is None:
-            made.append(pair)
-    return tuple(made) if len(made) >= LEAST else ()
-
-
-def _by_turns(spans: Sequence[Span]) -> list[Span]:
-    """One of each file, then the next of each."""
-    turn: dict[str, int] = {}
-    placed: list[tuple[int, int, Span]] = []
-    for number, span in enumerate(spans):
-        name = f"{span.url}:{span.path}"
-        placed.append((turn.get(name, 0), number, span))
-        turn[name] = turn.get(name, 0) + 1
-    return [span for *_, span in sorted(placed, key=lambda one: one[:2])]

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clonedna.core.block import Evaluation, Measure
-from clonedna.core.errors import BadAnswer, InputError, TooLarge, Unavailable
-from clonedna.core.fakes import FakeEngine, FakeTeacher, FakeTrainer
+from clonedna.core.errors import InputError, TooLarge, Unavailable
+from clonedna.core.fakes import FakeEngine, FakeTrainer
 from clonedna.core.model import Example, Layer, Score
 from clonedna.core.vectors import Near
-from clonedna.core.work import Instruction, Pair, Span
+from clonedna.core.work import Pair
 from clonedna.evals.likelihood import example_of
 from clonedna.genomes.calibration import predict
 from clonedna.genomes.features import Rarity, features_of
@@ -29,7 +29,6 @@ from clonedna.genomes.probing import (
     bar_of,
     base_passes,
     check_exemplars,
-    made_exemplars,
     probe,
     similarity_of,
     specialist_of,
@@ -37,7 +36,7 @@ from clonedna.genomes.probing import (
 from clonedna.genomes.routes import Thresholds, route_of
 from clonedna.mint.overlap import overlaps
 from tests.unit.genomes.test_calibration import DIMENSION, ENCODER, outcomes
-from tests.values import pair, span
+from tests.values import pair
 
 BAR = Bar(gain=0.2, level=0.1, n=9, how="nine made-up specialists")
 losses = st.lists(st.tuples(st.floats(0.1, 8), st.floats(0.1, 8), st.integers(1, 400)), min_size=1, max_size=32)
@@ -236,35 +235,6 @@ def test_bad_exemplars_are_refused() -> None:
         check_exemplars([*good, pair("empty", " \n")])
     with pytest.raises(TooLarge):
         check_exemplars([*good, pair("long", "x" * 50_000)])
-
-
-def test_a_teacher_makes_exemplars_from_real_spans_of_all_files() -> None:
-    spans = [span(number) for number in range(40)]
-
-    def make(one: Span, told: Instruction) -> Pair:
-        return pair(one.name, one.text, task=told.text)
-
-    made = anyio.run(lambda: made_exemplars(spans, FakeTeacher(), make))
-    assert len(made) == 16
-    assert len({one.completion for one in made}) == 16
-    texts = {one.text: one.path for one in spans}
-    assert len({texts[one.completion] for one in made}) == 10
-    assert anyio.run(lambda: made_exemplars(spans[:5], FakeTeacher(), make)) == ()
-
-
-def test_spans_without_a_task_are_passed_over() -> None:
-    class Choosy(FakeTeacher):
-        async def write_instruction(self, span: Span) -> Instruction:
-            if int(span.name.rsplit("_", 1)[1]) % 2:
-                raise BadAnswer("nothing to say", "ask for another", why="empty")
-            return await super().write_instruction(span)
-
-    made = anyio.run(
-        lambda: made_exemplars(
-            [span(n) for n in range(20)], Choosy(), lambda one, told: pair(one.name, one.text, task=told.text)
-        )
-    )
-    assert len(made) == 10
 
 
 def test_a_block_that_stuffs_every_word_is_predicted_and_does_not_win_the_probe(tmp_path: Path) -> None:
