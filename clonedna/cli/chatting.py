@@ -88,7 +88,10 @@ def chat(
     ] = None,
     thread: Annotated[str | None, typer.Option(help="Go on with this thread.", show_default=False)] = None,
     persona: Annotated[
-        str | None, typer.Option(help="Talk with the persona of this slot (dna team show).", show_default=False)
+        str | None,
+        typer.Option(
+            help="Talk with persona:NAME, or with who talks in this slot (dna team show).", show_default=False
+        ),
     ] = None,
     max_tokens: MaxTokens = 200,
     temperature: Temperature = 0.5,

@@ -229,20 +229,21 @@ def bind(
     team: TeamId,
     slot: SlotId,
     block: Annotated[
-        str | None, typer.Argument(help="name, name@version, or the beginning of the id.", show_default=False)
+        str | None,
+        typer.Argument(help="A block (name, name@version, id), genome:NAME or persona:NAME.", show_default=False),
     ] = None,
     name: Annotated[str | None, typer.Option(help="What it is called in the team.", show_default=False)] = None,
     instructions: Annotated[str, typer.Option(help="Put before every conversation.")] = "",
     nobody: Annotated[bool, typer.Option("--none", help="Take the persona out again.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Let a block talk in a slot: dna chat --persona SLOT."""
+    """Let a block, a genome or a persona talk in a slot: dna chat --persona SLOT."""
     from clonedna.app.teams import Binding
     from clonedna.core.errors import InputError
 
     state: State = context.obj
     if nobody == (block is not None):
-        raise InputError("one of a block and --none is wanted", "name the block that talks there", param="block")
+        raise InputError("one of a block and --none is wanted", "name who talks there", param="block")
     found = _team(state, team)
     where = _slot(found, slot).id
     if nobody:
