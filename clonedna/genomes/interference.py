@@ -91,7 +91,9 @@ def retention(
     """
     sums = np.array([[score.nll for score in scores] for scores in (base, alone, together)])
     n = sums.shape[1]
-    whole = _kept(sums.sum(1)) if n else math.nan
+    if not n:
+        return not_available("it has no examples of its own to measure on")
+    whole = _kept(sums.sum(1))
     if not math.isfinite(whole):
         return not_available("the layer alone is not better than the base on these examples")
     draws = np.random.default_rng(seed).integers(0, n, (DRAWS, n))
