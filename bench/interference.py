@@ -1,6 +1,6 @@
 """What layers do to each other: how well it is foretold, and what training beside others costs and saves. Prints one JSON line.
 
-    python -m bench.interference [--quick] [--card PATH]
+    python -m bench.interference [--quick] [--card PATH] [--lab FOLDER]
 
 On the bundled base, adapters are trained on pieces of files that are installed here (divided whole; nothing is for sharing): headers,
 scripts, prose, stubs and modules, with mixed ranks, alphas, lengths and seeds, as different people's would be. For every ordered pair:
@@ -11,7 +11,8 @@ Then the layers of the two pairs with the greatest phi are trained again beside 
 O-LoRA's term. Harm is on the neighbour's held-out examples (share of its gain) and on the bundled general set; ``own`` is what is left of
 the layer's own gain. What is guarded are training examples and pieces of other files, never what is measured on. Last, cosines of
 weight sketches of copies, forks, merges and strangers.
-``--card``: write the card that all pairs give.
+``--lab``: instead of training layers here, take those that `tools/calibration_lab.py --out FOLDER` left (one recipe, three times the
+examples), and measure their pairs alone. ``--card``: write the card that all pairs give.
 """
 
 from __future__ import annotations
@@ -55,6 +56,9 @@ LAYERS = (
     ("rich-python", "rich/**/*.py", 4, 16.0, False, 4, 4, 2e-3),
     ("networkx-python", "networkx/**/*.py", 16, 32.0, False, 0, 2, 1e-3),
 )  # fmt: skip
+LAB = (
+    "docker-stubs", "openssl-headers", "undici-js", "npm-markdown", "sklearn-cython", "rich-python", "shapely-stubs", "dnnl-headers",
+)  # fmt: skip
 ELSEWHERE = (
     "anyio/**/*.py",
     "jinja2/**/*.py",
@@ -97,6 +101,7 @@ class One:
     own: list[Example]
     held: list[Example]
     folder: Path
+    inputs: Path
     adapter: str = ""
     base: list[Score] = field(default_factory=list)
     alone: list[Score] = field(default_factory=list)
@@ -130,14 +135,39 @@ async def build(engine: LocalEngine, layers: Sequence[tuple[Any, ...]], root: Pa
     for layer in layers:
         found = list(pieces(layer[1], 5 * (own + held)))
         one = One(
-            layer[0], recipe_of(layer), [e for n, e in found if n % 3][:own], [e for n, e in found if not n % 3][:held], root / layer[0]
+            layer[0], recipe_of(layer), [e for n, e in found if n % 3][:own], [e for n, e in found if not n % 3][:held], root / layer[0],
+            root / layer[0] / "inputs",
         )  # fmt: skip
         if len(one.own) < own or len(one.held) < held:
             raise SystemExit(f"{one.name} has {len(one.own)} and {len(one.held)} pieces: too few")
         one.adapter = await trained(engine, one, one.folder)
         one.base = list(await engine.nll(one.held))
         one.alone = list(await engine.nll(one.held, [Layer(adapter=one.adapter)]))
-        await engine.observe(one.own, (), one.folder / "inputs")
+        await engine.observe(one.own, (), one.inputs)
+        say(f"interference: {one.name} gains {one.gain / sum(s.tokens for s in one.base):.3f} nats a token")
+        made.append(one)
+    return made
+
+
+async def from_lab(engine: LocalEngine, lab: Path, root: Path, held: int, own: int) -> list[One]:
+    """Layers of the calibration lab, measured on the exemplars that it kept from them."""
+    from tools.calibration_lab import RECIPE, REQUESTS, files_of, read
+    from tools.calibration_lab import pieces as pieces_of
+
+    patterns = {entry["name"]: entry["files"] for entry in read(REQUESTS)}
+    made: list[One] = []
+    for name in LAB:
+        folder, parts = lab / "blocks" / name, list[Example]()
+        for number, path in enumerate(files_of(patterns[name])):
+            if number % 5 not in (0, 1):  # those two it held out
+                parts += pieces_of(path)
+        kept = [Example.model_validate(one) for one in read(folder / "block.json")["exemplars"]][:held]
+        one = One(name, RECIPE, parts[:own], kept, folder)
+        one.adapter = (await engine.load(folder / "adapter")).id
+        one.base = list(await engine.nll(one.held))
+        one.alone = list(await engine.nll(one.held, [Layer(adapter=one.adapter)]))
+        one.inputs = root / name
+        await engine.observe(one.own, (), one.inputs)
         say(f"interference: {one.name} gains {one.gain / sum(s.tokens for s in one.base):.3f} nats a token")
         made.append(one)
     return made
@@ -216,7 +246,7 @@ async def beside(
         ways: dict[str, Beside | None] = {
             "plain": None, "guard_0.25": Beside(guard=guard, guard_weight=0.25, guard_examples=4),
             "guard_1": Beside(guard=guard, guard_weight=1.0, guard_examples=4),
-            "energy_100": Beside(covariances=(other.folder / "inputs",), energy_weight=100.0),
+            "energy_100": Beside(covariances=(other.inputs,), energy_weight=100.0),
             "o_lora_0.1": Beside(orthogonal=neighbour, orthogonal_weight=0.1),
         }  # fmt: skip
         plain = 0.0
@@ -294,37 +324,37 @@ def worst(pairs: Mapping[tuple[int, int], Pairwise], most: int) -> list[tuple[in
     return list(chosen.values())[:most]
 
 
-async def run(report: Report, quick: bool, keep: Callable[[list[Outcome]], None]) -> None:
+async def run(report: Report, quick: bool, lab: Path | None, keep: Callable[[list[Outcome]], None]) -> None:
     """Everything, into ``report``; ``keep`` is given the outcomes of all pairs."""
     layers, most = (LAYERS[:3], 1) if quick else (LAYERS, AGAIN)
     own, held = (8, 4) if quick else (TRAINING, HELD)
     engine = open_engine("nano", threads=report.options.threads)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        made = await build(engine, layers, root, held, own)
-        files = [(one.folder / "adapter", one.folder / "inputs") for one in made]
+        made = await (
+            build(engine, layers, root, held, own) if lab is None else from_lab(engine, lab, root, held - 2, own - 4)
+        )
+        files = [(one.folder / "adapter", one.inputs) for one in made]
         pairs = pairs_of(files, fingerprint=engine.base.fingerprint)
         found = foretold(pairs, await damages(engine, made))
         outcomes: list[Outcome] = found.pop("outcomes")
         keep(outcomes)
         say(f"interference: {found}")
-        report.raw = {
-            "pairs": found,
-            "beside": await beside(engine, made, worst(pairs, most), root),
-            "sketches": await kin(engine, made, root),
-        }
+        report.raw = {"pairs": found}
+        if lab is None:
+            report.raw["beside"] = await beside(engine, made, worst(pairs, most), root)
+            report.raw["sketches"] = await kin(engine, made, root)
         report.raw["outcomes"] = [[figure(o.phi or 0.0), figure(o.norm_ratio), figure(o.damage)] for o in outcomes]
-        report.setup = {
-            "layers": [list(layer) for layer in layers],
-            "training": own,
-            "held_out": held,
-            "base": engine.base.id,
+        report.setup = {"layers": [one.name for one in made], "training": own, "held_out": held, "base": engine.base.id}
+        report.setup |= {
+            "recipes": [list(layer[2:]) for layer in layers] if lab is None else "those of tools/calibration_lab.py"
         }
     await engine.close()
 
 
 def main() -> None:
     parser = arguments(__doc__)
+    parser.add_argument("--lab", type=Path, help="the folder that tools/calibration_lab.py wrote")
     parser.add_argument("--card", type=Path, help="write the fitted card here")
     options = parser.parse_args()
     quiet()
@@ -332,10 +362,11 @@ def main() -> None:
 
     def keep(outcomes: list[Outcome]) -> None:
         if options.card is not None:
-            told = f"{len(outcomes)} ordered pairs of {len(LAYERS)} layers on nano, stacked at weight 1: bench/interference.py"
+            kind = "of the calibration lab, one recipe" if options.lab else "of mixed recipes"
+            told = f"{len(outcomes)} ordered pairs of 8 layers on nano ({kind}), stacked at weight 1: bench/interference.py"
             options.card.write_bytes(canonical(fit(outcomes, told)) + b"\n")
 
-    anyio.run(run, report, options.quick, keep)
+    anyio.run(run, report, options.quick, options.lab, keep)
     report.print()
 
 
