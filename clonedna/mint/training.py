@@ -14,11 +14,12 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from clonedna.core.block import Recipe
 from clonedna.core.errors import Corrupt, Interrupted
 from clonedna.core.events import Emit, Note, StageProgress
-from clonedna.core.model import Example
+from clonedna.core.model import Beside, Example
 from clonedna.core.seams import Engine, Trainer
 from clonedna.mint.checkpoints import Checkpoints, Standing, belonging
 from clonedna.mint.values import Trained
@@ -38,16 +39,18 @@ async def train(
     every: float = CHECKPOINT_SECONDS,
     emit: Emit,
     start: Path | None = None,
+    beside: Beside | None = None,
 ) -> Trained:
     """Train on ``examples`` and leave the best epoch's adapter (PEFT files) in ``directory``; ``checkpoints`` is a folder of its own.
 
     Warm-up over ``recipe.warmup`` of the steps, then cosine to a tenth. With a validation part, training stops when its loss has not
     improved for ``recipe.patience`` epochs and the best epoch is what stays; without one, all epochs run and the last one stays.
     ``every``: seconds between checkpoints. ``emit`` is called after each step; when it raises ``Interrupted``, a checkpoint is written
-    and the error goes on up. ``start``: PEFT files whose weights are the first ones. Raises ``NoSpace``.
+    and the error goes on up. ``start``: PEFT files whose weights are the first ones. ``beside``: what it shall leave be, decided by the
+    recipe. Raises ``NoSpace``.
     """
     kept = Checkpoints(checkpoints, belonging(recipe, engine.base, examples, validation, start))
-    trainer, standing = await _begin(engine, recipe, kept, emit, start)
+    trainer, standing = await _begin(engine, recipe, kept, emit, start, beside)
     try:
         run = _Run(trainer, recipe, _batches(examples, recipe.batch_tokens, recipe.batch_examples), kept, standing)
         trained = await run.epochs(validation, emit, every)
@@ -58,21 +61,25 @@ async def train(
 
 
 async def _begin(
-    engine: Engine, recipe: Recipe, kept: Checkpoints, emit: Emit, start: Path | None
+    engine: Engine, recipe: Recipe, kept: Checkpoints, emit: Emit, start: Path | None, beside: Beside | None
 ) -> tuple[Trainer, Standing]:
     """A trainer that goes on from the last checkpoint, or a new one."""
+    # Named only where it is given: engines that know nothing of it train all else.
+    options: dict[str, Any] = {} if beside is None else {"beside": beside}
     found = kept.latest()
     if found is not None:
         path, standing = found
         try:
-            trainer = await engine.train(recipe.lora, resume=path)
+            trainer = await engine.train(recipe.lora, resume=path, **options)
         except Corrupt as error:
             emit(Note(level="warning", text=f"the checkpoint at step {standing.step} cannot be used: {error.message}"))
         else:
             emit(Note(text=f"resumed at step {standing.step}"))
             return trainer, standing
     kept.clear()
-    trainer = await (engine.train(recipe.lora) if start is None else engine.train(recipe.lora, start=start))
+    if start is not None:
+        options["start"] = start
+    trainer = await engine.train(recipe.lora, **options)
     return trainer, Standing(belongs=kept.belongs)
 
 
