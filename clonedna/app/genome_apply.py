@@ -19,6 +19,7 @@ from clonedna.app import genome_checks
 from clonedna.app.blocks import Blocks
 from clonedna.app.genome_composite import Composed, Composite
 from clonedna.app.genome_judge import HomeJudge, Judge
+from clonedna.app.genome_merging import merged
 from clonedna.app.genome_plan import Planning, composition_of, members_of
 from clonedna.app.genome_training import Trainer, Trainings
 from clonedna.app.genome_values import ApplyOrder, Assembled, KeptPlan, PlanAsk
@@ -30,7 +31,7 @@ from clonedna.app.stages import watched
 from clonedna.app.workspace import Workspace, naming, require_space
 from clonedna.core.block import Measure
 from clonedna.core.errors import DnaError, GenomeEmpty, PlanStale, WrongBase
-from clonedna.core.events import Emit, StageFinished, StageStarted
+from clonedna.core.events import Emit, Note, StageFinished, StageStarted
 from clonedna.core.genome import (
     Composition,
     Gate,
@@ -163,6 +164,11 @@ class Assembling:
         """Members that are still allowed, in the order of the skills, and how they become one model."""
         resolved, trainings = self._load("resolve", Resolved), self._load("train", Trainings)
         composed = await anyio.to_thread.run_sync(self._composed, resolved, trainings)
+        if composed.composition.kind == "merge":
+            parents = [genome_checks.member(self.parts, one.id, self._blocks) for one in composed.layers]
+            engine = self.parts.engine(resolved.base)
+            made = await merged(self.parts, engine, parents, f"{self.order.name}-merged"[:64], self.emit)
+            composed = composed.model_copy(update={"artifact": made.block.id})
         kind = composed.composition
         return composed, {
             "layers": len(composed.layers),
@@ -188,6 +194,11 @@ class Assembling:
         composition = composition_of(len(ids), resolved.kept.ask, self.planning.judge.gated)
         gate = self._gate(parents) if composition.kind == "route" else None
         if composition.kind == "route" and gate is None:
+            self.emit(
+                Note(
+                    level="warning", text="a layer has no prompts that a gate could be made of: the layers are averaged"
+                )
+            )
             composition = Composition(kind="stack", method="cat")
         skills = [
             (one.manifest, [name for name, block in covered.items() if block == one.manifest.id]) for one in parents
@@ -245,6 +256,8 @@ class Assembling:
         adapters: dict[str, str] = {}
         for one in composed.layers:
             adapters[one.id] = (await engine.load(self._blocks.known(one.id)[1])).id
+        if composed.artifact is not None:
+            adapters[composed.artifact] = (await engine.load(self._blocks.known(composed.artifact)[1])).id
         model = Composite(engine, composed, adapters, self.parts.encoder)
         retention, held = dict[str, Measure](), list[Pair]()
         for one in composed.layers:
@@ -259,7 +272,8 @@ class Assembling:
         rise = guard_rise(await engine.nll(guard), await model.nll(guard))
         judged = index(list(retention.values()), rise, routed=composed.gate is not None)
         similarity = await self._similarity(plan, composed, model)
-        sizes = [self._blocks.known(one.id)[0].files[WEIGHTS].size for one in composed.layers]
+        served = [one.id for one in composed.layers] if composed.artifact is None else [composed.artifact]
+        sizes = [self._blocks.known(one)[0].files[WEIGHTS].size for one in served]
         evaluation = GenomeEvaluation(
             similarity={name: assembly.shared(one) for name, one in similarity.items()},
             retention={name: assembly.rounded(one) for name, one in retention.items()},
@@ -348,7 +362,8 @@ class Assembling:
             id="0" * 64, name=self.order.name, version=version, parent=parent, created_at=self.created_at,
             created_by=self.parts.signer.key_id, base_model=plan.base_model, base_fingerprint=plan.base_fingerprint,
             base_weights_digest=weights, desired=plan.desired, layers=composed.layers, composition=composed.composition,
-            gate=composed.gate, module_map=assembly.module_map(composed.layers), encoder=self.parts.encoder.name,
+            gate=composed.gate, artifact=composed.artifact,
+            module_map=assembly.module_map(composed.layers), encoder=self.parts.encoder.name,
             composite_embedding=composed.embedding, plan=plan.id, snapshot=plan.decided_by["snapshot"],
             calibration=plan.decided_by["calibration"], evaluation=self._load("evaluate", Evaluated).evaluation,
             license=composed.license,

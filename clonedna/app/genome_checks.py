@@ -33,6 +33,7 @@ def members(parts: Parts, genome: GenomeManifest, blocks: Blocks | None = None) 
     found: list[Parent] = []
     for layer in genome.layers:
         found.append(_checked(parts, genome, layer, blocks))
+    _check_artifact(parts, genome, blocks)
     _refuse_licence(genome, found)
     return tuple(found)
 
@@ -48,6 +49,7 @@ def faults(parts: Parts, genome: GenomeManifest, blocks: Blocks | None = None) -
             wrong.append(Refused(id=layer.id, name=f"{layer.name}@{layer.version}", code=error.code, why=error.message))
     if not wrong:
         try:
+            _check_artifact(parts, genome, blocks)
             _refuse_licence(genome, found)
         except DnaError as error:
             wrong.append(
@@ -72,6 +74,21 @@ def _checked(parts: Parts, genome: GenomeManifest, layer: GenomeLayer, blocks: B
             f"{layer.name}@{layer.version} is not what the genome says of it", "assemble the genome again: dna assemble"
         )
     return Parent(one.manifest, one.path, one.consent, layer.weight)
+
+
+def _check_artifact(parts: Parts, genome: GenomeManifest, blocks: Blocks | None) -> None:
+    """The block that the layers were merged into: there, sound, allowed, and of exactly these layers."""
+    if genome.artifact is None:
+        if genome.composition.kind == "merge":
+            raise Corrupt("the genome is a merge, and names no merged block", "assemble the genome again: dna assemble")
+        return
+    one = member(parts, genome.artifact, blocks)
+    if unlike := _unlike(one.manifest, genome):
+        raise WrongBase(f"{one.reference} {unlike}", "assemble the genome again: dna assemble")
+    if set(one.manifest.lineage.parents) != {layer.id for layer in genome.layers}:
+        raise Corrupt(
+            f"{one.reference} was not merged of the genome's layers", "assemble the genome again: dna assemble"
+        )
 
 
 def _unlike(manifest: Manifest, genome: GenomeManifest) -> str:

@@ -21,7 +21,8 @@ RUNS = 3
 
 
 class Composed(Value):
-    """Layers together. ``covered``: the layer's id by skill; ``gate`` where one layer answers each request."""
+    """Layers together. ``covered``: the layer's id by skill; ``gate`` where one layer answers each request; ``artifact``: the block that
+    they were merged into."""
 
     layers: tuple[GenomeLayer, ...]
     composition: Composition
@@ -29,6 +30,7 @@ class Composed(Value):
     license: str
     embedding: tuple[float, ...]
     covered: dict[str, str]
+    artifact: str | None = None
 
 
 class Composite:
@@ -81,6 +83,8 @@ class Composite:
 
     @property
     def _stack(self) -> list[Layer]:
+        if self._composed.artifact is not None:
+            return [Layer(adapter=self._adapters[self._composed.artifact])]
         return [Layer(adapter=self._adapters[one.id], weight=one.weight) for one in self._composed.layers]
 
     def _places(self, examples: Sequence[Example]) -> tuple[int | None, ...]:

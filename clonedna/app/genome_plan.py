@@ -39,11 +39,13 @@ from clonedna.core.genome import (
     Match,
     Refused,
     Similarity,
+    Skill,
     SkillPlan,
 )
 from clonedna.core.model import BaseInfo
 from clonedna.genomes.planning import Candidate, Choosing, Chosen, chosen, plan_id, ranked, trust_prior
 from clonedna.genomes.probing import LEAST
+from clonedna.genomes.routes import Routed
 
 FOLDER = "plans"
 VERSION = "plan-1"
@@ -275,7 +277,11 @@ class Planning:
         self, ask: PlanAsk, base: str, desired: DesiredGenome, info: BaseInfo, config: Choosing, decided: dict[str, str], pool: Pool,
         matches: Sequence[Sequence[Match]], evidence: Sequence[Evidence], probed: Sequence[Probed], more: tuple[Refused, ...],
     ) -> GenomePlan:  # fmt: skip
-        found = self._chosen(desired, matches, pool, config)
+        rows = [
+            self._usable(skill, *told_of)
+            for skill, *told_of in zip(desired.skills, matches, probed, evidence, strict=True)
+        ]
+        found = self._chosen(desired, rows, pool, config)
         costs = Costs(self.parts, base)
         skills = tuple(
             self._skill(desired, number, matches[number], evidence[number], probed[number], found, costs)
@@ -303,10 +309,9 @@ class Planning:
         )  # fmt: skip
 
     def _chosen(
-        self, desired: DesiredGenome, matches: Sequence[Sequence[Match]], pool: Pool, config: Choosing
+        self, desired: DesiredGenome, rows: Sequence[Mapping[str, float]], pool: Pool, config: Choosing
     ) -> Chosen:
-        """The set S by what was measured; where nothing was, by what is predicted."""
-        rows = [expected(row) for row in matches]
+        """The set S. ``rows``: s* by id, for each skill."""
         near = sorted({name for row in rows for name, value in row.items() if value > 0})
         best = sorted(near, key=lambda name: (-max(row.get(name, 0.0) for row in rows), name))[: 2 * SHOWN]
         lights = {
@@ -317,6 +322,29 @@ class Planning:
             [skill.weight for skill in desired.skills], rows, [one for one in pool.candidates if one.id in near],
             cosine=pool.cosine, conflict=lambda a, b: lights.get((a, b), 0.0), config=config,
         )  # fmt: skip
+
+    def _routed(
+        self, skill: Skill, similarity: Similarity, base_passes: bool | None, *, trainable: bool
+    ) -> tuple[Routed, bool]:
+        """The route, and whether it is a training's without one: what would be trained on brings something as it is, which was measured."""
+        routed = self.judge.route(skill, similarity, base_passes, trainable=trainable)
+        if routed.route != "abstain" or similarity.status != "measured":
+            return routed, False
+        other, sure = self.judge.route(skill, similarity, base_passes, trainable=True), (similarity.low or 0.0) > 0
+        if other.route == "refine" or (other.route == "fork" and sure):
+            return replace(other, verified=sure), True
+        return routed, False
+
+    def _usable(self, skill: Skill, row: Sequence[Match], probed: Probed, evidence: Evidence) -> dict[str, float]:
+        """What a choice goes by, of the blocks that would be used for the skill, or trained from."""
+        found = expected(row)
+        for one in row:
+            if one.id in found and evidence.order is None:
+                similarity = one.measured if one.measured.status == "measured" else one.predicted
+                routed, _ = self._routed(skill, similarity, probed.base_passes, trainable=False)
+                if routed.route not in ("use-as-is", "refine", "fork"):
+                    del found[one.id]
+        return found
 
     def _skill(
         self, desired: DesiredGenome, number: int, row: Sequence[Match], evidence: Evidence, probed: Probed, found: Chosen,
@@ -333,13 +361,7 @@ class Planning:
         if match is not None:
             similarity = match.measured if match.measured.status == "measured" else match.predicted
         trainable = evidence.order is not None
-        routed = self.judge.route(skill, similarity, probed.base_passes, trainable=trainable)
-        partly = routed.route == "abstain" and similarity.status == "measured"
-        if partly:  # what would be trained on brings something as it is, which was measured
-            other = self.judge.route(skill, similarity, probed.base_passes, trainable=True)
-            sure = (similarity.low or 0.0) > 0
-            if other.route == "refine" or (other.route == "fork" and sure):
-                routed = replace(other, verified=sure)
+        routed, partly = self._routed(skill, similarity, probed.base_passes, trainable=trainable)
         route, why, layer = routed.route, [routed.reason], best
         if not routed.verified and route != "base-suffices":
             why.append("unverified: " + (probed.why or ("its interval begins at 0" if partly else evidence.why)))
@@ -453,6 +475,8 @@ def composition_of(count: int, ask: PlanAsk, gated: bool) -> Composition:
     two or three are averaged exactly else, or where that is asked."""
     if count <= 1:
         return Composition(kind="stack", method="single")
+    if ask.compose == "merge":
+        return Composition(kind="merge", method="regmean")
     if ask.compose == "stack" or (ask.compose == "auto" and not gated):
         return Composition(kind="stack", method="cat")
     return Composition(kind="route", method="gate")

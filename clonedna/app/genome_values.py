@@ -12,7 +12,7 @@ from clonedna.core.value import Value
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Request = Annotated[str, Field(min_length=1, max_length=MOST_REQUEST)]
-Compose = Literal["auto", "stack", "route"]
+Compose = Literal["auto", "stack", "merge", "route"]
 MOST_SECONDS = 30 * 86_400.0
 
 

@@ -18,7 +18,8 @@ Need = Annotated[str, typer.Argument(help="What is wanted, in words.", show_defa
 Target = Annotated[float, typer.Option(min=0.01, max=1.0, help="The coverage at which no further layer is added.")]
 Layers = Annotated[int, typer.Option(min=1, max=8, help="At most so many layers.")]
 Compose = Annotated[
-    Literal["auto", "stack", "route"], typer.Option(help="Several layers: all together, or one for each request.")
+    Literal["auto", "stack", "merge", "route"],
+    typer.Option(help="Several layers: averaged, merged into one block (RegMean), or one for each request (auto)."),
 ]
 Probe = Annotated[bool, typer.Option(help="Measure the nearest layers on exemplars, instead of predicting only.")]
 Trainings = Annotated[int, typer.Option(min=0, max=8, help="At most so many trainings for what no layer brings.")]
