@@ -13,6 +13,7 @@ from clonedna.store.vectors_file import Rows, Segment
 from clonedna.store.vectors_graph import Graph
 from clonedna.store.vectors_narrow import Narrow
 
+FEW = 4
 WIDEST = 4096  # candidates of a graph; where too few of them may be told, all rows are looked at
 Chosen = Collection[str] | None  # a set: asked for each candidate
 Pool = list[tuple[str, NDArray[np.int64], Rows]]
@@ -99,10 +100,15 @@ class Held:
         for name, found in bounds.items():
             rows = np.flatnonzero(found >= least)
             near.append((name, rows, self._products(wanted, name, rows, found[rows])))
-        return near
+        return _cut(near, width)
 
     def _products(self, wanted: Rows, name: str, rows: NDArray[np.int64], bounds: Rows) -> Rows:
-        return bounds if name not in self.narrow else np.einsum("ij,j->i", self.segments[name].rows[rows], wanted)
+        if name not in self.narrow:
+            return bounds
+        whole = self.segments[name].rows
+        if FEW * len(rows) > len(whole):  # to gather most of them takes longer than to read all
+            return np.einsum("ij,j->i", whole, wanted)[rows]
+        return np.einsum("ij,j->i", whole[rows], wanted)
 
     def _told(self, found: Iterable[tuple[str, NDArray[np.int64], Rows]], chosen: Chosen) -> list[Hit]:
         hits: list[Hit] = []
@@ -129,10 +135,15 @@ def _top(scores: Mapping[str, Rows], width: int) -> Pool:
         pool.append((name, rows, found[rows]))
         held += len(rows)
         if held > 2 * width:
-            least = float(np.partition(np.concatenate([some for _, _, some in pool]), -width)[-width])
-            pool = [(name, rows[some >= least], some[some >= least]) for name, rows, some in pool]
+            pool = _cut(pool, width)
+            least = min((float(some.min()) for _, _, some in pool if len(some)), default=least)
             held = sum(len(rows) for _, rows, _ in pool)
-    if held > width:
-        least = float(np.partition(np.concatenate([some for _, _, some in pool]), -width)[-width])
-        pool = [(name, rows[some >= least], some[some >= least]) for name, rows, some in pool]
-    return pool
+    return _cut(pool, width)
+
+
+def _cut(pool: Pool, width: int) -> Pool:
+    """The ``width`` highest of them, and all that equal the last of these."""
+    if sum(len(rows) for _, rows, _ in pool) <= width:
+        return pool
+    least = np.partition(np.concatenate([some for _, _, some in pool]), -width)[-width]
+    return [(name, rows[some >= least], some[some >= least]) for name, rows, some in pool]
