@@ -162,11 +162,10 @@ async def from_lab(engine: LocalEngine, lab: Path, root: Path, held: int, own: i
             if number % 5 not in (0, 1):  # those two it held out
                 parts += pieces_of(path)
         kept = [Example.model_validate(one) for one in read(folder / "block.json")["exemplars"]][:held]
-        one = One(name, RECIPE, parts[:own], kept, folder)
+        one = One(name, RECIPE, parts[:own], kept, folder, root / name)
         one.adapter = (await engine.load(folder / "adapter")).id
         one.base = list(await engine.nll(one.held))
         one.alone = list(await engine.nll(one.held, [Layer(adapter=one.adapter)]))
-        one.inputs = root / name
         await engine.observe(one.own, (), one.inputs)
         say(f"interference: {one.name} gains {one.gain / sum(s.tokens for s in one.base):.3f} nats a token")
         made.append(one)
