@@ -277,10 +277,8 @@ class Planning:
         self, ask: PlanAsk, base: str, desired: DesiredGenome, info: BaseInfo, config: Choosing, decided: dict[str, str], pool: Pool,
         matches: Sequence[Sequence[Match]], evidence: Sequence[Evidence], probed: Sequence[Probed], more: tuple[Refused, ...],
     ) -> GenomePlan:  # fmt: skip
-        rows = [
-            self._usable(skill, *told_of)
-            for skill, *told_of in zip(desired.skills, matches, probed, evidence, strict=True)
-        ]
+        told_of = zip(desired.skills, matches, probed, evidence, strict=True)
+        rows = [self._usable(skill, row, one, held) for skill, row, one, held in told_of]
         found = self._chosen(desired, rows, pool, config)
         costs = Costs(self.parts, base)
         skills = tuple(
