@@ -160,8 +160,7 @@ class Calibrating:
         most = Counter(one.base_fingerprint for one in found).most_common(1)
         mine = self._described(tuple(one for one in found if one.base_fingerprint == most[0][0]) if most else ())
         how = f"from {len(mine)} outcomes of {whose}, measured by probes on exemplars"
-        gain, level = self._pass(most[0][0] if most else "")
-        fitted = fit(mine, base=base, how=how, gain=gain, level=level)
+        fitted = fit(mine, base=base, how=how)
         before, after = self._before(mine, stored=given is None and not lab, seen=lab), fitted.card.ece
         better = before.value is None or (after.value is not None and after.value <= before.value)
         if better or force:
@@ -173,13 +172,6 @@ class Calibrating:
         return Recalibrated(
             before=before, after=after, n=len(mine), left_out=len(found) - len(mine), kept=better or force, id=fitted.card.id, why=why
         )  # fmt: skip
-
-    def _pass(self, fingerprint: str) -> tuple[float | None, float | None]:
-        """What specialists are worth on this base, as a card says that was measured on it: a new card says it, too."""
-        for card in bundled().values():
-            if card.base_fingerprint == fingerprint:
-                return card.gain, card.level
-        return None, None
 
     def _gathered(self, given: Path | None, *, lab: bool) -> tuple[str, tuple[Outcome, ...], str]:
         """Whose outcomes, the outcomes, and the base's name."""

@@ -203,23 +203,9 @@ class HomeJudge:
         )
 
     def _bar(self, base: BaseInfo) -> probing.Bar:
-        """What a pass is: by the blocks of this base that are here, else by the card where it was measured on this base."""
+        """What a pass is, by the blocks of this base that are here. A card's lab is of other work: it sets no mark for these."""
         if base.fingerprint not in self._bars:
-            card = self._card
-            bar = probing.bar_of(self._specialists(base))
-            if (
-                bar.gain is None
-                and card is not None
-                and card.gain is not None
-                and card.base_fingerprint == base.fingerprint
-            ):
-                bar = probing.Bar(
-                    gain=card.gain,
-                    level=card.level,
-                    n=card.n,
-                    how=f"what specialists gain by calibration {card.id[:12]}",
-                )
-            self._bars[base.fingerprint] = bar
+            self._bars[base.fingerprint] = probing.bar_of(self._specialists(base))
         return self._bars[base.fingerprint]
 
     def _specialists(self, base: BaseInfo) -> list[probing.Specialist]:

@@ -57,7 +57,7 @@ class Card(Value):
     curve.
 
     ``offsets`` by domain, shrunk already; ``domains``: outcomes of each. ``base``, ``base_fingerprint``: on which they were measured.
-    ``gain`` and ``level``: what specialists were worth there (``genomes.probing.Bar``). ``ece``: expected calibration error on domains that
+    ``gain`` and ``level``: what a pass was there (``genomes.probing.Bar``), where it was one for all. ``ece``: expected calibration error on domains that
     the fit had not seen; ``coverage``: the share of held-out outcomes inside their interval.
     """
 

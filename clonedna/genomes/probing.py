@@ -40,7 +40,7 @@ MOST_LAYERS_PROBED = 16
 PIECE = 8
 RESAMPLES = 2000
 LEVEL = 0.9
-LEAST_SPECIALISTS = 3
+LEAST_SPECIALISTS = 2
 LEAST_WANTED = 0.1
 SAME = 1e-3
 Floats = NDArray[np.float64]
@@ -105,7 +105,7 @@ def bar_of(
 ) -> Bar:
     """The lower quartile of the specialists' gains, and the lower quartile of the losses that they end at.
 
-    ``stated``: a share of the base's loss that somebody asks for instead. Three specialists at least: of fewer a quartile says nothing.
+    ``stated``: a share of the base's loss that somebody asks for instead. Two specialists at least: one would set its own mark.
     Those without a gain are no specialists and do not count. Quartiles of many cannot be moved far by a few that state what they like.
     """
     if stated is not None and not 0 < stated < 1:
