@@ -57,8 +57,8 @@ class Card(Value):
     curve.
 
     ``offsets`` by domain, shrunk already; ``domains``: outcomes of each. ``base``, ``base_fingerprint``: on which they were measured.
-    ``gain`` and ``level``: what a pass was there (``genomes.probing.Bar``), where it was one for all. ``ece``: expected calibration error on domains that
-    the fit had not seen; ``coverage``: the share of held-out outcomes inside their interval.
+    ``gain`` and ``level``: what a pass was there (``genomes.probing.Bar``), where it was one for all. ``ece``: expected calibration error
+    on domains that the fit had not seen; ``coverage``: the share of held-out outcomes inside their interval.
     """
 
     format: Literal["dna-calibration/1"] = "dna-calibration/1"
