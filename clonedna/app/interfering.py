@@ -14,6 +14,7 @@ import anyio.to_thread
 from pydantic import Field
 
 from clonedna.app.admission import admit
+from clonedna.app.audit import Audit
 from clonedna.app.blocks import Blocks
 from clonedna.app.comparing import bases_differ
 from clonedna.app.interference_kept import InterferenceKept, Noted
@@ -157,6 +158,8 @@ class Interfering:
                 continue
             require_space(self.parts.settings.home, ROOM)
             self.kept.observed(name, await engine.observe(examples, (), self.kept.place(name)))
+            # Made of a person's pairs: that it was done stays on record, though the command mostly reads.
+            Audit(self.parts).changed("local", "dna genome conflicts --observe", name, "ok")
         return without
 
     def _sound(self, one: Opened) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
+from clonedna.app.audit import Audit
 from clonedna.app.guarding import beside_of, guard_recipe
 from clonedna.app.interference_kept import InterferenceKept, Noted
 from clonedna.app.interfering import Interfering
@@ -100,6 +101,9 @@ def test_what_is_observed_gives_phi_and_is_kept_until_the_block_goes(parts: Part
     assert again.pairs == found.pairs
     kept_ = InterferenceKept(parts.settings.home)
     assert kept_.inputs(one.id) is not None
+    assert [entry.about for entry in Audit(parts).page().entries if "observe" in str(entry.facts)] == [
+        pair.id for pair in found.blocks[::-1]
+    ]
     from clonedna.app.blocks import Blocks
 
     Blocks(parts).remove("ada")
