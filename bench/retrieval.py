@@ -4,10 +4,8 @@ Ways to find them: ``cosine`` with the layers' texts; ``nearest``, the greater o
 alone; ``fused``, the places by cosine and by words, as the registry's search has them; ``ranking`` (clonedna/genomes/ranking.py);
 ``whole``, the same without asking for the parts of a request; ``skills``, the ranking for each skill that the request is read as.
 
-``R@1``: the share whose first layer is right; ``R@5``: a right one is among the first five, of two skills the share of them; ``MRR``: one
-over the place of the first right one. Each with its 95 % interval over requests and over domains, the wider. ``auroc``: how often a
-present request's best score is above an absent one's. Milliseconds of encoding and finding, a request at a time, on one thread. Nothing
-here is fitted; what was chosen was chosen on ``dev``.
+What the figures are is told in clonedna/genomes/finding.py. Milliseconds of encoding and finding, a request at a time, on one thread.
+Nothing here is fitted; what was chosen was chosen on ``dev``.
 """
 
 from __future__ import annotations
@@ -22,28 +20,15 @@ from threadpoolctl import threadpool_limits
 
 from bench.common import Report, arguments, figure, say
 from clonedna.app.catalogue import fused
+from clonedna.core.block import Measure
 from clonedna.engine.encoder import MiniLM, open_minilm
-from clonedna.evals.bootstrap import paired_gain
-from clonedna.genomes.exemplars import centroids
+from clonedna.genomes.finding import FOUND, Find, by_ranking, known, mean, one_way, place
 from clonedna.genomes.needs import Reader
-from clonedna.genomes.ranking import Known, Ranked, Ranking, asked_parts, in_turn, stems
-from clonedna.genomes.retrieval_set import Kind, Request, RetrievalSet, Split, retrieval_set
+from clonedna.genomes.ranking import Known, Ranked, Ranking, asked_parts, in_turn
+from clonedna.genomes.retrieval_set import Kind, RetrievalSet, Split, retrieval_set
 from clonedna.genomes.taxonomy import load_taxonomy
 
-Find = Callable[[np.ndarray, str], tuple[Ranked, ...]]
-FOUND: tuple[Kind, ...] = ("short", "paraphrase", "two-skill")
-FIRST, DRAWS = 5, 2000
 SIZES = (50, 100, 200)
-
-
-def known(held: RetrievalSet, encoder: MiniLM) -> list[Known]:
-    """The set's layers as the ranking wants them."""
-    texts = encoder.encode([one.text for one in held.layers]).rows
-    made: list[Known] = []
-    for one, row in zip(held.layers, texts, strict=True):
-        prompts = held.exemplars[one.id]
-        made.append(Known(one.id, row, centroids(encoder.encode(prompts).rows), stems([one.text, *prompts])))
-    return made
 
 
 def ordered(keys: Sequence[str], scores: np.ndarray) -> tuple[Ranked, ...]:
@@ -78,77 +63,33 @@ def ways(layers: Sequence[Known], encoder: MiniLM) -> dict[str, Find]:
     def whole(asked: np.ndarray, text: str) -> tuple[Ranked, ...]:
         return ranking.best(asked, text, len(keys))
 
-    def ranked(asked: np.ndarray, text: str) -> tuple[Ranked, ...]:
-        parts = asked_parts(text)
-        rows = asked[None] if len(parts) == 1 else np.concatenate([asked[None], encoder.encode(parts[1:]).rows])
-        return ranking.answer(rows, parts, len(keys))
-
     def skills(_: np.ndarray, text: str) -> tuple[Ranked, ...]:
         asked = [skill.text for skill in reader.read(text).skills]
         rows = encoder.encode(asked).rows
         return in_turn([ranking.best(row, one, len(keys)) for row, one in zip(rows, asked, strict=True)], len(keys))
 
     return {
-        "cosine": cosine, "nearest": nearest, "words": words, "fused": places, "whole": whole, "ranking": ranked, "skills": skills,
+        "cosine": cosine, "nearest": nearest, "words": words, "fused": places, "whole": whole, "ranking": by_ranking(ranking, encoder),
+        "skills": skills,
     }  # fmt: skip
 
 
-def place(request: Request, order: Sequence[Ranked]) -> float:
-    """The place of the first right layer, from 1; infinite where none is found."""
-    right = {*request.wants, *request.also}
-    return next((float(n) for n, one in enumerate(order, 1) if one.key in right), float("inf"))
+def shown(one: Measure) -> dict[str, Any]:
+    """As a line of the history has it."""
+    ends = one.ci95 or (one.value or 0.0,) * 2
+    return {"value": figure(one.value or 0.0), "ci95": [figure(end) for end in ends], "n": one.n}
 
 
-def share(request: Request, order: Sequence[Ranked]) -> float:
-    """Of two skills the share whose layer is among the first five; of one skill whether it is."""
-    first = {one.key for one in order[:FIRST]}
-    if len(request.wants) == 1:
-        return float(bool(first & {*request.wants, *request.also}))
-    return sum(key in first for key in request.wants) / len(request.wants)
-
-
-def mean(values: Sequence[float], domains: Sequence[str]) -> dict[str, Any]:
-    """The mean, its 95 % interval, and of how many."""
-    value, (low, high) = paired_gain(values, [0.0] * len(values), [1] * len(values), clusters=domains)
-    return {"value": figure(value), "ci95": [figure(low), figure(high)], "n": len(values)}
-
-
-def measured(requests: Sequence[Request], orders: Sequence[Sequence[Ranked]]) -> dict[str, Any]:
-    domains = [one.domain for one in requests]
-    at = [place(one, order) for one, order in zip(requests, orders, strict=True)]
-    shares = [share(one, order) for one, order in zip(requests, orders, strict=True)]
-    found = {
-        "R@1": mean([float(one == 1) for one in at], domains), "R@5": mean(shares, domains),
-        "MRR": mean([1 / one for one in at], domains),
-    }  # fmt: skip
-    if requests[0].kind == "two-skill":
-        found["both@5"] = mean([float(one == 1) for one in shares], domains)
-    return found
-
-
-def auroc(present: Sequence[float], absent: Sequence[float]) -> dict[str, Any]:
-    """The area under the curve (Mann and Whitney 1947) and its 95 % interval by drawing both sides again."""
-    above = np.subtract.outer(np.asarray(present), np.asarray(absent))
-    wins = (above > 0) + 0.5 * (above == 0)
-    draw = np.random.default_rng(0)
-    rows, columns = (draw.multinomial(n, np.full(n, 1 / n), DRAWS) for n in wins.shape)
-    low, high = np.percentile(np.einsum("dp,pa,da->d", rows, wins, columns, optimize=True) / wins.size, [2.5, 97.5])
-    return {"value": figure(float(wins.mean())), "ci95": [figure(low), figure(high)], "n": list(wins.shape)}
-
-
-def one_way(held: RetrievalSet, find: Find, vectors: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Every figure of one way to find."""
-    found: dict[str, Any] = {}
-    for split in get_args(Split):
-        tops: dict[str, list[float]] = {}
-        for kind in get_args(Kind):
-            requests = held.asked(kind, split)
-            orders = [find(vectors[one.id], one.text) for one in requests]
-            tops[kind] = [order[0].score if order else 0.0 for order in orders]
-            if kind in FOUND:
-                found[f"{split} {kind}"] = measured(requests, orders)
-        found[f"{split} auroc"] = auroc(tops["short"] + tops["paraphrase"], tops["absent"])
-    return found
+def nested(found: dict[str, Measure]) -> dict[str, Any]:
+    """``dev short R@1`` under ``dev short``, as the history has it."""
+    told: dict[str, Any] = {}
+    for name, one in found.items():
+        group, _, last = name.rpartition(" ")
+        if last == "auroc":
+            told[name] = shown(one)
+        else:
+            told.setdefault(group, {})[last] = shown(one)
+    return told
 
 
 def by_form(held: RetrievalSet, find: Find, vectors: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -158,8 +99,10 @@ def by_form(held: RetrievalSet, find: Find, vectors: dict[str, np.ndarray]) -> d
     for kind in ("short", "paraphrase"):
         for form in ("terse", "line", "sentences"):
             some = [one for one in held.asked(kind) if forms[one.wants[0]] == form]
-            hits = [float(place(one, find(vectors[one.id], one.text)) == 1) for one in some]
-            found[f"{kind} {form}"] = mean(hits, [one.domain for one in some])
+            hits = [float(place((*one.wants, *one.also), find(vectors[one.id], one.text)) == 1) for one in some]
+            found[f"{kind} {form}"] = shown(
+                mean(hits, [one.domain for one in some], "share whose first layer is right")
+            )
     return found
 
 
@@ -174,7 +117,8 @@ def by_size(held: RetrievalSet, ranking: Ranking, vectors: dict[str, np.ndarray]
             for kind, told in hits.items():
                 for one in held.asked(kind, "test"):
                     among = some | set(one.wants)
-                    told.append(float(place(one, ranking.best(vectors[one.id], one.text, 1, among=among)) == 1))
+                    first = ranking.best(vectors[one.id], one.text, 1, among=among)
+                    told.append(float(place((*one.wants, *one.also), first) == 1))
         found[str(size)] = {kind: figure(float(np.mean(told))) for kind, told in hits.items()}
     return found
 
@@ -222,7 +166,7 @@ def measure(report: Report, options: argparse.Namespace) -> None:
     report.setup |= {"encoder": encoder.name, "layers": len(layers), "requests": len(held.requests)}
     finds = ways(layers, encoder)
     for name, find in finds.items():
-        report.raw[name] = one_way(held, find, vectors)
+        report.raw[name] = nested(one_way(held, find, vectors))
         for split in get_args(Split):
             figures = {kind: report.raw[name][f"{split} {kind}"] for kind in FOUND}
             told = "; ".join(f"{kind} {one['R@1']['value']} {one['R@5']['value']}" for kind, one in figures.items())

@@ -31,6 +31,7 @@ from clonedna.cli import (
     interfering,
     jobs,
     keys,
+    lab,
     merging,
     minting,
     people,
@@ -103,6 +104,7 @@ genomes.add_to(app)
 calibration.add_to(genomes.genome_app)
 interfering.add_to(genomes.genome_app)
 genome_bench.add_to(genomes.genome_app)
+lab.add_to(app)
 tokens.add_to(app)
 app.add_typer(jobs.app, name="jobs")
 app.command()(jobs.worker)

@@ -27,7 +27,7 @@ READING = frozenset(
         "jobs follow", "developer show", "keys show", "keys list",
         "keys log", "persona ls", "persona show", "persona lineage", "persona threads",
         "genome bench", "genome ls", "genome show", "genome verify", "genome analyze", "genome search", "genome plan", "genome calibration",
-        "genome conflicts",
+        "genome conflicts", "lab",
     }
 )  # fmt: skip
 # These write entries of their own, which say more.

@@ -1,0 +1,177 @@
+"""The layers of a lab: mints from installed packages, local-only, in the lab's own home. What is there already is not trained again.
+
+A package's summary is its own text: it is cut, made one line, and its name taken out, so that a layer is asked for by its subject.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import Distribution, distributions
+from pathlib import Path
+
+from clonedna.app.jobs import Jobs
+from clonedna.app.lab_values import MOST_SUBJECT, LabLayer, LabOrder
+from clonedna.app.orders import order_of
+from clonedna.app.papers import evaluation_of
+from clonedna.app.parts import Parts
+from clonedna.app.workspace import write_atomic
+from clonedna.core.block import MintOrder
+from clonedna.core.canonical import canonical, digest
+from clonedna.core.errors import DnaError, InputError, Interrupted, NotFound, Refused, Unavailable
+from clonedna.core.events import Emit
+from clonedna.core.value import Value
+from clonedna.core.work import Identity
+from clonedna.mint.papers import slug
+
+PACKAGES = (
+    "rich", "fastapi", "typer", "anyio", "black", "datasketch", "dbos", "alembic", "sqlalchemy", "pip", "uvicorn", "githubkit", "httpx2",
+    "openai", "pydantic-settings", "peft", "huggingface-hub", "pypdf", "trafilatura", "jinja2", "click", "starlette", "pydantic",
+    "matplotlib", "networkx",
+)  # fmt: skip
+"""Tried in this order: what a plain installation has, the ones first that the corpus of ``nano`` leaves out or has little of."""
+LICENCES = ("BSD-3-Clause", "BSD-2-Clause", "PSF-2.0")
+"""Accepted beside the settings': the layers are research on this machine, and local-only."""
+RECIPE = {"max_holdout_pairs": 40, "learning_rate": 1e-3, "base_instruct_ratio": 0.0, "tool_use_pairs": 0}
+KEPT = "layers"
+MOST_KEPT_BYTES = 1 << 20
+
+
+class Kept(Value):
+    """A layer as it was made, and the order that it was made by."""
+
+    order: str
+    layer: LabLayer
+
+
+class LabLayers:
+    """Makes the layers of one lab, in the home of ``parts``; ``folder`` is where it notes which are there."""
+
+    def __init__(self, parts: Parts, folder: Path, program: str, emit: Emit) -> None:
+        self.parts, self.folder, self.program, self.emit = parts, folder / KEPT, program, emit
+        self._jobs = Jobs(parts.settings, parts)
+
+    def build(self, order: LabOrder, tell: Callable[[int], None]) -> tuple[LabLayer, ...]:
+        """The layers, one package after the other, until there are so many as were ordered; ``tell`` hears how many there are.
+
+        A package that is not there, has too little code, whose licence is not allowed or whose layer the gate rejects is in the result,
+        with the reason. Raises ``Interrupted`` and ``Unavailable`` (no room, another process): those say nothing about a package.
+        """
+        found: list[LabLayer] = []
+        for package in dict.fromkeys(order.packages):
+            made = sum(not one.why for one in found)
+            tell(made)
+            if made == order.layers:
+                break
+            found.append(self._layer(package, order))
+        return tuple(found)
+
+    def seconds(self, package: str) -> float:
+        """What the training of a package's layer took, in whichever run; 0 where it is not known."""
+        kept = self._kept(package)
+        return kept.layer.seconds if kept is not None else 0.0
+
+    def _layer(self, package: str, order: LabOrder) -> LabLayer:
+        distribution = _installed(package, self.parts.settings.packages)
+        if distribution is None:
+            return LabLayer(package=package, why="it is not installed")
+        try:
+            wanted = self._order(package, order)
+        except DnaError as error:
+            return LabLayer(package=package, why=_why(error))
+        key = digest([wanted, distribution.version])
+        before = self._kept(package)
+        if before is not None and before.order == key and self._there(before.layer):
+            return before.layer.model_copy(update={"seconds": 0.0})
+        try:
+            made = self._made(package, distribution, wanted)
+        except (Interrupted, Unavailable):
+            raise
+        except (Refused, InputError, NotFound) as error:
+            made = _facts(distribution, package, self.program).model_copy(update={"why": _why(error)})
+        except DnaError as error:  # a fault: told, and tried again the next time
+            return _facts(distribution, package, self.program).model_copy(update={"why": _why(error)})
+        write_atomic(self._place(package), canonical(Kept(order=key, layer=made)) + b"\n")
+        return made
+
+    def _order(self, package: str, order: LabOrder) -> MintOrder:
+        recipe = RECIPE | {"max_train_pairs": order.pairs, "epochs": order.epochs, "seed": order.seed}
+        return order_of(
+            self.parts.settings, target=f"package:{package}", authors=(Identity(name=package),), name=slug(package), base=order.base,
+            consent="local-only", allow_licence=LICENCES, recipe=recipe,
+        )  # fmt: skip
+
+    def _made(self, package: str, distribution: Distribution, wanted: MintOrder) -> LabLayer:
+        began, facts = time.monotonic(), _facts(distribution, package, self.program)
+        workspace, _ = self._jobs.create(wanted)
+        reference = self._jobs.run(workspace, self.emit)
+        manifest = self.parts.registry.resolve(reference.id, unsafe=True)
+        seconds = round(time.monotonic() - began, 3)
+        if reference.status != "registered":
+            why = f"rejected by the gate: {'; '.join(manifest.gate.reasons)}"[:500]
+            return facts.model_copy(update={"seconds": seconds, "why": why})
+        gain = evaluation_of(self.parts.store.path(reference.id)).measures.get("nll.delta")
+        made = {"block": reference.id, "reference": str(reference), "gain": gain, "seconds": seconds}
+        return facts.model_copy(update=made)
+
+    def _there(self, layer: LabLayer) -> bool:
+        """Whether what was made can still be used; a package that gave no layer would give none again from the same program."""
+        if layer.why:
+            return layer.made_by == self.program
+        try:
+            self.parts.registry.resolve(layer.block)
+            return self.parts.store.path(layer.block).is_dir()
+        except DnaError:
+            return False
+
+    def _kept(self, package: str) -> Kept | None:
+        path = self._place(package)
+        try:
+            return Kept.model_validate_json(path.read_bytes()) if path.stat().st_size <= MOST_KEPT_BYTES else None
+        except (OSError, ValueError):
+            return None
+
+    def _place(self, package: str) -> Path:
+        return self.folder / f"{slug(package)}.json"
+
+
+def _facts(distribution: Distribution, package: str, program: str) -> LabLayer:
+    return LabLayer(
+        package=package, version=distribution.version[:60], subject=subject_of(distribution), made_by=program
+    )
+
+
+def _why(error: DnaError) -> str:
+    return f"{error.code}: {error.message}"[:500]
+
+
+def subject_of(distribution: Distribution) -> str:
+    """What a package's metadata say it is for: one line, without the package's name and without characters that are no text."""
+    text = _said(distribution, "Summary")
+    line = " ".join("".join(c if c.isprintable() else " " for c in text[:2000]).split())
+    name = _said(distribution, "Name")
+    if name:
+        line = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", " ", line, flags=re.IGNORECASE)
+    return " ".join(line.split())[:MOST_SUBJECT].strip(" .,:;-")
+
+
+def _said(distribution: Distribution, key: str) -> str:
+    """A field of a package's metadata; empty where it is not there."""
+    found = distribution.metadata.get_all(key)
+    return str(found[0]) if found else ""
+
+
+def _installed(package: str, folder: Path | None) -> Distribution | None:
+    """The package where mints look for it."""
+    wanted = _normal(package)
+    return next((one for one in _distributions(folder) if _normal(_said(one, "Name")) == wanted), None)
+
+
+def _distributions(folder: Path | None) -> Iterator[Distribution]:
+    yield from distributions(path=[str(folder.absolute())]) if folder is not None else distributions()
+
+
+def _normal(name: str) -> str:
+    """PEP 503."""
+    return re.sub(r"[-_.]+", "-", name).casefold()

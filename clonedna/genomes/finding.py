@@ -1,0 +1,111 @@
+"""How well layers are found, as a measure: requests, the order that some way of finding gives, and which layer each asks for.
+
+``R@1``: the share whose first layer is right; ``R@5``: a right one is among the first five, of two skills the share of them; ``MRR``: one
+over the place of the first right one; ``both@5`` of two skills: both are among the first five. Each with its 95 % interval over requests
+and over domains, the wider. ``auroc``: how often a present request's best score is above an absent one's. What is measured here is what
+``bench/retrieval.py`` and ``dna lab`` say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import get_args
+
+import numpy as np
+
+from clonedna.core.block import Measure
+from clonedna.core.seams import Encoder
+from clonedna.evals.bootstrap import paired_gain
+from clonedna.genomes.exemplars import centroids
+from clonedna.genomes.ranking import Known, Ranked, Ranking, Rows, asked_parts, stems
+from clonedna.genomes.retrieval_set import Kind, Request, RetrievalSet, Split
+
+Find = Callable[[Rows, str], tuple[Ranked, ...]]
+"""A way to find: a text's vector [d] and the text, to layers in order."""
+FOUND: tuple[Kind, ...] = ("short", "paraphrase", "two-skill")
+FIRST, DRAWS = 5, 2000
+
+
+def known(held: RetrievalSet, encoder: Encoder) -> list[Known]:
+    """The set's layers as the ranking wants them."""
+    texts = encoder.encode([one.text for one in held.layers]).rows
+    made: list[Known] = []
+    for one, row in zip(held.layers, texts, strict=True):
+        prompts = held.exemplars[one.id]
+        made.append(Known(one.id, row, centroids(encoder.encode(prompts).rows), stems([one.text, *prompts])))
+    return made
+
+
+def by_ranking(ranking: Ranking, encoder: Encoder) -> Find:
+    """The way that answers a request whole and by its parts."""
+
+    def find(asked: Rows, text: str) -> tuple[Ranked, ...]:
+        parts = asked_parts(text)
+        rows = asked[None] if len(parts) == 1 else np.concatenate([asked[None], encoder.encode(parts[1:]).rows])
+        return ranking.answer(rows, parts, len(ranking.keys))
+
+    return find
+
+
+def place(wanted: Sequence[str], order: Sequence[Ranked]) -> float:
+    """The place of the first right layer, from 1; infinite where none is found."""
+    return next((float(n) for n, one in enumerate(order, 1) if one.key in wanted), float("inf"))
+
+
+def share(request: Request, order: Sequence[Ranked]) -> float:
+    """Of two skills the share whose layer is among the first five; of one skill whether it is."""
+    first = {one.key for one in order[:FIRST]}
+    if len(request.wants) == 1:
+        return float(bool(first & {*request.wants, *request.also}))
+    return sum(key in first for key in request.wants) / len(request.wants)
+
+
+def mean(values: Sequence[float], domains: Sequence[str], how: str, *, seed: int = 0) -> Measure:
+    """The mean of n >= 1 values, its 95 % interval (the bootstrap of ``paired_gain``, over values and over domains, the wider)."""
+    value, ends = paired_gain(values, [0.0] * len(values), [1] * len(values), clusters=domains, seed=seed)
+    return Measure(value=value, status="measured", n=len(values), how=how, ci95=ends)
+
+
+def measured(requests: Sequence[Request], orders: Sequence[Sequence[Ranked]], *, seed: int = 0) -> dict[str, Measure]:
+    """The figures of requests of one kind, by the orders that they got."""
+    domains = [one.domain for one in requests]
+    at = [place((*one.wants, *one.also), order) for one, order in zip(requests, orders, strict=True)]
+    shares = [share(one, order) for one, order in zip(requests, orders, strict=True)]
+    found = {
+        "R@1": mean([float(one == 1) for one in at], domains, "share whose first layer is right", seed=seed),
+        "R@5": mean(shares, domains, "share of wanted layers among the first five", seed=seed),
+        "MRR": mean([1 / one for one in at], domains, "mean of one over the place of the first right layer", seed=seed),
+    }
+    if requests[0].kind == "two-skill":
+        both = [float(one == 1) for one in shares]
+        found["both@5"] = mean(both, domains, "share with both layers among the first five", seed=seed)
+    return found
+
+
+def auroc(present: Sequence[float], absent: Sequence[float], *, seed: int = 0) -> Measure:
+    """The area under the curve (Mann and Whitney 1947) and its 95 % interval by drawing both sides again."""
+    above = np.subtract.outer(np.asarray(present), np.asarray(absent))
+    wins = (above > 0) + 0.5 * (above == 0)
+    draw = np.random.default_rng(seed)
+    rows, columns = (draw.multinomial(n, np.full(n, 1 / n), DRAWS) for n in wins.shape)
+    low, high = np.percentile(np.einsum("dp,pa,da->d", rows, wins, columns, optimize=True) / wins.size, [2.5, 97.5])
+    how = "how often a present request's best score is above an absent one's"
+    return Measure(
+        value=float(wins.mean()), status="measured", n=sum(wins.shape), how=how, ci95=(float(low), float(high))
+    )
+
+
+def one_way(held: RetrievalSet, find: Find, vectors: Mapping[str, Rows], *, seed: int = 0) -> dict[str, Measure]:
+    """Every figure of one way to find: ``dev short R@1``, ``test auroc``, and so on. ``vectors``: of the requests, by id."""
+    found: dict[str, Measure] = {}
+    for split in get_args(Split):
+        tops: dict[str, list[float]] = {}
+        for kind in get_args(Kind):
+            requests = held.asked(kind, split)
+            orders = [find(vectors[one.id], one.text) for one in requests]
+            tops[kind] = [order[0].score if order else 0.0 for order in orders]
+            if kind in FOUND:
+                told = measured(requests, orders, seed=seed)
+                found |= {f"{split} {kind} {name}": one for name, one in told.items()}
+        found[f"{split} auroc"] = auroc(tops["short"] + tops["paraphrase"], tops["absent"], seed=seed)
+    return {name: one.model_copy(update={"split": name.partition(" ")[0]}) for name, one in found.items()}
