@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from clonedna.core.interference import Kinship, WeightSketch
 
-# Measured (docs/genomes.md): copies 1.000, trainings that went on from a layer .80 and above, layers that have nothing in common .19 and
-# below.
+# Measured (docs/genomes.md): copies 1.000, layers that went on training .88 and above, layers of unlike work .19 and below; merges are told
+# by the sum, since with one parent alone they may have any cosine from .37 to .91.
 DUPLICATE, FORK, MERGE = 0.995, 0.45, 0.97
 LEAST_PART = 0.05  # of a merge's length: what a parent must bring to be one
 MOST_PARENTS = 8
