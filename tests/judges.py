@@ -66,7 +66,8 @@ class ToldJudge:
         self.probes.append((skill.text, tuple(names.values())))
         values = {one: known.get(name, 0.0) for one, name in names.items()}
         found = {
-            one: Similarity(value=v, low=v, high=v, status="measured", n=len(held), how="told") for one, v in values.items()
+            one: Similarity(value=v, low=v, high=v, status="measured", n=len(held), how="told")
+            for one, v in values.items()
         }
         return Probed(skill.text in self._base, found)
 

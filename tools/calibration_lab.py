@@ -43,7 +43,10 @@ SHOWN, ASKED = 5, 14  # lines of a file that a prompt shows, and that the answer
 MOST_LINE, MOST_FILE, MOST_FILES, MOST_OF_FILE = 160, 400_000, 160, 4
 OURS = frozenset(("continue", "typeshed", "stubs", "fallback", "dist"))  # of our own prompts, and of where files are
 TRAINING, HELD, PROBED = 96, 20, 12
-NEAREST, RANDOM = 3, 1  # adapters that each wording is answered with under each encoder, and some that nobody would take
+NEAREST, RANDOM = (
+    3,
+    1,
+)  # adapters that each wording is answered with under each encoder, and some that nobody would take
 
 
 def silent(_: object) -> None:
@@ -53,7 +56,12 @@ def silent(_: object) -> None:
 def files_of(patterns: Sequence[str]) -> list[Path]:
     """At most ``MOST_FILES`` files, in an order that only their paths decide."""
     root = Path(sysconfig.get_paths()["purelib"])
-    found = {path for pattern in patterns for path in root.glob(pattern) if path.is_file() and path.stat().st_size <= MOST_FILE}
+    found = {
+        path
+        for pattern in patterns
+        for path in root.glob(pattern)
+        if path.is_file() and path.stat().st_size <= MOST_FILE
+    }
     return sorted(found, key=lambda path: sha256(path.relative_to(root).as_posix()))[:MOST_FILES]
 
 
@@ -109,7 +117,9 @@ def rows(scores: Sequence[Score]) -> list[list[float]]:
     return [[round(score.nll, 4), score.tokens] for score in scores]
 
 
-async def measure(engine: Engine, asked: dict[str, list[Example]], adapter: Path | None) -> dict[str, list[list[float]]]:
+async def measure(
+    engine: Engine, asked: dict[str, list[Example]], adapter: Path | None
+) -> dict[str, list[list[float]]]:
     """Nats and tokens of the exemplars of each of these requests, through the adapter or of the base."""
     layers: list[Layer] = []
     if adapter is not None:
@@ -134,7 +144,9 @@ async def run(out: Path, entries: Sequence[dict[str, Any]], threads: int, part: 
             write(folder / "block.json", await build(engine, entry, folder))
         block = read(folder / "block.json")
         if not block.get("few"):
-            say(f"{entry['name']:26s} {time.monotonic() - began:6.1f} s  own gain {gain(block['owner_base'], block['owner_adapter']):.3f}")
+            say(
+                f"{entry['name']:26s} {time.monotonic() - began:6.1f} s  own gain {gain(block['owner_base'], block['owner_adapter']):.3f}"
+            )
     adapters = {entry["name"]: out / "blocks" / entry["name"] for entry in entries}
     while missing := [name for name, folder in adapters.items() if not (folder / "block.json").is_file()]:
         say(f"waiting for {missing[0]}")
@@ -142,7 +154,9 @@ async def run(out: Path, entries: Sequence[dict[str, Any]], threads: int, part: 
     adapters = {name: folder for name, folder in adapters.items() if not read(folder / "block.json").get("few")}
     entries = [entry for entry in entries if entry["name"] in adapters]
     mine = [entry for entry in mine if entry["name"] in adapters]
-    asked = candidates(parts, entries, {name: read(folder / "block.json")["capability"] for name, folder in adapters.items()})
+    asked = candidates(
+        parts, entries, {name: read(folder / "block.json")["capability"] for name, folder in adapters.items()}
+    )
     exemplars: dict[str, list[Example]] = {}
     for name, folder in adapters.items():
         exemplars[name] = [Example.model_validate(one) for one in read(folder / "block.json")["exemplars"][:PROBED]]

@@ -40,11 +40,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--raw", type=Path, help="what tools/calibration_lab.py wrote")
     parser.add_argument("--check", action="store_true", help="write nothing; fail where a card is another")
-    parser.add_argument("--hubs", action="store_true", help="write nothing; say what the cards would reach with hubness")
+    parser.add_argument(
+        "--hubs", action="store_true", help="write nothing; say what the cards would reach with hubness"
+    )
     parser.add_argument("--distance", action="store_true", help="... and with links in the taxonomy")
     options = parser.parse_args()
     if options.hubs or options.distance:
-        cards(read_lab((DATA / "lab.json").read_bytes()), hubs=options.hubs, distance=Links() if options.distance else None)
+        cards(
+            read_lab((DATA / "lab.json").read_bytes()),
+            hubs=options.hubs,
+            distance=Links() if options.distance else None,
+        )
         return
     if options.raw:
         (DATA / "lab.json").write_bytes(canonical(distilled(options.raw)) + b"\n")
@@ -93,7 +99,9 @@ class Links:
     def _named(self, text: str) -> list[str]:
         if text not in self._nodes:
             try:
-                self._nodes[text] = [skill.node for skill in self._reader.read(text[:MOST_REQUEST]).skills if skill.node]
+                self._nodes[text] = [
+                    skill.node for skill in self._reader.read(text[:MOST_REQUEST]).skills if skill.node
+                ]
             except InputError:
                 self._nodes[text] = []
         return self._nodes[text]
@@ -153,7 +161,9 @@ def aims_of(lab: Lab, asked: Sequence[Asked], fitted: Fitted) -> tuple[Aim, ...]
 
 def aim(name: str, text: str, hits: Sequence[bool], limit: float, *, most: bool = False) -> Aim:
     value = sum(hits) / len(hits)
-    measure = Measure(value=round(value, 9), status="measured", n=len(hits), split="held-out domains", how="share of questions")
+    measure = Measure(
+        value=round(value, 9), status="measured", n=len(hits), split="held-out domains", how="share of questions"
+    )
     return Aim(name=name, aim=text, measured=measure, reached=value <= limit if most else value >= limit)
 
 
@@ -162,7 +172,9 @@ def report(name: str, card: Card, asked: Sequence[Asked], fitted: Fitted) -> Non
     print(f"{name}: {card.n} outcomes, {held}, gain {card.gain:.3f}, level {card.level:.3f}")
     print("  " + ", ".join(f"{column} {weight:.3f}" for column, weight in zip(card.columns, card.weights, strict=True)))
     for one in card.aims:
-        print(f"  {'reached' if one.reached else 'MISSED '} {one.name}: {one.measured.value:.3f} of n={one.measured.n} (aim {one.aim})")
+        print(
+            f"  {'reached' if one.reached else 'MISSED '} {one.name}: {one.measured.value:.3f} of n={one.measured.n} (aim {one.aim})"
+        )
 
 
 def distilled(raw: Path) -> dict[str, Any]:

@@ -23,9 +23,9 @@ from clonedna.app.doctor import Doctor
 from clonedna.app.figures import HomeFigures
 from clonedna.app.finetuning import FineTuning, background_of
 from clonedna.app.gate import Gate
-from clonedna.app.interfering import Interfering
 from clonedna.app.genome_desk import GenomeDesk
 from clonedna.app.genomes import GenomeShelf
+from clonedna.app.interfering import Interfering
 from clonedna.app.job_asks import Asks
 from clonedna.app.job_desk import JobDesk
 from clonedna.app.jobs import Jobs

@@ -97,7 +97,9 @@ class Settings(BaseSettings):
     index: Literal["files", "pgvector"] = "files"
     graph_from: int = Field(default=200_000, ge=1)
     taxonomy_extension: Path | None = None
-    route_thresholds: dict[Annotated[str, Field(max_length=120)], Thresholds] = Field(default_factory=dict, max_length=500)
+    route_thresholds: dict[Annotated[str, Field(max_length=120)], Thresholds] = Field(
+        default_factory=dict, max_length=500
+    )
     database_url: SecretStr | None = None
     owned_share: float = Field(default=0.8, gt=0, le=1)
     max_files: int = Field(default=20_000, ge=1)

@@ -75,7 +75,14 @@ def show(context: typer.Context, name: Name, as_json: Json = False) -> None:
         return
     one = found.persona
     rows = [
-        [str(v.number), v.called, v.id[:12], v.at[:16].replace("T", " "), v.by, v.why if v.of is None else f"{v.why} to {v.of}"]
+        [
+            str(v.number),
+            v.called,
+            v.id[:12],
+            v.at[:16].replace("T", " "),
+            v.by,
+            v.why if v.of is None else f"{v.why} to {v.of}",
+        ]
         for v in one.versions
     ]
     table(f"{one.title} ({one.name}, {one.role})", ["", "speaks", "id", "since", "by", "why"], rows, whole=4)

@@ -348,9 +348,7 @@ def not_a_block(reference: str) -> BadReference:
 
 def not_a_genome(reference: str) -> BadReference:
     """What cannot be the name of a genome."""
-    return BadReference(
-        f"{reference[:80]!r} is no genome", "write name, name@version, or at least 8 digits of its id"
-    )
+    return BadReference(f"{reference[:80]!r} is no genome", "write name, name@version, or at least 8 digits of its id")
 
 
 def error_of(data: bytes) -> DnaError | None:

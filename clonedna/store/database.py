@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 BUSY_SECONDS = 30
 MIGRATIONS = Path(__file__).parent / "migrations"
-HEADS = frozenset({"chat_and_teams", "developers", "holders", "lines", "tokens"})  # what the migrations end in; a test compares
+HEADS = frozenset(
+    {"chat_and_teams", "developers", "holders", "lines", "tokens"}
+)  # what the migrations end in; a test compares
 _LOCK = 7_361_440_021  # our advisory lock in PostgreSQL: any number that is always the same
 _PG_FULL, _PG_LOCKED, _PG_RACED = "53100", frozenset({"55P03", "57014"}), frozenset({"40001", "40P01"})
 

@@ -180,7 +180,9 @@ def test_the_person_takes_everything_back_by_the_session(here: World) -> None:
     assert {(one.id, one.reason) for one in view.revoked} == {
         (block.id, "consent-revoked"), (closed.id, "consent-revoked"), (made.id, "derived"),
     }  # fmt: skip
-    assert {one.id: [to.who for to in one.holders.holders] for one in view.revoked}[block.id] == ["https://other.example"]
+    assert {one.id: [to.who for to in one.holders.holders] for one in view.revoked}[block.id] == [
+        "https://other.example"
+    ]
     assert developers.show("ada-example").revoked == ()
     with pytest.raises(ConsentRevoked):
         parts.consents.refuse_revoked(

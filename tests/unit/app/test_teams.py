@@ -202,7 +202,9 @@ def test_what_may_not_be_bound(teams: Teams, team: Team, parts: ServerParts) -> 
     consent = parts.consents.grant_self(ADA, [ADA], "local:abacus")
     add_block(parts, "mute", consent=consent.model_copy(update={"mode": "local-only", "uses": ("mint",)}))
     for block in ("ada+bob", "ada:0.7"):
-        assert "genome:" in refused(InputError, lambda block=block: teams.bind(team.id, slot, Binding(block=block))).hint
+        assert (
+            "genome:" in refused(InputError, lambda block=block: teams.bind(team.id, slot, Binding(block=block))).hint
+        )
     refused(GenomeNotFound, lambda: teams.bind(team.id, slot, Binding(block="genome:ada")))
     refused(NotFound, lambda: teams.bind(team.id, slot, Binding(block="persona:ada")))
     refused(BadReference, lambda: teams.bind(team.id, slot, Binding(block="persona:../ada")))

@@ -98,7 +98,7 @@ REQUESTS = {
     "高性能なC++のコード": "lang/cpp",
     "a PM who plans sprints": "act/project-management",
     "reverse engineering of malware": "act/reverse-engineering",
-    "Postgres' SQL; \"Rust\"": "fw/postgresql lang/sql lang/rust",
+    'Postgres\' SQL; "Rust"': "fw/postgresql lang/sql lang/rust",
     "c": "lang/c",
     "go": "lang/go",
     "python, go and r": "lang/python lang/go lang/r",
