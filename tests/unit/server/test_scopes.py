@@ -32,6 +32,9 @@ NO_CHANGE = {
     "POST /api/v1/chat/compare",
     "POST /api/v1/chat/threads",
     "POST /api/v1/developer/{handle}/challenge",
+    "POST /api/v1/genome/analyze-requirements",
+    "POST /api/v1/genome/search-layers",
+    "POST /api/v1/genome/verify",
 }
 MOST_BODY = 4096
 
