@@ -33,7 +33,7 @@ PACKAGES = (
 """Tried in this order: what a plain installation has, the ones first that the corpus of ``nano`` leaves out or has little of."""
 LICENCES = ("BSD-3-Clause", "BSD-2-Clause", "PSF-2.0")
 """Accepted beside the settings': the layers are research on this machine, and local-only."""
-RECIPE = {"max_holdout_pairs": 40, "learning_rate": 1e-3, "base_instruct_ratio": 0.0, "tool_use_pairs": 0}
+RECIPE = {"max_holdout_pairs": 40, "learning_rate": 1e-3, "batch_tokens": 1024, "base_instruct_ratio": 0.0, "tool_use_pairs": 0}
 KEPT = "layers"
 MOST_KEPT_BYTES = 1 << 20
 
