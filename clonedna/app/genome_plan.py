@@ -299,11 +299,12 @@ class Planning:
             "pace": costs.pace_of,
         }
         weigh = costs.of(skills, parents, [_bytes(one) for one in pool.parents.values()])
+        composition = composition_of(len(ids) + len(trained), ask, self.judge.gated)
         return GenomePlan(
             id=plan_id(decided), desired=desired, base_model=info.id, base_fingerprint=info.fingerprint, skills=skills,
-            composition=composition_of(len(ids) + len(trained), ask, self.judge.gated), covered=_covered(desired, skills),
+            composition=composition, covered=_covered(desired, skills),
             conflicts=conflicts, refused=(*pool.refused, *more), license=licence, seconds=weigh.seconds, disk=weigh.disk,
-            memory=weigh.memory, decided_by=decided, warnings=_warnings(skills, conflicts, found),
+            memory=weigh.memory, decided_by=decided, warnings=_warnings(skills, () if composition.kind == "route" else conflicts, found),
         )  # fmt: skip
 
     def _chosen(

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Literal
 
 from clonedna.app.evaluations import Evaluations
+from clonedna.app.genome_plan import FOLDER as PLANS
+from clonedna.app.genome_values import ApplyOrder
 from clonedna.app.identity_kept import forget
 from clonedna.app.interference_kept import InterferenceKept
 from clonedna.app.job_values import Queued
@@ -133,6 +135,7 @@ class Revoking:
             self._put_away(block_id)
         self._finish_earlier()
         jobs, left, spans = self._purge_jobs({*reasons, *because}, person)
+        self._purge_plans({*reasons, *because})
         effects = Effects(
             blocks=tuple(sorted(reasons)), derived=tuple(sorted(because)),
             weights="sealed" if self.parts.settings.revoked_weights == "seal" else "deleted", pairs=len(pairs),
@@ -208,6 +211,8 @@ class Revoking:
             reads = workspace.read("queued.json", Queued).blocks if workspace.exists("queued.json") else ()
         except DnaError:  # it can never go on, and may be theirs
             return person is not None
+        if isinstance(order, ApplyOrder):
+            return not blocks.isdisjoint(reads) or _names(workspace.directory / "stages" / "resolve.json", blocks)
         if not isinstance(order, MintOrder):
             return not blocks.isdisjoint(reads)
         if order.continues in blocks:
@@ -217,6 +222,12 @@ class Revoking:
         if any(person.wrote(author.email) for author in order.authors):
             return True
         return order.target.removeprefix("@").casefold() in person.logins
+
+    def _purge_plans(self, blocks: set[str]) -> None:
+        """Plans that these blocks are named in: their held-out pairs may lie beside."""
+        for path in (self.home / PLANS).glob("*/plan.json"):
+            if _names(path, blocks):
+                shutil.rmtree(path.parent, ignore_errors=True)
 
     def _purge_files(self, digests: set[str]) -> int:
         uploads, gone = Uploads(self.parts.settings), 0
@@ -250,6 +261,17 @@ def _source_of(block: Path) -> SourceRecord | None:
         return source_of(block)
     except OSError:
         return None
+
+
+def _names(path: Path, blocks: set[str]) -> bool:
+    """Whether a file of a plan names one of these blocks; one that cannot be read may."""
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError):
+        return True
+    return any(one in text for one in blocks)
 
 
 def _given_files(block: Path) -> set[str]:

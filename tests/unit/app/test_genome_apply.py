@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from clonedna.app.genome_apply import STAGES, Assembling
 from clonedna.app.genome_plan import Planning
 from clonedna.app.genome_values import ApplyOrder, Assembled, KeptPlan, PlanAsk
 from clonedna.app.genomes import GenomeShelf
+from clonedna.app.revoking import Revoking
 from clonedna.app.workspace import Workspace
 from clonedna.core.block import GivenFile
 from clonedna.core.canonical import canonical, sha256
@@ -39,6 +41,14 @@ def planned(parts: GenomeParts, request: str, pairs: bytes | None = None, **ask:
     given = GivenFile(sha256=sha256(pairs), name="pairs.jsonl", bytes=len(pairs)) if pairs is not None else None
     wanted = PlanAsk(request=request, pairs=given, licence="MIT" if given else "", **ask)
     return anyio.run(lambda: Planning(parts, ToldJudge(parts, BRINGS)).plan(wanted, "nano", pairs=pairs))
+
+
+def closed(parts: GenomeParts) -> Path:
+    """The home, with nothing open that could write to it any more: so that it can be copied."""
+    parts.release()
+    parts.database.engine.dispose()
+    gc.collect()
+    return parts.settings.home
 
 
 def work(parts: GenomeParts, kept: KeptPlan, folder: Path, emit: Callable[[Any], None] = silent) -> Assembling:
@@ -103,7 +113,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, KeptPlan]:
     """A home with two layers and a plan that trains a third."""
     home = tmp_path_factory.mktemp("prepared") / "home"
     parts = made(home)
-    return home, planned(parts, "alpha omega", given_lines("omega", "mno", 40))
+    kept = planned(parts, "alpha omega", given_lines("omega", "mno", 40))
+    return closed(parts), kept
 
 
 def test_what_was_stored_and_not_noted_is_not_stored_twice(prepared: tuple[Path, KeptPlan], tmp_path: Path) -> None:
@@ -216,3 +227,13 @@ def test_vouching_for_anothers_genome_makes_a_version_without_its_figures(tmp_pa
     wrong = genome.model_copy(update={"base_fingerprint": "e" * 64})
     with pytest.raises(WrongBase):
         shelf.sign(wrong.model_copy(update={"id": genome_id(wrong)}))
+
+
+def test_a_revocation_takes_the_plans_that_name_the_block(tmp_path: Path) -> None:
+    parts = made(tmp_path / "home")
+    ada, bob = planned(parts, "alpha"), planned(parts, "beta")
+    assert list((parts.settings.home / "plans").glob("*/held-0.jsonl"))
+    Revoking(parts).block("ada")
+    left = [path.name for path in (parts.settings.home / "plans").iterdir()]
+    assert ada.plan.id not in left
+    assert left == [bob.plan.id]
