@@ -117,7 +117,7 @@ class Lab:
             ]
         )
         results = [self._result(name, order, usable, key) for name in EXPERIMENTS if name in order.experiments]
-        work = sum(one.seconds for one in results) + sum(self._layers.seconds(one.package) for one in usable)
+        work = sum(one.seconds for one in results) + sum(one.seconds for one in layers)
         report = LabReport(
             order=order, base=base, version=__version__, program=program(), libraries=_libraries(), machine=_machine(),
             encoder=self.parts.settings.encoder, layers=layers, results=tuple(results), seconds=round(time.monotonic() - began, 3),

@@ -145,11 +145,15 @@ def _own(bench: Bench) -> list[LabFigure]:
     orders = [[Ranked(near.id, near.best) for near in row] for row in rows]
     at = [finding.place((one.block,), order) for one, order in zip(asked, orders, strict=True)]
     by = f"of {len(ids)} layers, by nearest text or exemplars, for the summary of the package without its name"
-    names = [one.block for one in asked]
     told = {
-        "R@1": finding.mean([float(n == 1) for n in at], names, f"right layer first {by}", seed=bench.seed),
-        "R@5": finding.mean([float(n <= 5) for n in at], names, f"right layer among five {by}", seed=bench.seed),
-        "MRR": finding.mean([1 / n for n in at], names, f"one over the right layer's place, {by}", seed=bench.seed),
+        "R@1": part([n == 1 for n in at], f"right layer first {by}", "nothing was asked"),
+        "R@5": part([n <= 5 for n in at], f"right layer among five {by}", "nothing was asked"),
+        "MRR": finding.mean(
+            [1 / n for n in at],
+            [one.block for one in asked],
+            f"one over the right layer's place, {by}",
+            seed=bench.seed,
+        ),
     }
     return [figure(f"lab {name}", one) for name, one in told.items()]
 

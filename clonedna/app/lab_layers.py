@@ -33,7 +33,13 @@ PACKAGES = (
 """Tried in this order: what a plain installation has, the ones first that the corpus of ``nano`` leaves out or has little of."""
 LICENCES = ("BSD-3-Clause", "BSD-2-Clause", "PSF-2.0")
 """Accepted beside the settings': the layers are research on this machine, and local-only."""
-RECIPE = {"max_holdout_pairs": 40, "learning_rate": 1e-3, "batch_tokens": 1024, "base_instruct_ratio": 0.0, "tool_use_pairs": 0}
+RECIPE = {
+    "max_holdout_pairs": 40,
+    "learning_rate": 1e-3,
+    "batch_tokens": 1024,
+    "base_instruct_ratio": 0.0,
+    "tool_use_pairs": 0,
+}
 KEPT = "layers"
 MOST_KEPT_BYTES = 1 << 20
 
@@ -67,11 +73,6 @@ class LabLayers:
             found.append(self._layer(package, order))
         return tuple(found)
 
-    def seconds(self, package: str) -> float:
-        """What the training of a package's layer took, in whichever run; 0 where it is not known."""
-        kept = self._kept(package)
-        return kept.layer.seconds if kept is not None else 0.0
-
     def _layer(self, package: str, order: LabOrder) -> LabLayer:
         distribution = _installed(package, self.parts.settings.packages)
         if distribution is None:
@@ -83,7 +84,7 @@ class LabLayers:
         key = digest([wanted, distribution.version])
         before = self._kept(package)
         if before is not None and before.order == key and self._there(before.layer):
-            return before.layer.model_copy(update={"seconds": 0.0})
+            return before.layer.model_copy(update={"kept": True})
         try:
             made = self._made(package, distribution, wanted)
         except (Interrupted, Unavailable):

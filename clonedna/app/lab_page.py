@@ -117,7 +117,9 @@ def page(report: LabReport, drawn: set[str]) -> str:
     for one in report.layers:
         gain = "" if one.gain is None else f"{value_of(one.gain)} {interval_of(one.gain)}"
         why = code(one.why) if one.why else ""
-        lines.append(f"| {code(one.package)} | {code(one.version)} | {gain} | {one.seconds:.0f} | {why} |")
+        lines.append(
+            f"| {code(one.package)} | {code(one.version)} | {gain} | {one.seconds:.0f}{' (kept)' if one.kept else ''} | {why} |"
+        )
     return "\n".join([*lines, ""])
 
 

@@ -33,7 +33,7 @@ class LabOrder(Value):
 
 class LabLayer(Value):
     """A package's layer, or (``why``) why there is none. ``subject``: what the package's metadata say it is for, without its name;
-    third-party text. ``made_by``: the program's digest when it was trained; ``seconds`` that took, 0 where it was there."""
+    third-party text. ``made_by``: the program's digest when it was tried; ``seconds`` that took; ``kept``: by an earlier run."""
 
     package: str
     version: str = ""
@@ -43,6 +43,7 @@ class LabLayer(Value):
     gain: Measure | None = None
     made_by: str = ""
     seconds: float = 0.0
+    kept: bool = False
     why: str = ""
 
 

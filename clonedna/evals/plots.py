@@ -54,6 +54,7 @@ def bars(found: Sequence[Bar], *, title: str, note: str = "", unit: str = "", da
         axes.grid(axis="x")
         axes.set_axisbelow(True)
         axes.set_xlabel(label(unit, 80))
+        figure.tight_layout()
         return _finished(theme, figure, title, note)
 
 
@@ -89,6 +90,6 @@ def _finished(theme: Theme, figure: object, title: str, note: str) -> Picture:
     from matplotlib.figure import Figure
 
     assert isinstance(figure, Figure)
-    figure.text(0.02, 1.02, label(title, 90), fontsize=12, fontweight="bold", va="bottom")
+    figure.text(0.02, 1.0, label(title, 90), fontsize=12, fontweight="bold", va="bottom")
     figure.text(0.02, -0.02, textwrap.fill(label(note, 400), 95), fontsize=8.5, va="top", color=theme.soft)
     return theme.finish(figure)
