@@ -1,0 +1,113 @@
+"""Evidence for skills: which pairs are of a skill, where they come from, and what could be trained on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from clonedna.app.focus import floor_of, focused
+from clonedna.app.genome_pairs import Evidences, sound
+from clonedna.core.block import GivenFile, Recipe
+from clonedna.core.canonical import sha256
+from clonedna.core.errors import InputError, TooFewSpans
+from clonedna.core.fakes import FakeSource
+from clonedna.core.genome import Skill
+from clonedna.core.profile import CodeFacts
+from clonedna.core.seams import Source
+from clonedna.core.work import Found, Identity, Repository
+from clonedna.mint.values import Taught
+from tests.genomes import GenomeParts, given_lines
+from tests.values import FOUND, collection, pair
+
+
+class SourceParts(GenomeParts):
+    """... and a source of sixty spans."""
+
+    @property
+    def source(self) -> Source:  # type: ignore[override]
+        return FakeSource(FOUND, collection(60))
+
+    def count_code(
+        self, found: Found, authors: Sequence[Identity], parts: Sequence[Repository]
+    ) -> tuple[CodeFacts, ...]:
+        return ()
+
+
+def given(data: bytes) -> GivenFile:
+    return GivenFile(sha256=sha256(data), name="pairs.jsonl", bytes=len(data))
+
+
+def skills(*texts: str) -> tuple[Skill, ...]:
+    return tuple(Skill(text=one, weight=1 / len(texts)) for one in texts)
+
+
+def test_each_given_example_goes_to_the_skill_that_it_is_nearest_to(tmp_path: Path) -> None:
+    data = given_lines("write sql queries", "ab") + given_lines("draw plots", "cd")
+    found = Evidences(GenomeParts(tmp_path), "nano", seed=0).given(
+        skills("sql queries", "plots"), data, given(data), "MIT"
+    )
+    assert [one.origin for one in found] == ["given", "given"]
+    for one, word in zip(found, ("sql", "plots"), strict=True):
+        assert one.held
+        assert all(word in held.instruction for held in one.held)
+        assert one.order is not None
+        assert one.order.given is not None
+        assert set(one.files) == {one.order.given.training.sha256}
+        trained = one.files[one.order.given.training.sha256].decode()
+        assert all(word in line for line in trained.splitlines())
+
+
+def test_too_few_to_train_on_are_still_some_to_measure_on(tmp_path: Path) -> None:
+    data = given_lines("sql", "ab", 9)
+    (one,) = Evidences(GenomeParts(tmp_path), "nano", seed=0).given(skills("sql"), data, given(data), "MIT")
+    assert (one.order, len(one.held)) == (None, 9)
+    assert "at least 10" in one.why
+    with pytest.raises(InputError):
+        Evidences(GenomeParts(tmp_path), "nano", seed=0).given(skills("sql"), b"x", given(b"x"), "MIT")
+
+
+def test_a_source_of_the_settings_is_read_as_a_mint_reads_it(tmp_path: Path) -> None:
+    parts = SourceParts(tmp_path, genome_sources=("nowhere",))
+    evidences = Evidences(parts, "nano", seed=0)
+    near, far = evidences.sources(skills("Write the Python function alpha beta", "quantum chemistry"))
+    assert not evidences.refused
+    assert near.origin == "source"
+    assert near.held
+    assert all(one.split == "holdout" for one in near.held)
+    assert near.order is not None
+    assert (near.order.focus, near.order.target) == ("Write the Python function alpha beta", "nowhere")
+    assert (far.origin, far.order) == ("none", None)
+    assert not list((tmp_path / "staging").iterdir())
+
+
+def test_a_source_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    evidences = Evidences(GenomeParts(tmp_path, genome_sources=("/nothing/here",)), "nano", seed=0)
+    (one,) = evidences.sources(skills("sql"))
+    assert one.origin == "none"
+    assert [(out.name, out.code) for out in evidences.refused] == [("/nothing/here", "not_a_repository")]
+
+
+def test_what_is_near_is_told_by_the_nearest() -> None:
+    assert floor_of([0.5, 0.1]) == pytest.approx(0.3)
+    assert floor_of([0.2]) > 1
+    assert floor_of([]) > 1
+
+
+def test_a_training_for_a_gap_keeps_its_pairs_alone(tmp_path: Path) -> None:
+    parts = GenomeParts(tmp_path)
+    pairs = tuple(pair(f"{word}-{i}", f"{word}{i}", task=f"{word} {i}", split=split) for word in ("sql", "plots") for i in range(14) for split in ("train", "holdout"))  # fmt: skip  # noqa: E501
+    pairs = tuple(one.model_copy(update={"id": f"{one.id}-{one.split}"}) for one in pairs)
+    kept = focused(parts, Taught(by="example", pairs=pairs, refusals=(), teacher="given"), "sql", Recipe())
+    assert {one.instruction.split()[0] for one in kept.pairs if one.split == "train"} == {"sql"}
+    assert {one.reason for one in kept.refusals} == {"not_of_the_skill"}
+    with pytest.raises(TooFewSpans):
+        focused(parts, Taught(by="example", pairs=pairs, refusals=(), teacher="given"), "quantum", Recipe())
+
+
+def test_exemplars_are_each_answer_once() -> None:
+    pairs = [pair(f"p{i}", "same" if i % 2 else f"own {i}") for i in range(10)]
+    assert [one.id for one in sound(pairs)] == ["p0", "p1", "p2", "p4", "p6", "p8"]
+    assert sound([pair("a", "  "), pair("b", "x" * 50_000)]) == ()
+    assert len(sound([pair(f"p{i}", f"{i}") for i in range(99)])) == 32
