@@ -26,8 +26,8 @@ class LabOrder(Value):
     layers: int = Field(default=12, ge=LEAST_LAYERS, le=MOST_LAYERS)
     experiments: tuple[Experiment, ...] = Field(default=EXPERIMENTS, min_length=1)
     base: str = Field(default="nano", max_length=500)
-    pairs: int = Field(default=96, ge=24, le=1000)
-    epochs: int = Field(default=3, ge=1, le=20)
+    pairs: int = Field(default=192, ge=24, le=1000)
+    epochs: int = Field(default=2, ge=1, le=20)
     seed: int = Field(default=0, ge=0, lt=2**31)
 
 

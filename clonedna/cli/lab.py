@@ -32,8 +32,8 @@ def lab(
         typer.Option(help="Of retrieval, probe, composition, interference, separated by commas.", show_default=False),
     ] = None,
     base: Annotated[str, typer.Option(help="Base model: nano, a folder, or a hub name.")] = "nano",
-    pairs: Annotated[int, typer.Option(help="Training pairs of a layer, at most.")] = 96,
-    epochs: Annotated[int, typer.Option(help="Passes over them.")] = 3,
+    pairs: Annotated[int, typer.Option(help="Training pairs of a layer, at most.")] = 192,
+    epochs: Annotated[int, typer.Option(help="Passes over them.")] = 2,
     seed: Annotated[int, typer.Option(help="Decides splits, initial weights and intervals.")] = 0,
     as_json: Json = False,
 ) -> None:
