@@ -20,7 +20,8 @@ from clonedna.app.blocks import Blocks
 from clonedna.app.genome_composite import Composed, Composite
 from clonedna.app.genome_judge import HomeJudge, Judge
 from clonedna.app.genome_merging import merged
-from clonedna.app.genome_plan import Planning, composition_of, members_of
+from clonedna.app.genome_plan import Planning
+from clonedna.app.genome_plan_values import composition_of, members_of
 from clonedna.app.genome_training import Trainer, Trainings
 from clonedna.app.genome_values import ApplyOrder, Assembled, KeptPlan, PlanAsk
 from clonedna.app.genomes import next_version

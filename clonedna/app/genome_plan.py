@@ -19,6 +19,19 @@ from clonedna.app.blocks import Blocks
 from clonedna.app.genome_costs import Costs
 from clonedna.app.genome_judge import Judge, Probed
 from clonedna.app.genome_pairs import Evidence, Evidences
+from clonedna.app.genome_plan_values import (
+    adapter_bytes,
+    best_evidence,
+    composition_of,
+    covered_by,
+    expected,
+    members_of,
+    nothing,
+    rank_of,
+    warnings_of,
+    with_measured,
+    within,
+)
 from clonedna.app.genome_values import KeptPlan, PlanAsk
 from clonedna.app.merge_papers import Parent
 from clonedna.app.orders import spdx
@@ -28,11 +41,9 @@ from clonedna.app.workspace import write_atomic
 from clonedna.core.block import Measure
 from clonedna.core.canonical import canonical, digest
 from clonedna.core.catalogue import Filters
-from clonedna.core.errors import Corrupt, DnaError, GenomeEmpty, InputError, NotFound, WrongBase
+from clonedna.core.errors import Corrupt, DnaError, InputError, NotFound, WrongBase
 from clonedna.core.events import Emit, silent
 from clonedna.core.genome import (
-    Composition,
-    Conflict,
     DesiredGenome,
     Features,
     GenomePlan,
@@ -44,7 +55,6 @@ from clonedna.core.genome import (
 )
 from clonedna.core.model import BaseInfo
 from clonedna.genomes.planning import Candidate, Choosing, Chosen, chosen, plan_id, ranked, trust_prior
-from clonedna.genomes.probing import LEAST
 from clonedna.genomes.routes import Routed
 
 FOLDER = "plans"
@@ -55,8 +65,6 @@ WIDE = 200
 SHOWN = 5
 MOST_REFUSED = 20
 TRAINED = ("refine", "fork", "scratch")
-TIE, STEP = 0.1, 0.002
-"""How far measured values may be apart that some eight exemplars cannot tell apart; by how much one counts less than the one before."""
 NO_BLOCK = Similarity(value=None, status="not_available", how="no block is near")
 NO_TIME = Measure(value=0.0, status="measured", n=0, how="nothing is trained")
 HARM = {"green": 0.0, "amber": 0.5, "red": 1.0, "unknown": 0.25}
@@ -113,7 +121,7 @@ class Planning:
         with told(self.emit, "probe") as counts:
             probed = await self._probed(desired, matches, evidence, pool, ask, base, config)
             counts |= {"measured": sum(len(one.similarity) for one in probed)}
-        matches = tuple(_with_measured(one, two) for one, two in zip(matches, probed, strict=True))
+        matches = tuple(with_measured(one, two) for one, two in zip(matches, probed, strict=True))
         await anyio.to_thread.run_sync(self.judge.remember, desired, matches, self.parts.engine(base))
         plan = await anyio.to_thread.run_sync(
             self._made, ask, base, desired, info, config, decided, pool, matches, evidence, probed, more
@@ -169,7 +177,7 @@ class Planning:
             refused.setdefault(one.id, one)
         kin = self.judge.kin({name: one.path for name, one in parents.items()})
         candidates = tuple(
-            Candidate(id=name, bytes=_bytes(one), trust=self._trust(one), kin=kin.get(name, frozenset()))
+            Candidate(id=name, bytes=adapter_bytes(one), trust=self._trust(one), kin=kin.get(name, frozenset()))
             for name, one in sorted(parents.items())
         )
         features = tuple(
@@ -226,7 +234,7 @@ class Planning:
             predicted = {name: self.judge.predicted(skill, one) for name, one in told_of.items()}
             mine = [one for one in pool.candidates if one.id in predicted]
             order = ranked(
-                mine, {name: _rank(predicted[name], told_of[name]) for name in predicted}, pool.cosine, config
+                mine, {name: rank_of(predicted[name], told_of[name]) for name in predicted}, pool.cosine, config
             )
             first: list[str] = []
             rows: list[Match] = []
@@ -256,7 +264,7 @@ class Planning:
         sources = finder.sources(desired.skills) if any(one.order is None for one in given) else nothing
         near = [[(one.id, pool.parents[one.id].path) for one in row if not one.duplicate_of][:SHOWN] for row in matches]
         library = finder.library(desired.skills, near) if ask.probe else nothing
-        best = tuple(_best(*three) for three in zip(given, sources, library, strict=True))
+        best = tuple(best_evidence(*three) for three in zip(given, sources, library, strict=True))
         return best, tuple(finder.refused)
 
     async def _probed(
@@ -298,13 +306,13 @@ class Planning:
             "conflicts": digest(conflicts),
             "pace": costs.pace_of,
         }
-        weigh = costs.of(skills, parents, [_bytes(one) for one in pool.parents.values()])
+        weigh = costs.of(skills, parents, [adapter_bytes(one) for one in pool.parents.values()])
         composition = composition_of(len(ids) + len(trained), ask, self.judge.gated)
         return GenomePlan(
             id=plan_id(decided), desired=desired, base_model=info.id, base_fingerprint=info.fingerprint, skills=skills,
-            composition=composition, covered=_covered(desired, skills),
+            composition=composition, covered=covered_by(desired, skills),
             conflicts=conflicts, refused=(*pool.refused, *more), license=licence, seconds=weigh.seconds, disk=weigh.disk,
-            memory=weigh.memory, decided_by=decided, warnings=_warnings(skills, () if composition.kind == "route" else conflicts, found),
+            memory=weigh.memory, decided_by=decided, warnings=warnings_of(skills, () if composition.kind == "route" else conflicts, found),
         )  # fmt: skip
 
     def _chosen(
@@ -410,159 +418,3 @@ def find_plan(home: Path, reference: str) -> KeptPlan:
     if kept.plan.id != found[0].parent.name or plan_id(kept.plan.decided_by) != kept.plan.id:
         raise Corrupt(f"plan {reference[:12]} was changed", "plan it again: dna genome plan")
     return kept
-
-
-# Pure, over the values of a plan.
-
-
-def values(row: Sequence[Match]) -> dict[str, float]:
-    """s* by id: as measured; where any of the row was, what was not counts nothing, and where none was, as predicted."""
-    if any(one.measured.status == "measured" for one in row):
-        return {one.id: one.measured.value or 0.0 for one in row if one.measured.status == "measured"}
-    return {one.id: one.predicted.value or 0.0 for one in row if one.duplicate_of is None}
-
-
-def expected(row: Sequence[Match]) -> dict[str, float]:
-    """What a choice goes by: s*, but of measured ones that a probe cannot tell from the best the one that was ranked first counts most.
-
-    Not told apart: within ``TIE`` of the best value, and with an interval that reaches that of the best. What is ranked first by its words
-    and measured surely less than another never gains by this.
-    """
-    found = values(row)
-    known = [one for one in row if one.id in found and one.measured.status == "measured"]
-    if not known:
-        return found
-    best = max(known, key=lambda one: (one.measured.value or 0.0, one.measured.low or 0.0))
-    top, least = best.measured.value or 0.0, best.measured.low or 0.0
-    place = 0
-    for one in row:
-        if one in known and found[one.id] >= top - TIE and (one.measured.high or 0.0) >= least:
-            found[one.id] = max(0.0, top - STEP * place)
-            place += 1
-    return found
-
-
-def members_of(skills: Sequence[SkillPlan]) -> tuple[str, ...]:
-    """Blocks that are layers as they are: those to use, and those that would be trained on from, where nothing can be trained."""
-    return tuple(
-        dict.fromkeys(
-            one.layer
-            for one in skills
-            if one.layer is not None
-            and (one.route == "use-as-is" or (one.route in ("refine", "fork") and not one.trains))
-        )
-    )
-
-
-def within(skills: Sequence[SkillPlan], ask: PlanAsk) -> tuple[SkillPlan, ...]:
-    """At most as many trainings, and as many estimated seconds, as the budget has: the weightiest skills first."""
-    spent, count, kept = 0.0, 0, list[SkillPlan]()
-    for one in skills:
-        takes = one.seconds.value or 0.0
-        if one.trains and (count >= ask.trainings or spent + takes > ask.seconds):
-            layer = None if one.route == "scratch" or (one.route == "fork" and not one.verified) else one.layer
-            over = f"{one.reason}; not trained: over the budget of {ask.trainings} trainings and {ask.seconds:g} s"
-            one = one.model_copy(update={"trains": False, "reason": over, "layer": layer})
-        elif one.trains:
-            spent, count = spent + takes, count + 1
-        kept.append(one)
-    return tuple(kept)
-
-
-def composition_of(count: int, ask: PlanAsk, gated: bool) -> Composition:
-    """How that many layers become one model. One is used as it is; of several one answers each request, where a gate can tell which;
-    two or three are averaged exactly else, or where that is asked."""
-    if count <= 1:
-        return Composition(kind="stack", method="single")
-    if ask.compose == "merge":
-        return Composition(kind="merge", method="regmean")
-    if ask.compose == "stack" or (ask.compose == "auto" and not gated):
-        return Composition(kind="stack", method="cat")
-    return Composition(kind="route", method="gate")
-
-
-def nothing(skills: Sequence[SkillPlan], refused: Sequence[Refused]) -> GenomeEmpty:
-    """The error for a plan without a layer, naming the gaps."""
-    if skills and all(one.route == "base-suffices" for one in skills):
-        return GenomeEmpty(
-            "the base does all of this by itself: no layer is needed",
-            "use the base",
-            gaps=[one.skill.text for one in skills],
-        )
-    gaps = [f"{one.skill.text}: {one.reason}" for one in skills]
-    left = (
-        f"; {len(refused)} near blocks may not be used ({', '.join(sorted({one.code for one in refused}))})"
-        if refused
-        else ""
-    )
-    return GenomeEmpty(
-        f"no block here brings what is wanted, and nothing can be trained for it{left}: {'; '.join(gaps[:3])}",
-        "give examples: --pairs FILE --licence ID; or name repositories in the setting genome_sources; or mint or pull a block",
-        gaps=gaps,
-    )
-
-
-def _rank(predicted: Similarity, features: Features) -> float:
-    """What candidates are ordered by: predicted s*, or where nothing predicts it, the greater cosine. It decides who is probed, no more."""
-    if predicted.value is not None:
-        return predicted.value
-    return max(features.text_cosine, features.centroid_cosine or 0.0, 0.0)
-
-
-def _with_measured(row: Sequence[Match], probed: Probed) -> tuple[Match, ...]:
-    found: list[Match] = []
-    for one in row:
-        measured = probed.similarity.get(one.id)
-        if measured is None and probed.why:
-            measured = one.measured.model_copy(update={"how": probed.why})
-        found.append(one if measured is None else one.model_copy(update={"measured": measured}))
-    return tuple(found)
-
-
-def _best(given: Evidence, source: Evidence, library: Evidence) -> Evidence:
-    """To measure on: given, else of a source, else of the blocks. To train on: given, else of a source."""
-    held = next((one for one in (given, source, library) if len(one.held) >= LEAST), None)
-    held = held or next((one for one in (given, source, library) if one.held), None)
-    trained = next((one for one in (given, source) if one.order is not None), None)
-    if trained is None:
-        why = given.why if given.origin == "given" else source.why
-        return Evidence(held.origin, held.held, why=why) if held else Evidence("none", why=library.why or why)
-    pairs = held.held if held is not None else trained.held
-    return Evidence(trained.origin, pairs, trained.training, trained.order, trained.files, trained.size)
-
-
-def _covered(desired: DesiredGenome, skills: Sequence[SkillPlan]) -> Measure:
-    """The weighted s* of the layers that are there, before anything is trained; what the base does by itself counts as covered."""
-    total, verified, n = 0.0, True, 0
-    ids = set(members_of(skills))
-    for one in skills:
-        if one.route == "base-suffices":
-            total += one.skill.weight
-        elif one.layer in ids:
-            total += one.skill.weight * (one.similarity.value or 0.0)
-            verified, n = verified and one.verified, n + (one.similarity.n or 0)
-    status = "measured" if verified else "estimated"
-    return Measure(
-        value=round(total, 6),
-        status=status,
-        n=n,
-        how=f"weighted s* over {len(desired.skills)} skills, before any training",
-    )
-
-
-def _warnings(skills: Sequence[SkillPlan], conflicts: Sequence[Conflict], found: Chosen) -> tuple[str, ...]:
-    told_of = [f"unverified: {one.skill.text}" for one in skills if not one.verified and one.layer is not None]
-    told_of += [
-        f"uncovered: {one.skill.text}"
-        for one in skills
-        if one.layer is None and not one.trains and one.route != "base-suffices"
-    ]
-    told_of += [
-        f"{one.light}: {one.source[:12]} beside {one.target[:12]}: {one.why}" for one in conflicts if one.light == "red"
-    ]
-    return (*told_of, f"chosen: {found.stopped}") if found.ids else tuple(told_of)
-
-
-def _bytes(one: Parent) -> int:
-    entry = one.manifest.files.get("adapter_model.safetensors")
-    return entry.size if entry is not None else 0
