@@ -137,11 +137,20 @@ class Lab:
     def _built(self, order: LabOrder) -> tuple[LabLayer, ...]:
         began = time.monotonic()
         with told(self.emit, "layers") as counts:
+            seen = 0
 
             def tell(done: int) -> None:
+                nonlocal seen
                 seconds = time.monotonic() - began
                 left = round((order.layers - done) * seconds / done, 1) if done else None
                 self.emit(StageProgress(stage="layers", done=done, total=order.layers, unit="layers", eta_seconds=left))
+                if done > seen:  # where no bar is shown, this is all that is seen of it
+                    self.emit(
+                        Note(
+                            text=f"{done} of {order.layers} layers are there, about {left or 0:.0f} s left for the others"
+                        )
+                    )
+                seen = done
 
             layers = self._layers.build(order, tell)
             counts |= {"there": sum(not one.why for one in layers), "refused": sum(bool(one.why) for one in layers)}
