@@ -356,8 +356,10 @@ def _agreement(rows: Sequence[PairConflict], kind: str, seed: int) -> Measure:
         np.array([_of(one, kind) or 0.0 for one in there]), np.array([one.damage.value or 0.0 for one in there]),
         [one.target for one in there], ranked=True, split="holdout", seed=seed,
     )  # fmt: skip
+    if measure.value is None:
+        return not_available(f"{len(there)} ordered pairs are too few for a correlation, or all alike")
     how = f"Spearman correlation over {len(there)} ordered pairs, 95 % bootstrap over pairs and over targets, the wider one"
-    return measure if measure.value is None else measure.model_copy(update={"how": how})
+    return measure.model_copy(update={"how": how})
 
 
 def _harm(rows: Sequence[PairConflict], names: Mapping[str, str]) -> dict[str, tuple[Point, ...]]:
