@@ -91,15 +91,16 @@ def show(report: LabReport, place: Path) -> None:
     """Every figure, then which aims were reached."""
     from clonedna.app.lab_page import interval_of, value_of, verdict
 
-    rows = [
-        [
-            result.experiment, one.name, value_of(one.measure), interval_of(one.measure),
-            "" if one.measure.n is None else str(one.measure.n), one.aim, verdict(one) if one.aim else "",
-        ]
-        for result in report.results
-        for one in result.figures
-    ]  # fmt: skip
-    table("", ["experiment", "figure", "value", "95 % interval", "n", "aim", ""], rows)
+    for result in report.results:
+        rows = [
+            [
+                one.name, value_of(one.measure), interval_of(one.measure), "" if one.measure.n is None else str(one.measure.n), one.aim,
+                verdict(one) if one.aim else "",
+            ]
+            for one in result.figures
+        ]  # fmt: skip
+        table(result.experiment, ["figure", "value", "95 % interval", "n", "aim", ""], rows, whole=1)
+        print()
     for result in report.results:
         if result.error:
             tell(f"could not run: {result.experiment}: {printable(result.error)}")
