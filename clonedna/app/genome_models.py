@@ -86,11 +86,7 @@ class GenomeModels:
         genome_checks.members(self._parts, genome, self._blocks)
         how, weights = genome.composition, {layer.id: layer.weight for layer in genome.layers}
         route, top_k = None, None
-        if how.kind == "merge":
-            if genome.artifact is None:
-                raise InputError(
-                    f"{genome.name}@{genome.version} has no merged adapter", "assemble it again: dna assemble"
-                )
+        if genome.artifact is not None:
             weights = {genome.artifact: 1.0}
         elif how.method == "arrow":
             top_k = how.top_k or TOP_K

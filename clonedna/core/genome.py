@@ -9,9 +9,11 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import Field
+from rfc8785 import CanonicalizationError
 
 from clonedna.core.block import DIGEST_PATTERN, NAME_PATTERN, VERSION_PATTERN, Envelope, Measure
 from clonedna.core.canonical import digest, plain
+from clonedna.core.errors import InputError
 from clonedna.core.merge import MAX_PARENTS, MergeMethod
 from clonedna.core.model import Layer, Mixture
 from clonedna.core.value import Value
@@ -280,7 +282,12 @@ class SignedGenome(Value):
 
 
 def genome_id(manifest: GenomeManifest) -> str:
-    """SHA-256 over the canonical JSON of everything in the manifest but its id."""
+    """SHA-256 over the canonical JSON of everything in the manifest but its id. Raises ``InputError`` for numbers that have none."""
     fields = plain(manifest)
     del fields["id"]
-    return digest(fields)
+    try:
+        return digest(fields)
+    except CanonicalizationError:
+        raise InputError(
+            "a number of the manifest is none that JSON keeps exactly", "give the manifest as it was written"
+        ) from None

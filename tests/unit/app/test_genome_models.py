@@ -12,7 +12,7 @@ import pytest
 
 from clonedna.app.revoking import Revoking
 from clonedna.app.serving import Prepared, Serving
-from clonedna.core.block import Manifest
+from clonedna.core.block import Lineage, Manifest
 from clonedna.core.errors import (
     BadConfig,
     BlockNotFound,
@@ -109,7 +109,8 @@ def test_a_stack_is_its_members_sum_with_their_weights(parts: ServerParts, block
 
 
 def test_a_merged_one_is_its_artifact_and_names_its_members(parts: ServerParts, blocks: tuple[Manifest, ...]) -> None:
-    artifact = add_block(parts, "both", says="abxy")
+    lineage = Lineage(parents=tuple(one.id for one in blocks), relation="merged")
+    artifact = add_block(parts, "both", says="abxy", lineage=lineage)
     put(parts, blocks, Composition(kind="merge", method="svd"), artifact=artifact.id)
     found = prepare(parts, "genome:stack")
     assert names(found) == [("both@1.0.0", 1.0)]
@@ -180,7 +181,7 @@ def test_what_cannot_be_asked_says_why(parts: ServerParts, blocks: tuple[Manifes
     put(parts, blocks, ROUTE, name="gateless")
     assert "no gate" in failure(parts, "genome:gateless", SQL).message
     put(parts, blocks, Composition(kind="merge", method="svd"), name="unmade")
-    assert "no merged adapter" in failure(parts, "genome:unmade").message
+    assert "no merged block" in failure(parts, "genome:unmade").message
     put(parts, blocks, Composition(kind="route", method="mixture"), name="shareless")
     assert "no shares" in failure(parts, "genome:shareless", SQL).message
     put(parts, blocks, ROUTE, name="foreign", gate=gate(parts, encoder="another@1"))

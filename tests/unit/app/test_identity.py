@@ -134,9 +134,9 @@ def test_the_base_and_every_adapter_are_asked_about_the_same_spans_once(four: Fa
     engine = four.engine("fake")
     nll = engine.nll
 
-    async def counting(examples: Any, layers: Any = ()) -> Any:
+    async def counting(examples: Any, layers: Any = (), **named: Any) -> Any:
         asked.append((len(examples), layers[0].adapter if layers else ""))
-        return await nll(examples, layers)
+        return await nll(examples, layers, **named)
 
     engine.nll = counting  # type: ignore[method-assign]
     ask(four, controls=False)
