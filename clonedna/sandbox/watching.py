@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 DEEPEST = 60
+LOOKS, LOOK_AGAIN = 5, 0.02  # at a process that cannot be read for a moment; seconds
 
 
 class Unwatched(Exception):
@@ -127,13 +129,24 @@ def _inside(at: int, name: str, depth: int) -> list[tuple[int, int]]:
 
 
 def standings(pids: Iterable[int]) -> list[dict[str, str]]:
-    """``standing`` of each that is still there, in the order of their numbers."""
+    """``standing`` of each that is still there, in the order of their numbers.
+
+    One that just begins another program, or ends, cannot be read for a moment: it is looked at again. Raises ``PermissionError`` when it
+    stays so.
+    """
     found: list[dict[str, str]] = []
     for pid in sorted(pids):
-        try:
-            found.append(standing(pid))
-        except (FileNotFoundError, ProcessLookupError):
-            continue
+        for tries in range(LOOKS, 0, -1):
+            try:
+                found.append(standing(pid))
+            except (FileNotFoundError, ProcessLookupError):
+                pass
+            except PermissionError:
+                if tries > 1:
+                    time.sleep(LOOK_AGAIN)
+                    continue
+                raise
+            break
     return found
 
 

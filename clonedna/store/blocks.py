@@ -83,6 +83,8 @@ def sign_block(directory: Path, signer: Signer) -> Envelope:
 
     Raises ``BlockCorrupt`` (also when the manifest's ``created_by`` is not this signer's key), ``NoSpace``.
     """
+    for left in directory.glob(f".{SIGNATURE}.*.tmp"):  # of a process that was killed while it signed
+        remove(left)
     closed_world(directory, (*CONTENT, MANIFEST), ALLOWED)
     data = read_small(directory / MANIFEST, LIMITS[MANIFEST])
     manifest = _manifest(data)

@@ -49,6 +49,7 @@ KEPT = {
 }
 # What is there: most paths that are made up name nothing.
 THERE = {"reference": "ada", "name": "ada", "a": "ada", "b": "bob", "model": "ada", "handle": "ada"}
+ASKED = {"/api/v1/registry/search": {"q": "ada"}}
 FILES = "/api/v1/registry/{reference}/files/{name}"
 # What these want is not in this home: real weights to compare, a consent that lets a block leave, an account of GitHub.
 ELSEWHERE = {
@@ -131,6 +132,9 @@ def variants(case: schemathesis.Case, path: str) -> Generator[schemathesis.Case]
         kept = {key: value for key, value in case.body.items() if key in KEPT} | SENSIBLE[path]
         for case.body in (kept, kept | {"stream": True}):
             yield case
+    if path in ASKED:
+        case.query = dict(ASKED[path])
+        yield case
     if names := [name for name in _names(path) if name in THERE]:
         # What would take a block away is done to one that nobody else needs.
         gone = case.method == "DELETE" or path.endswith(("/revoke", "/rollback"))

@@ -400,6 +400,13 @@ def test_packing_again_takes_the_old_signature_away(block: Path, ring: KeyRing) 
     assert verify_block(block, ring).name == "other"
 
 
+def test_what_a_killed_signing_left_is_cleared_away(block: Path, ring: KeyRing) -> None:
+    (block / ".signature.json.6496.tmp").write_bytes(b"{")
+    sign_block(block, ring)
+    assert verify_block(block, ring).name
+    assert not list(block.glob(".*"))
+
+
 def test_a_manifest_that_is_not_of_these_files_is_neither_packed_nor_signed(block: Path, ring: KeyRing) -> None:
     made = verify_block(block, ring)
     (block / "README.md").write_bytes(b"something else")
