@@ -45,7 +45,7 @@ from clonedna.core.genome import (
 )
 from clonedna.core.value import Value
 from clonedna.core.work import Pair
-from clonedna.evals.forgetting import general_set
+from clonedna.evals.forgetting import general_prompts, general_set
 from clonedna.evals.likelihood import example_of
 from clonedna.genomes import assembly
 from clonedna.genomes.interference import guard_rise, index
@@ -232,14 +232,17 @@ class Assembling:
         held: list[NDArray[np.float32]] = []
         for one in parents:
             pairs = pairs_of(one.path)
-            own, out = ([p.instruction for p in pairs if p.split == split][:most] for split, most in (("train", MOST_PROMPTS), ("holdout", MOST_HELD)))  # fmt: skip  # noqa: E501
+            own = [pair.instruction for pair in pairs if pair.split == "train"][:MOST_PROMPTS]
+            out = [pair.instruction for pair in pairs if pair.split == "holdout"][:MOST_HELD]
             if not own:
                 return None
-            trained.append(self.parts.encoder.encode(own).rows)
-            held.append(
-                self.parts.encoder.encode(out).rows if out else np.zeros((0, self.parts.encoder.dimension), np.float32)
-            )
-        return assembly.gate_of(self.parts.encoder.name, trained, held)
+            trained.append(self._rows(own))
+            held.append(self._rows(out))
+        return assembly.gate_of(self.parts.encoder.name, trained, held, self._rows(general_prompts()))
+
+    def _rows(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        encoder = self.parts.encoder
+        return encoder.encode(texts).rows if texts else np.zeros((0, encoder.dimension), np.float32)
 
     async def _evaluate(self) -> Outcome:
         """What the composition is worth on what no layer of it was trained on."""

@@ -23,6 +23,11 @@ def general_set() -> tuple[tuple[str, Example], ...]:
     return tuple(rows)
 
 
+def general_prompts() -> tuple[str, ...]:
+    """What the general set's users say, in its order: prompts that are about nobody's work."""
+    return tuple("\n".join(one.content for one in row.messages if one.role == "user") for _, row in general_set())
+
+
 async def forgetting(
     engine: Engine, adapter: str, rows: Sequence[tuple[str, Example]] | None = None, *, seed: int = 0
 ) -> dict[str, Measure]:

@@ -97,20 +97,26 @@ def gate_of(
     encoder: str,
     trained: Sequence[NDArray[np.float32]],
     held: Sequence[NDArray[np.float32]],
+    general: NDArray[np.float32],
     *,
     hysteresis: float = 0.05,
 ) -> Gate:
-    """What sends a request to a layer. ``trained``, ``held``: rows of each layer's prompts, that it learnt from and that it did not.
+    """What sends a request to a layer. ``trained``, ``held``: rows of each layer's prompts, that it learnt from and that it did not;
+    ``general``: of prompts that are about none of them.
 
-    The floor lets 95 of 100 of the held-out prompts pass to any layer; below it the base answers. 0 where nothing is held out.
+    Below the floor the base answers. It stops 95 of 100 general prompts, and lets 95 of 100 held-out ones pass where these two differ: a
+    layer's own prompts are worded like what it was trained on, and a floor from them alone would stop whoever asks in other words.
+    0 where nothing is held out.
     """
     middles = tuple(centroids(rows) for rows in trained)
-    best = [
-        float(np.max(np.concatenate([row @ np.array(one, dtype=np.float64).T for one in middles if one])))
-        for rows in held
-        for row in rows.astype(np.float64)
-    ]
-    floor = round(max(0.0, float(np.percentile(best, 5))), 6) if best else 0.0
+    every = np.concatenate([np.array(one, dtype=np.float64) for one in middles if one])
+    own, other = np.concatenate(held).astype(np.float64), general.astype(np.float64)
+    floor = 0.0
+    if len(own):
+        floor = float(np.percentile((own @ every.T).max(axis=1), 5))
+        if len(other):
+            floor = min(floor, float(np.percentile((other @ every.T).max(axis=1), 95)))
+        floor = round(max(0.0, floor), 6)
     return Gate(encoder=encoder, dimension=trained[0].shape[1], centroids=middles, floor=floor, hysteresis=hysteresis)
 
 

@@ -32,6 +32,7 @@ def add(dna: Dna, name: str, *, local: bool = False) -> str:
     return made.id
 
 
+@pytest.mark.long
 def test_a_block_travels_and_outlives_rotation_and_theft(tmp_path: Path) -> None:
     ada, bob = Dna(tmp_path / "ada"), Dna(tmp_path / "bob")
     first = ada.json("keys", "new")

@@ -15,7 +15,7 @@ from clonedna.engine.slots import shapes_of
 from tests.command import Dna
 from tests.merges import add_block
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 BOB = Identity(name="Bob Sample", email="bob@example.org")
 
 

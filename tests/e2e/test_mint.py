@@ -89,6 +89,7 @@ def test_its_numbers_come_out_of_plain_transformers_and_peft(minted: tuple[Dna, 
     assert again["nll.delta"] != 0
 
 
+@pytest.mark.long
 def test_measured_again_in_another_process_nothing_drifts(minted: tuple[Dna, list[dict[str, Any]]]) -> None:
     dna, _ = minted
     before = {path.name: path.read_bytes() for path in Path(dna.json("show", "ada-example")["path"]).iterdir()}
@@ -114,6 +115,7 @@ def test_it_answers_and_says_what_served_it(minted: tuple[Dna, list[dict[str, An
     assert "served by: ada-example@1.0.0" in err
 
 
+@pytest.mark.long
 def test_in_another_home_and_killed_again_and_again_it_ends_in_the_same_block(
     minted: tuple[Dna, list[dict[str, Any]]], repository: Path, tmp_path: Path
 ) -> None:
