@@ -16,8 +16,8 @@ Compose = Literal["auto", "stack", "merge", "route"]
 MOST_SECONDS = 30 * 86_400.0
 
 
-class PlanAsk(Value):
-    """A need, in words. ``pairs``: a file of examples to train and to measure on, under ``licence``; ``probe``: measure, or predict only.
+class _Need(Value):
+    """A need, in words. ``licence``: of the pairs that go with it; ``probe``: measure, or predict only.
 
     ``trainings`` and ``seconds`` bound what applying the plan may train. ``target``: the coverage at which no further layer is added.
     """
@@ -30,8 +30,13 @@ class PlanAsk(Value):
     trainings: int = Field(default=MOST_LAYERS, ge=0, le=MOST_LAYERS)
     seconds: float = Field(default=3600.0, ge=0, le=MOST_SECONDS, allow_inf_nan=False)
     seed: int = Field(default=0, ge=0, lt=2**31)
-    pairs: GivenFile | None = None
     licence: str = Field(default="", max_length=256)
+
+
+class PlanAsk(_Need):
+    """A need; ``pairs``: a file of examples to train and to measure on."""
+
+    pairs: GivenFile | None = None
 
 
 class KeptPlan(Value):
@@ -41,19 +46,10 @@ class KeptPlan(Value):
     plan: GenomePlan
 
 
-class NeedAsk(Value):
+class NeedAsk(_Need):
     """The same as a client of a server says it: ``pairs`` is the id of an uploaded file."""
 
-    request: Request
-    target: float = Field(default=0.95, gt=0, le=1)
-    layers: int = Field(default=MOST_LAYERS, ge=1, le=MOST_LAYERS)
-    compose: Compose = "auto"
-    probe: bool = True
-    trainings: int = Field(default=MOST_LAYERS, ge=0, le=MOST_LAYERS)
-    seconds: float = Field(default=3600.0, ge=0, le=MOST_SECONDS, allow_inf_nan=False)
-    seed: int = Field(default=0, ge=0, lt=2**31)
     pairs: Annotated[str, Field(pattern=r"^file-[0-9a-f]{24}$")] | None = None
-    licence: str = Field(default="", max_length=256)
 
     def asked(self, pairs: GivenFile | None) -> PlanAsk:
         """With the file itself."""

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from clonedna.core.block import Manifest, Measure, not_available
 from clonedna.core.genome import Composition, Gate, GenomeLayer, Similarity, SkillPlan
+from clonedna.core.vectors import Vectors
+from clonedna.genomes.routing import routed
 
 PLACES = 9
 """Digits of what was computed in floating point that stand in a manifest."""
@@ -121,10 +123,5 @@ def gate_of(
 
 
 def gated(gate: Gate, rows: NDArray[np.float32]) -> tuple[int | None, ...]:
-    """For each row the layer that answers it, by the nearest centroid (of equals the first); ``None``: the base."""
-    found: list[int | None] = []
-    for row in rows.astype(np.float64):
-        best = [float(np.max(np.array(one) @ row)) if one else -1.0 for one in gate.centroids]
-        place = int(np.argmax(best))
-        found.append(place if best[place] >= gate.floor else None)
-    return tuple(found)
+    """For each row, asked by itself, the layer that answers it (``None``: the base). Raises as ``routed``."""
+    return tuple(routed(gate, Vectors(gate.encoder, row[None])).layer for row in rows)
