@@ -3,40 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from clonedna.cli.context import Json, State, print_json, printable, table, tell
+from clonedna.cli.genome_wants import Need, On, Wants, wanting
 from clonedna.cli.genomes import genome_app, show_genome, similarity
 
 if TYPE_CHECKING:
-    from clonedna.app.genome_values import ApplyOrder, Assembled, KeptPlan, PlanAsk
+    from clonedna.app.genome_values import ApplyOrder, Assembled, KeptPlan
     from clonedna.core.genome import Similarity, SkillPlan
 
-Need = Annotated[str, typer.Argument(help="What is wanted, in words.", show_default=False)]
-Target = Annotated[float, typer.Option(min=0.01, max=1.0, help="The coverage at which no further layer is added.")]
-Layers = Annotated[int, typer.Option(min=1, max=8, help="At most so many layers.")]
-Compose = Annotated[
-    Literal["auto", "stack", "merge", "route"],
-    typer.Option(help="Several layers: averaged, merged into one block (RegMean), or one for each request (auto)."),
-]
-Probe = Annotated[bool, typer.Option(help="Measure the nearest layers on exemplars, instead of predicting only.")]
-Trainings = Annotated[int, typer.Option(min=0, max=8, help="At most so many trainings for what no layer brings.")]
-Seconds = Annotated[float, typer.Option(min=0, help="At most so many seconds of training.")]
-Pairs = Annotated[
-    Path | None, typer.Option(help="Examples (chat JSONL) to measure on and train from.", show_default=False)
-]
-Licence = Annotated[str, typer.Option(help="The licence of --pairs, as an SPDX id.")]
-Seed = Annotated[int, typer.Option(min=0, help="For trainings and draws.")]
-On = Annotated[str | None, typer.Option("--on", help="The base: nano, a folder, or a hub name.", show_default=False)]
 Name = Annotated[str | None, typer.Option(help="The genome's name; default: made of the request.", show_default=False)]
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (analyze, search, plan, apply):
+    for command in (analyze, search, wanting(plan), apply):
         genome_app.command()(command)
-    app.command()(assemble)
+    app.command()(wanting(assemble))
 
 
 def analyze(context: typer.Context, request: Need, as_json: Json = False) -> None:
@@ -76,8 +61,7 @@ def search(
 
 
 def plan(
-    context: typer.Context, request: Need, target: Target = 0.95, layers: Layers = 8, compose: Compose = "auto", probe: Probe = True,
-    trainings: Trainings = 8, seconds: Seconds = 3600.0, pairs: Pairs = None, licence: Licence = "", seed: Seed = 0, on: On = None,
+    context: typer.Context, wants: Wants,
     out: Annotated[Path | None, typer.Option(help="Also write the plan to this file.", show_default=False)] = None, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Say what assembling would do: layers, what each brings, trainings, time, disk, licence, conflicts. Nothing is trained."""
@@ -85,19 +69,10 @@ def plan(
     from clonedna.core.canonical import canonical
 
     state: State = context.obj
-    fields = {
-        "request": request, "target": target, "layers": layers, "compose": compose, "probe": probe, "trainings": trainings,
-        "seconds": seconds, "licence": licence, "seed": seed,
-    }  # fmt: skip
     if state.client is not None:
-        from clonedna.app.catalogue import asked
-        from clonedna.app.genome_values import NeedAsk
-        from clonedna.cli import following
-
-        following.refuse_base(on)
-        kept = state.client.genomes.plan(asked(NeedAsk, **fields, pairs=following.uploaded(state, pairs)))
+        kept = state.client.genomes.plan(wants.there(state))
     else:
-        kept = _planned(state, _ask(state, fields, pairs), pairs, on, as_json)
+        kept = _planned(state, wants, as_json)
     if out is not None:
         write_atomic(out, canonical(kept))
     if as_json:
@@ -131,31 +106,17 @@ def apply(
     _run(state, order, {}, as_json)
 
 
-def assemble(
-    context: typer.Context, request: Need, name: Name = None, target: Target = 0.95, layers: Layers = 8, compose: Compose = "auto",
-    probe: Probe = True, trainings: Trainings = 8, seconds: Seconds = 3600.0, pairs: Pairs = None, licence: Licence = "", seed: Seed = 0,
-    on: On = None, as_json: Json = False,
-) -> None:  # fmt: skip
+def assemble(context: typer.Context, wants: Wants, name: Name = None, as_json: Json = False) -> None:
     """Plan a need and carry the plan out: a signed genome of the layers that bring what is wanted."""
     from clonedna.app.genome_orders import of_need
 
     state: State = context.obj
-    fields = {
-        "request": request, "target": target, "layers": layers, "compose": compose, "probe": probe, "trainings": trainings,
-        "seconds": seconds, "licence": licence, "seed": seed,
-    }  # fmt: skip
     if state.client is not None:
-        from clonedna.app.catalogue import asked
-        from clonedna.app.genome_values import NeedAsk
-        from clonedna.cli import following
-
-        following.refuse_base(on)
-        ask = asked(NeedAsk, **fields, pairs=following.uploaded(state, pairs))
-        _followed(state, state.client.genomes.assemble(ask, name=name).id, as_json)
+        _followed(state, state.client.genomes.assemble(wants.there(state), name=name).id, as_json)
         return
-    ask = _ask(state, fields, pairs)
-    files = {ask.pairs.sha256: pairs} if ask.pairs is not None and pairs is not None else {}
-    _run(state, of_need(ask, name, on=on), files, as_json)
+    ask = wants.here(state)
+    files = {ask.pairs.sha256: wants.pairs} if ask.pairs is not None and wants.pairs is not None else {}
+    _run(state, of_need(ask, name, on=wants.on), files, as_json)
 
 
 def _desk(state: State, on: str | None) -> Any:
@@ -169,31 +130,21 @@ def _desk(state: State, on: str | None) -> Any:
     return state.client.genomes
 
 
-def _ask(state: State, fields: dict[str, Any], pairs: Path | None) -> PlanAsk:
-    """Raises ``InputError`` naming the field, ``LicenceUnknown`` for pairs without one."""
-    from clonedna.app.catalogue import asked
-    from clonedna.app.genome_values import PlanAsk
-    from clonedna.app.orders import read_given, spdx
-
-    if pairs is None:
-        return asked(PlanAsk, **fields)
-    return asked(PlanAsk, **fields | {"licence": spdx(fields["licence"])}, pairs=read_given(state.settings, pairs))
-
-
-def _planned(state: State, ask: PlanAsk, pairs: Path | None, on: str | None, as_json: bool) -> KeptPlan:
+def _planned(state: State, wants: Wants, as_json: bool) -> KeptPlan:
     import anyio
 
     from clonedna.app.genome_judge import HomeJudge
     from clonedna.app.genome_plan import Planning
     from clonedna.cli.progress import listener
 
-    data = pairs.read_bytes() if pairs is not None else None
+    ask = wants.here(state)
+    data = wants.pairs.read_bytes() if wants.pairs is not None else None
 
     async def work() -> KeptPlan:
         with listener(as_json) as listen:
             try:
                 planning = Planning(state.parts, HomeJudge(state.parts), listen)
-                return await planning.plan(ask, on or state.settings.base, pairs=data)
+                return await planning.plan(ask, wants.on or state.settings.base, pairs=data)
             finally:
                 await state.parts.close()
 
