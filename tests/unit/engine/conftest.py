@@ -7,6 +7,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+import torch
 
 from clonedna.core.model import Example, Message
 from clonedna.engine.local import LocalEngine, open_engine
@@ -45,3 +46,12 @@ def examples() -> list[Example]:
         Example(messages=(Message(role="user", content=f"write number {i}"),), completion=text)
         for i, text in enumerate(small.SENTENCES)
     ]
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Matrices this small are slower on several."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -16,7 +16,7 @@ from clonedna.core.model import Beside, Example, Guarded, Layer, LoraSpec
 from clonedna.engine.adapters import read_adapter
 from clonedna.engine.beside import Company, Frozen, energy, overlap
 from clonedna.engine.covariance import Covariances
-from clonedna.engine.local import LocalEngine, open_engine
+from clonedna.engine.local import LocalEngine
 from clonedna.engine.loss import divergence
 from clonedna.engine.merging import own_shapes
 from clonedna.engine.slots import Factors
@@ -27,18 +27,6 @@ OTHER = [
     Example(text="for name in ", completion="names:\n    print(name)\n"),
     Example(text="class ", completion="Stack:\n    pass\n"),
 ]
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small.make_base(tmp_path_factory.mktemp("base") / "base")
-
-
-@pytest.fixture(scope="module")
-def engine(base: Path):
-    opened = open_engine(str(base), threads=1)
-    yield opened
-    anyio.run(opened.close)
 
 
 class Slot(SimpleNamespace):

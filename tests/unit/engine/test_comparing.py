@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,18 +17,11 @@ from clonedna.engine.adapters import read_adapter, write_adapter
 from clonedna.engine.comparing import Update, compare_adapters, difference, inner, principal_angles, spaces
 from clonedna.engine.merging import own_shapes
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 FINGERPRINT = "f" * 64
 SHAPES = {"self_attn.q_proj": (12, 12), "self_attn.v_proj": (12, 6), "mlp.down_proj": (20, 12)}
 ALL = tuple(SHAPES)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Matrices this small are slower on several."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def write(

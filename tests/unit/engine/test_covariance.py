@@ -23,7 +23,7 @@ from clonedna.engine.covariance import (
     sketched_widths,
     write_moments,
 )
-from clonedna.engine.local import LocalEngine, open_engine
+from clonedna.engine.local import LocalEngine
 from tests.unit.engine import small
 
 BASE = "a" * 64
@@ -31,18 +31,6 @@ EXAMPLES = [
     Example(text="def area(", completion="width, height):\n    return width * height\n"),
     Example(text="for name in ", completion="names:\n    print(name)\n"),
 ]
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small.make_base(tmp_path_factory.mktemp("base") / "base")
-
-
-@pytest.fixture(scope="module")
-def engine(base: Path):
-    opened = open_engine(str(base), threads=1)
-    yield opened
-    anyio.run(opened.close)
 
 
 def hooked(model: torch.nn.Module, engine: LocalEngine) -> dict[str, torch.Tensor]:

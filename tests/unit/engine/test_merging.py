@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from clonedna.engine.adapters import CONFIG, WEIGHTS, Adapter, read_adapter, wri
 from clonedna.engine.combining import Term, combine, distance
 from clonedna.engine.merging import merge_adapters, merge_module, own_shapes
 from tests.unit.engine import small
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 FINGERPRINT = "f" * 64
 SHAPES = {"q_proj": (12, 12), "v_proj": (12, 6), "down_proj": (20, 12)}
@@ -77,15 +79,6 @@ def error(got: dict[str, Tensor], wanted: dict[str, Tensor]) -> float:
     assert set(got) == set(wanted)
     off = sum(float((got[name] - wanted[name]).square().sum()) for name in wanted)
     return (off / sum(float(delta.square().sum()) for delta in wanted.values())) ** 0.5
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Matrices this small are slower on several."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
