@@ -5,7 +5,6 @@ The merged block is one like any other of `dna merge`: signed, registered, with 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from clonedna.app.merge_papers import Parent
 from clonedna.app.merging import Merged, Merging
 from clonedna.app.papers import pairs_of
 from clonedna.app.parts import Parts, factory
+from clonedna.app.staging import staging
 from clonedna.core.errors import BlockRejected, Refused
 from clonedna.core.events import Emit, StageProgress
 from clonedna.core.merge import MergeOrder, MergePart, MergeReport, MergeSpec, Weighted
@@ -41,8 +41,8 @@ class GenomeMerging(Merging):
 
 async def merged(parts: Parts, engine: Engine, parents: Sequence[Parent], name: str, emit: Emit) -> Merged:
     """One block of all ``parents``, each at 1 / K. Raises as ``Merging.merge``, ``BlockRejected`` for one that PEFT does not load, and
-    ``Refused`` for a parent without pairs that could be observed."""
-    with tempfile.TemporaryDirectory(prefix="dna-inputs-") as folder:
+    ``Refused`` for a parent without pairs that could be observed, ``ConsentMissing`` for one that may not be."""
+    with staging(parts.settings.home) as folder:  # of somebody's own pairs: never outside of the home
         covariances: dict[str, Path] = {}
         for number, one in enumerate(parents):
             seen = [example_of(pair) for pair in pairs_of(one.path) if pair.split == "train"][:MOST_SEEN]
@@ -51,8 +51,9 @@ async def merged(parts: Parts, engine: Engine, parents: Sequence[Parent], name: 
                     f"{one.reference} has no pairs of its own, so what its modules read is not known",
                     "compose them another way: --compose route or stack",
                 )
+            parts.consents.check(one.consent, "mint")
             adapter = await engine.load(one.path)
-            covariances[one.manifest.id] = place = Path(folder) / str(number)
+            covariances[one.manifest.id] = place = folder / str(number)
             await engine.observe(seen, [Layer(adapter=adapter.id)], place)
         order = MergeOrder(
             parts=tuple(Weighted(reference=one.manifest.id, weight=1 / len(parents)) for one in parents), name=name,

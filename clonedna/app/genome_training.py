@@ -57,7 +57,7 @@ class Trainer:
         if place.exists(ENDED):
             return place.read(ENDED, TrainedLayer)
         known = TrainedLayer(skill=skill.skill.text, route=skill.route, seconds=0.0)
-        if spent >= kept.ask.seconds > 0:
+        if spent >= kept.ask.seconds:
             ended = known.model_copy(update={"why": f"the budget of {kept.ask.seconds:g} s is spent"})
         else:
             ended = self._tried(place, number, skill, known)

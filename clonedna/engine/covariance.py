@@ -261,9 +261,10 @@ class Covariances:
         whole = self._tensors.get(name)
         if whole is not None:
             return whole, None
-        if name not in self.modules:
+        factors, diagonal = self._tensors.get(f"{name}.factors"), self._tensors.get(f"{name}.diagonal")
+        if factors is None or diagonal is None:
             raise Corrupt(f"there is no covariance of {name}", "observe it again")
-        return self._tensors[f"{name}.factors"], self._tensors[f"{name}.diagonal"]
+        return factors, diagonal
 
 
 def read_covariances(directory: Path, fingerprint: str) -> Covariances:
@@ -274,19 +275,30 @@ def read_covariances(directory: Path, fingerprint: str) -> Covariances:
             raise Corrupt(f"{FILE} has {size} bytes, more than such a file can have", "observe it again")
         raw = (directory / FILE).read_bytes()
         tensors = safetensors.torch.load(raw)
-        header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
-        about: dict[str, Any] = json.loads(header["__metadata__"]["about"])
-        named, form, count = str(about["base_fingerprint"]), about["format"], int(tensors.pop("count"))
+        metadata: dict[str, str] = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])["__metadata__"]
+        count = int(tensors.pop("count"))
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise Corrupt(f"{FILE} cannot be read ({type(error).__name__})", "observe it again") from error
-    if form != FORMAT or count < 1:
+    refuse_other(metadata, fingerprint)
+    if count < 1:
+        raise Corrupt(f"{FILE} is of no tokens", "observe it again")
+    _refuse_unsound(tensors)
+    return Covariances(tensors, count)
+
+
+def refuse_other(metadata: Mapping[str, str], fingerprint: str) -> None:
+    """By a file's metadata: raises ``Corrupt`` for another form, ``WrongBase`` for what is of another base."""
+    try:
+        about: dict[str, Any] = json.loads(metadata["about"])
+        named, form = str(about["base_fingerprint"]), about["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise Corrupt(f"{FILE} does not say what it is ({type(error).__name__})", "observe it again") from error
+    if form != FORMAT:
         raise Corrupt(f"{FILE} is not in the form {FORMAT}", "observe it again")
     if named != fingerprint:
         raise WrongBase(
             f"these covariances are of base {named[:12]}, not {fingerprint[:12]}", "observe the block on its own base"
         )
-    _refuse_unsound(tensors)
-    return Covariances(tensors, count)
 
 
 def _refuse_unsound(tensors: Mapping[str, Tensor]) -> None:

@@ -10,7 +10,6 @@ A module that an adapter does not have counts as ``dW_i = 0`` there, with its ``
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -18,9 +17,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from clonedna.core.errors import Corrupt, InputError, WrongBase
+from clonedna.core.errors import Corrupt, InputError
 from clonedna.engine.combining import Term
-from clonedna.engine.covariance import FILE, FORMAT, Covariances
+from clonedna.engine.covariance import FILE, Covariances, refuse_other
 from clonedna.engine.memory import require
 
 RIDGE = 0.01
@@ -55,16 +54,9 @@ def open_covariances(directory: Path, fingerprint: str) -> Covariances:
     """The covariances in ``directory``, read module by module. Raises ``Corrupt`` (missing, damaged), ``WrongBase``."""
     try:
         tensors = _OnDisk(directory / FILE)
-        about = json.loads(tensors.metadata["about"])
-        named, form = str(about["base_fingerprint"]), about["format"]
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (OSError, SafetensorError) as error:
         raise Corrupt(f"{FILE} cannot be read ({type(error).__name__})", "observe it again") from error
-    if form != FORMAT:
-        raise Corrupt(f"{FILE} is not in the form {FORMAT}", "observe it again")
-    if named != fingerprint:
-        raise WrongBase(
-            f"these covariances are of base {named[:12]}, not {fingerprint[:12]}", "observe the block on its own base"
-        )
+    refuse_other(tensors.metadata, fingerprint)
     return Covariances(tensors, 0)
 
 
