@@ -145,7 +145,7 @@ part = st.tuples(st.floats(-3, 3), st.floats(0.1, 4), st.integers(1, 5), st.inte
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(part, min_size=1, max_size=4), st.integers(2, 18), st.integers(2, 18), st.floats(0.1, 1))
+@given(st.lists(part, min_size=1, max_size=4), st.integers(2, 18), st.integers(3, 18), st.floats(0.1, 1))
 def test_knots_for_any_terms(
     parts: list[tuple[float, float, int, int]], outside: int, inside: int, density: float
 ) -> None:
@@ -156,7 +156,8 @@ def test_knots_for_any_terms(
         terms.append(Term(str(number), weight, scale, a.double(), b.double()))
     a, b = knots_factors(terms, spec("knots_ties", density=density, majority="total"))
     whole = [(t.scale * t.b @ t.a, t.weight) for t in terms]
-    # Twins make directions that an SVD may turn at will; there the formula itself says nothing certain.
+    # Twins make directions that an SVD may turn at will; there the formula itself says nothing certain. Nor does it for one difference
+    # with two columns, whose V turns a plane: its entries are of two sizes, twice each, and which of a size are the largest is rounding.
     singular = torch.linalg.svdvals(torch.cat([delta for delta, _ in whole], 1))
     k = int((singular > 1e-9 * singular.max()).sum())
     if k > 1 and float((singular[: k - 1] - singular[1:k]).min()) < 1e-3 * float(singular.max()):
