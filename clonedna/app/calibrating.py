@@ -20,7 +20,7 @@ from clonedna.app.parts import Parts
 from clonedna.app.workspace import held, space_errors, write_atomic
 from clonedna.core.block import Measure, not_available
 from clonedna.core.canonical import canonical, sha256, strict_json
-from clonedna.core.errors import BadConfig, Corrupt, DnaError, InputError, Unavailable
+from clonedna.core.errors import BadConfig, Corrupt, DnaError, Unavailable
 from clonedna.core.genome import Features, Similarity, Skill
 from clonedna.core.value import Value
 from clonedna.genomes.calibration import (
@@ -116,11 +116,11 @@ class Calibrating:
     # What was measured.
 
     def outcomes(self) -> tuple[Outcome, ...]:
-        """All that are stored. A last line that a killed process left half is none. Raises ``Corrupt``."""
-        try:
-            data = read_given(self._folder / "outcomes.jsonl", MOST_FILE, "move it away")
-        except InputError:
+        """All that are stored. A last line that a killed process left half is none. Raises ``Corrupt``, ``InputError`` (not to be read)."""
+        path = self._folder / "outcomes.jsonl"
+        if not path.exists():
             return ()
+        data = read_given(path, MOST_FILE, "move it away")
         return _outcomes(data[: data.rfind(b"\n") + 1], "the stored outcomes")
 
     def remember(self, found: Sequence[Outcome]) -> int:
@@ -187,7 +187,8 @@ class Calibrating:
 
     def _described(self, found: Sequence[Outcome]) -> tuple[Outcome, ...]:
         """All with features of the encoder of the settings; what another one described is looked for among the blocks that are here."""
-        from clonedna.genomes.features import POOL, Rarity, features_of
+        from clonedna.genomes.features import POOL, features_of
+        from clonedna.genomes.rarity import Rarity
 
         encoder = self.parts.encoder
         here = (encoder.name, encoder.dimension)
@@ -197,15 +198,15 @@ class Calibrating:
         texts = self.parts.lines.meanings()
         base = theirs[0].base_fingerprint
         allowed = [one.id for one in self.parts.lines.accepted() if one.base_fingerprint == base]
-        skills = sorted({one.skill for one in theirs if one.block in texts})
-        rows = self.parts.meanings.nearest(skills, POOL, among=allowed) if skills and allowed else ()
-        rarity = Rarity(texts.values())
-        told = {skill: features_of(skill, row, texts, rarity=rarity) for skill, row in zip(skills, rows, strict=False)}
+        asked = sorted({one.asked or (one.skill,) for one in theirs if one.block in texts})
+        rows = self.parts.meanings.nearest(asked, POOL, among=allowed) if asked and allowed else ()
+        rarity = Rarity(texts)
+        told = {some: features_of(some, row, rarity) for some, row in zip(asked, rows, strict=False)}
         made: list[Outcome] = []
         for one in found:
             if (one.encoder, one.dimension) == here:
                 made.append(one)
-            elif (features := told.get(one.skill, {}).get(one.block)) is not None:
+            elif (features := told.get(one.asked or (one.skill,), {}).get(one.block)) is not None:
                 made.append(one.model_copy(update={"features": features, "encoder": here[0], "dimension": here[1]}))
         return tuple(made)
 
