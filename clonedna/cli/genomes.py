@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 genome_app = typer.Typer(
     no_args_is_help=True, help="Genomes: signed stacks of layers for a need that was said in words."
 )
-Reference = Annotated[str, typer.Argument(help="name, name@version, or the beginning of an id.", show_default=False)]
+REFERENCE = "name, name@version, or the beginning of an id."
+Reference = Annotated[str, typer.Argument(help=REFERENCE, show_default=False)]
 File = Annotated[
     Path | None, typer.Option("--file", help="A genome in a file instead: genome.json, or one with its signature.")
 ]
@@ -60,24 +61,22 @@ def show(context: typer.Context, reference: Reference, as_json: Json = False) ->
 @genome_app.command()
 def verify(
     context: typer.Context,
-    reference: Annotated[str | None, typer.Argument(help="name, name@version, or the beginning of an id.")] = None,
+    reference: Annotated[str | None, typer.Argument(help=REFERENCE)] = None,
     file: File = None,
     as_json: Json = False,
 ) -> None:
     """Check a genome's signature, and every member: here, sound, allowed, on its base, licences together."""
-    from clonedna.core.errors import GenomeUnsigned, InputError
+    from clonedna.core.errors import GenomeUnsigned
     from clonedna.core.genome import SignedGenome
 
     state: State = context.obj
-    if (reference is None) == (file is None):
-        raise InputError("which genome?", "give a reference, or --file")
-    if file is not None:
-        signed = _read(file)
-        if not isinstance(signed, SignedGenome):
-            raise GenomeUnsigned(f"{file} has no signature", f"vouch for it yourself: dna genome sign --file {file}")
-        found = state.genomes.verify_signed(signed)
+    which = _which(reference, file)
+    if isinstance(which, str):
+        found = state.genomes.verify(which)
+    elif isinstance(which, SignedGenome):
+        found = state.genomes.verify_signed(which)
     else:
-        found = state.genomes.verify(str(reference))
+        raise GenomeUnsigned(f"{file} has no signature", f"vouch for it yourself: dna genome sign --file {file}")
     if as_json:
         print_json(found)
     else:
@@ -92,19 +91,14 @@ def sign(
     as_json: Json = False,
 ) -> None:
     """Vouch for a genome with this machine's key. Of another maker's the next version is made, without the figures it states."""
-    from clonedna.core.errors import InputError
     from clonedna.core.genome import SignedGenome
 
     state: State = context.obj
-    if (reference is None) == (file is None):
-        raise InputError("which genome?", "give a reference, or --file")
-    if file is not None:
-        read = _read(file)
-        manifest = read.manifest if isinstance(read, SignedGenome) else read
+    which = _which(reference, file)
+    if isinstance(which, str):
+        manifest = state.genomes.show(which).genome if state.client else state.own_genomes.stated(which)
     else:
-        manifest = (
-            state.genomes.show(str(reference)).genome if state.client else state.own_genomes.stated(str(reference))
-        )
+        manifest = which.manifest if isinstance(which, SignedGenome) else which
     signed = state.genomes.sign(manifest)
     if as_json:
         print_json(signed)
@@ -139,10 +133,16 @@ def rm(context: typer.Context, reference: Reference, as_json: Json = False) -> N
         tell(f"removed: {gone.name}@{gone.version} ({gone.id[:12]})")
 
 
-def _read(path: Path) -> GenomeManifest | SignedGenome:
+def _which(reference: str | None, file: Path | None) -> str | GenomeManifest | SignedGenome:
+    """The reference, or what the file holds. Raises ``InputError`` for neither or both, and as ``read_file``."""
     from clonedna.app.genomes import read_file
+    from clonedna.core.errors import InputError
 
-    return read_file(path)
+    if reference is not None and file is None:
+        return reference
+    if file is not None and reference is None:
+        return read_file(file)
+    raise InputError("which genome?", "give a reference, or --file")
 
 
 def show_genome(found: GenomeChecked) -> None:
