@@ -214,7 +214,7 @@ class _Bench:
             made = await self._makers()[way](way, composition)
             seconds, began = time.monotonic() - began, time.monotonic()
             if made.through is None:
-                scores = await score_each(self.engine, self.pairs, made.each)
+                scores = await score_each(self.engine, [example_of(pair) for pair in self.pairs], made.each)
             else:
                 (scores,) = await score_ways(self.engine, self.pairs, [made.through], emit=self.emit)
         except DnaError as error:

@@ -7,16 +7,15 @@ The only time in a manifest is the one at which the job was ordered; what a cloc
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import anyio
 import anyio.to_thread
-import numpy as np
-from numpy.typing import NDArray
 
 from clonedna.app import genome_checks
 from clonedna.app.blocks import Blocks
+from clonedna.app.genome_choosing import MOST_HELD, gate_of, shares_of
 from clonedna.app.genome_composite import Composed, Composite
 from clonedna.app.genome_judge import HomeJudge, Judge
 from clonedna.app.genome_merging import merged
@@ -25,17 +24,15 @@ from clonedna.app.genome_plan_values import composition_of, members_of
 from clonedna.app.genome_training import Trainer, Trainings
 from clonedna.app.genome_values import ApplyOrder, Assembled, KeptPlan, PlanAsk
 from clonedna.app.genomes import next_version
-from clonedna.app.merge_papers import Parent
 from clonedna.app.papers import pairs_of
 from clonedna.app.parts import Parts, factory
 from clonedna.app.stages import watched
 from clonedna.app.workspace import Workspace, naming, require_space
 from clonedna.core.block import Measure
-from clonedna.core.errors import DnaError, GenomeEmpty, PlanStale, WrongBase
+from clonedna.core.errors import DnaError, GenomeEmpty, PlanStale, Refused, WrongBase
 from clonedna.core.events import Emit, Note, StageFinished, StageStarted
 from clonedna.core.genome import (
     Composition,
-    Gate,
     GenomeEvaluation,
     GenomeManifest,
     GenomePlan,
@@ -45,7 +42,7 @@ from clonedna.core.genome import (
 )
 from clonedna.core.value import Value
 from clonedna.core.work import Pair
-from clonedna.evals.forgetting import general_prompts, general_set
+from clonedna.evals.forgetting import general_set
 from clonedna.evals.likelihood import example_of
 from clonedna.genomes import assembly
 from clonedna.genomes.interference import guard_rise, index
@@ -55,7 +52,6 @@ from clonedna.mint.overlap import overlaps
 STAGES = ("resolve", "train", "compose", "evaluate", "sign", "store")
 NEED_NOT_HOLD = frozenset({"pool", "conflicts", "evidence", "pace"})
 """What a plan was decided by that is looked at in another way, or does not matter, when it is carried out."""
-MOST_PROMPTS, MOST_HELD = 128, 16
 WEIGHTS = "adapter_model.safetensors"
 V = TypeVar("V", bound=Value)
 Outcome = tuple[Value, dict[str, int | float | str]]
@@ -193,20 +189,23 @@ class Assembling:
             if one.manifest.base_fingerprint != plan.base_fingerprint:
                 raise WrongBase(f"{one.reference} is for {one.manifest.base_model}", "plan it again: dna genome plan")
         composition = composition_of(len(ids), resolved.kept.ask, self.planning.judge.gated)
-        gate = self._gate(parents) if composition.kind == "route" else None
-        if composition.kind == "route" and gate is None:
-            self.emit(
-                Note(
-                    level="warning", text="a layer has no prompts that a gate could be made of: the layers are averaged"
-                )
-            )
-            composition = Composition(kind="stack", method="cat")
+        gate, shares = None, None
+        if composition.method == "mixture":
+            shares = shares_of(self.parts, parents)
+        elif composition.method == "gate":
+            try:
+                gate = gate_of(self.parts, parents)
+            except Refused as error:
+                if resolved.kept.ask.compose != "auto":
+                    raise
+                self.emit(Note(level="warning", text=f"{error.message}: the layers are averaged"))
+                composition = Composition(kind="stack", method="cat")
         skills = [
             (one.manifest, [name for name, block in covered.items() if block == one.manifest.id]) for one in parents
         ]
         rows = self.parts.encoder.encode([one.manifest.capability.text for one in parents]).rows
         return Composed(
-            layers=assembly.layers_of(skills, composition), composition=composition, gate=gate, covered=covered,
+            layers=assembly.layers_of(skills, composition), composition=composition, gate=gate, shares=shares, covered=covered,
             license=genome_checks.licence_meet(parents), embedding=assembly.centroid(rows),
         )  # fmt: skip
 
@@ -225,24 +224,6 @@ class Assembling:
             ):
                 covered[one.skill.text] = one.layer
         return covered
-
-    def _gate(self, parents: Sequence[Parent]) -> Gate | None:
-        """Of the members' own prompts; ``None`` where one has none that could be read."""
-        trained: list[NDArray[np.float32]] = []
-        held: list[NDArray[np.float32]] = []
-        for one in parents:
-            pairs = pairs_of(one.path)
-            own = [pair.instruction for pair in pairs if pair.split == "train"][:MOST_PROMPTS]
-            out = [pair.instruction for pair in pairs if pair.split == "holdout"][:MOST_HELD]
-            if not own:
-                return None
-            trained.append(self._rows(own))
-            held.append(self._rows(out))
-        return assembly.gate_of(self.parts.encoder.name, trained, held, self._rows(general_prompts()))
-
-    def _rows(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        encoder = self.parts.encoder
-        return encoder.encode(texts).rows if texts else np.zeros((0, encoder.dimension), np.float32)
 
     async def _evaluate(self) -> Outcome:
         """What the composition is worth on what no layer of it was trained on."""
@@ -366,7 +347,7 @@ class Assembling:
             id="0" * 64, name=self.order.name, version=version, parent=parent, created_at=self.created_at,
             created_by=self.parts.signer.key_id, base_model=plan.base_model, base_fingerprint=plan.base_fingerprint,
             base_weights_digest=weights, desired=plan.desired, layers=composed.layers, composition=composed.composition,
-            gate=composed.gate, artifact=composed.artifact,
+            gate=composed.gate, shares=composed.shares, artifact=composed.artifact,
             module_map=assembly.module_map(composed.layers), encoder=self.parts.encoder.name,
             composite_embedding=composed.embedding, plan=plan.id, snapshot=plan.decided_by["snapshot"],
             calibration=plan.decided_by["calibration"], evaluation=self._load("evaluate", Evaluated).evaluation,

@@ -33,6 +33,7 @@ def members(parts: Parts, genome: GenomeManifest, blocks: Blocks | None = None) 
     found: list[Parent] = []
     for layer in genome.layers:
         found.append(_checked(parts, genome, layer, blocks))
+    _check_choice(genome)
     _check_artifact(parts, genome, blocks)
     _refuse_licence(genome, found)
     return tuple(found)
@@ -49,6 +50,7 @@ def faults(parts: Parts, genome: GenomeManifest, blocks: Blocks | None = None) -
             wrong.append(Refused(id=layer.id, name=f"{layer.name}@{layer.version}", code=error.code, why=error.message))
     if not wrong:
         try:
+            _check_choice(genome)
             _check_artifact(parts, genome, blocks)
             _refuse_licence(genome, found)
         except DnaError as error:
@@ -74,6 +76,25 @@ def _checked(parts: Parts, genome: GenomeManifest, layer: GenomeLayer, blocks: B
             f"{layer.name}@{layer.version} is not what the genome says of it", "assemble the genome again: dna assemble"
         )
     return Parent(one.manifest, one.path, one.consent, layer.weight)
+
+
+def _check_choice(genome: GenomeManifest) -> None:
+    """What chooses by words has one entry for each layer, and rows of one length. Raises ``Corrupt``."""
+    gate, mixed, layers = genome.gate, genome.shares, len(genome.layers)
+    whole = gate is None or (
+        len(gate.centroids) == layers and all(len(row) == gate.dimension for rows in gate.centroids for row in rows)
+    )
+    if mixed is not None:
+        whole = (
+            whole
+            and (len(mixed.weights), len(mixed.bias)) == (layers, layers)
+            and len(set(map(len, mixed.weights))) == 1
+        )
+    if not whole:
+        raise Corrupt(
+            f"{genome.name}@{genome.version} chooses between other layers than it has",
+            "assemble the genome again: dna assemble",
+        )
 
 
 def _check_artifact(parts: Parts, genome: GenomeManifest, blocks: Blocks | None) -> None:

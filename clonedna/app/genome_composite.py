@@ -1,28 +1,32 @@
-"""A genome's layers as one model, to be measured: laid together, or each request answered by the layer that the gate sends it to."""
+"""A genome's layers as one model, to be measured: laid together, each token through a few, or each request through the layer or the shares
+that its words choose. What is measured is what serving would do (``app.genome_models``)."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import anyio.to_thread
 
+from clonedna.app.composing import TOP_K
 from clonedna.core.block import Measure, not_available
-from clonedna.core.genome import Composition, Gate, GenomeLayer
-from clonedna.core.model import Example, Layer, Score
+from clonedna.core.genome import Composition, Gate, GenomeLayer, LogisticGate, Through
+from clonedna.core.model import Example, Layer, Mixture, Score
 from clonedna.core.seams import Encoder, Engine
 from clonedna.core.value import Value
 from clonedna.core.work import Pair
 from clonedna.evals.likelihood import example_of
+from clonedna.evals.scoring import score_each
 from clonedna.genomes.assembly import gated
+from clonedna.genomes.gating import shares
 from clonedna.genomes.interference import retention
 
 RUNS = 3
 
 
 class Composed(Value):
-    """Layers together. ``covered``: the layer's id by skill; ``gate`` where one layer answers each request; ``artifact``: the block that
-    they were merged into."""
+    """Layers together. ``covered``: the layer's id by skill; ``gate`` where one layer answers each request, ``shares`` of a mixture;
+    ``artifact``: the block that they were merged into."""
 
     layers: tuple[GenomeLayer, ...]
     composition: Composition
@@ -31,6 +35,7 @@ class Composed(Value):
     embedding: tuple[float, ...]
     covered: dict[str, str]
     artifact: str | None = None
+    shares: LogisticGate | None = None
 
 
 class Composite:
@@ -40,17 +45,9 @@ class Composite:
         self.engine, self._composed, self._adapters, self._encoder = engine, composed, dict(adapters), encoder
 
     async def nll(self, examples: Sequence[Example]) -> tuple[Score, ...]:
-        """Likelihoods through the composition: each example through the layers that would answer it."""
-        if self._composed.gate is None:
-            return await self.engine.nll(examples, self._stack)
-        places = await anyio.to_thread.run_sync(self._places, examples)
-        found: dict[int, Score] = {}
-        for place in sorted({-1 if one is None else one for one in places}):
-            mine = [i for i, one in enumerate(places) if (-1 if one is None else one) == place]
-            layers = [] if place < 0 else [Layer(adapter=self._adapters[self._composed.layers[place].id])]
-            scores = await self.engine.nll([examples[i] for i in mine], layers)
-            found |= dict(zip(mine, scores, strict=True))
-        return tuple(found[i] for i in range(len(examples)))
+        """Likelihoods through the composition: each example through the layers that would answer it. Raises ``InputError`` where those
+        are chosen by vectors of another encoder than this one."""
+        return await score_each(self.engine, examples, await anyio.to_thread.run_sync(self._ways, examples))
 
     async def retention(self, layer: str, own: Sequence[Pair], *, seed: int) -> Measure:
         """The share of its own gain that a layer keeps, on its own hold-out."""
@@ -67,13 +64,12 @@ class Composite:
         """Milliseconds that reading one example takes longer than through the base alone: the median of some runs, by the wall clock."""
         if not examples:
             return not_available("there are no held-out pairs to time")
-        layers = self._stack if self._composed.gate is None else self._stack[:1]
-        more: list[float] = []
+        composed, more = self._usual, list[float]()
         for _ in range(RUNS):
             took: list[float] = []
-            for through in ([], layers):
+            for through in (Through(), composed):
                 began = time.perf_counter()
-                await self.engine.nll(examples, through)
+                await self.engine.nll(examples, through.layers, mixture=through.mixture)
                 took.append(time.perf_counter() - began)
             more.append((took[1] - took[0]) * 1000 / len(examples))
         how = (
@@ -81,16 +77,41 @@ class Composite:
         )
         return Measure(value=round(sorted(more)[RUNS // 2], 3), status="measured", n=RUNS, how=how)
 
-    @property
-    def _stack(self) -> list[Layer]:
-        if self._composed.artifact is not None:
-            return [Layer(adapter=self._adapters[self._composed.artifact])]
-        return [Layer(adapter=self._adapters[one.id], weight=one.weight) for one in self._composed.layers]
-
-    def _places(self, examples: Sequence[Example]) -> tuple[int | None, ...]:
-        gate = self._composed.gate
+    def _ways(self, examples: Sequence[Example]) -> tuple[Through, ...]:
+        """What each example goes through."""
+        gate, mixed, layers = self._composed.gate, self._composed.shares, self._composed.layers
+        if gate is None and mixed is None:
+            return (self._usual,) * len(examples)
+        vectors = self._encoder.encode([asked(one) for one in examples])
+        if mixed is not None:
+            return tuple(self._laid(map(float, row)) for row in shares(mixed, vectors))
         assert gate is not None
-        return gated(gate, self._encoder.encode([asked(one) for one in examples]).rows)
+        places = gated(gate, vectors)
+        return tuple(Through() if one is None else Through(layers=(self._layer(layers[one]),)) for one in places)
+
+    @property
+    def _usual(self) -> Through:
+        """What a request goes through; where that hangs on its words, one that costs as much."""
+        composed = self._composed
+        if composed.artifact is not None:
+            return Through(layers=(Layer(adapter=self._adapters[composed.artifact]),))
+        if composed.gate is not None:
+            return Through(layers=(self._layer(composed.layers[0]),))
+        if composed.composition.method == "arrow":
+            laid = self._laid([1.0] * len(composed.layers)).layers
+            return Through(mixture=Mixture(layers=laid, top_k=composed.composition.top_k or TOP_K))
+        if composed.shares is not None:
+            return self._laid([1 / len(composed.layers)] * len(composed.layers))
+        return self._laid([1.0] * len(composed.layers))
+
+    def _laid(self, parts: Iterable[float]) -> Through:
+        """All layers, each with its weight times its part."""
+        return Through(
+            layers=tuple(self._layer(one, part) for one, part in zip(self._composed.layers, parts, strict=True))
+        )
+
+    def _layer(self, one: GenomeLayer, part: float = 1.0) -> Layer:
+        return Layer(adapter=self._adapters[one.id], weight=one.weight * part)
 
 
 def asked(example: Example) -> str:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from clonedna.app.composing import TOP_K
 from clonedna.app.genome_judge import Probed
 from clonedna.app.genome_pairs import Evidence
 from clonedna.app.genome_values import PlanAsk
 from clonedna.app.merge_papers import Parent
 from clonedna.core.block import Measure
-from clonedna.core.errors import GenomeEmpty
+from clonedna.core.errors import GenomeEmpty, InputError
 from clonedna.core.genome import (
     Composition,
     Conflict,
     DesiredGenome,
-    Features,
     Match,
     Refused,
-    Similarity,
     SkillPlan,
 )
 from clonedna.genomes.planning import Chosen
@@ -83,13 +82,22 @@ def within(skills: Sequence[SkillPlan], ask: PlanAsk) -> tuple[SkillPlan, ...]:
 
 def composition_of(count: int, ask: PlanAsk, gated: bool) -> Composition:
     """How that many layers become one model. One is used as it is; of several one answers each request, where a gate can tell which;
-    two or three are averaged exactly else, or where that is asked."""
+    two or three are averaged exactly else, or where that is asked. Raises ``InputError`` where a mixture of one is asked for."""
     if count <= 1:
+        if ask.compose in ("mixture", "arrow"):
+            raise InputError(
+                f"{ask.compose} needs several layers, and for this request there is {'one' if count else 'none'}",
+                "leave --compose out: one layer is used as it is", param="compose",
+            )  # fmt: skip
         return Composition(kind="stack", method="single")
     if ask.compose == "merge":
         return Composition(kind="merge", method="regmean")
     if ask.compose == "stack" or (ask.compose == "auto" and not gated):
         return Composition(kind="stack", method="cat")
+    if ask.compose == "mixture":
+        return Composition(kind="route", method="mixture")
+    if ask.compose == "arrow":
+        return Composition(kind="route", method="arrow", top_k=min(ask.top_k or TOP_K, count))
     return Composition(kind="route", method="gate")
 
 
@@ -112,13 +120,6 @@ def nothing(skills: Sequence[SkillPlan], refused: Sequence[Refused]) -> GenomeEm
         "give examples: --pairs FILE --licence ID; or name repositories in the setting genome_sources; or mint or pull a block",
         gaps=gaps,
     )
-
-
-def rank_of(predicted: Similarity, features: Features) -> float:
-    """What candidates are ordered by: predicted s*, or where nothing predicts it, the greater cosine. It decides who is probed, no more."""
-    if predicted.value is not None:
-        return predicted.value
-    return max(features.text_cosine, features.centroid_cosine or 0.0, 0.0)
 
 
 def with_measured(row: Sequence[Match], probed: Probed) -> tuple[Match, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from clonedna.core.block import NAME_PATTERN, BlockRef, GivenFile, Measure
 from clonedna.core.genome import MOST_LAYERS, MOST_REQUEST, GenomeLayer, GenomeManifest, GenomePlan, Refused, Skill
@@ -12,7 +12,7 @@ from clonedna.core.value import Value
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Request = Annotated[str, Field(min_length=1, max_length=MOST_REQUEST)]
-Compose = Literal["auto", "stack", "merge", "route"]
+Compose = Literal["auto", "stack", "merge", "route", "mixture", "arrow"]
 MOST_SECONDS = 30 * 86_400.0
 
 
@@ -20,17 +20,26 @@ class _Need(Value):
     """A need, in words. ``licence``: of the pairs that go with it; ``probe``: measure, or predict only.
 
     ``trainings`` and ``seconds`` bound what applying the plan may train. ``target``: the coverage at which no further layer is added.
+    ``top_k``: with ``arrow``, so many layers for each token (2 where it is not said).
     """
 
     request: Request
     target: float = Field(default=0.95, gt=0, le=1)
     layers: int = Field(default=MOST_LAYERS, ge=1, le=MOST_LAYERS)
     compose: Compose = "auto"
+    top_k: int | None = Field(default=None, ge=1, le=MOST_LAYERS)
     probe: bool = True
     trainings: int = Field(default=MOST_LAYERS, ge=0, le=MOST_LAYERS)
     seconds: float = Field(default=3600.0, ge=0, le=MOST_SECONDS, allow_inf_nan=False)
     seed: int = Field(default=0, ge=0, lt=2**31)
     licence: str = Field(default="", max_length=256)
+
+    @field_validator("top_k")
+    @classmethod
+    def _of_arrow(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and info.data.get("compose") != "arrow":
+            raise ValueError("it goes with compose arrow alone")
+        return value
 
 
 class PlanAsk(_Need):

@@ -30,9 +30,16 @@ class Wants:
     ] = 0.95
     layers: Annotated[int, typer.Option(min=1, max=8, help="At most so many layers.")] = 8
     compose: Annotated[
-        Literal["auto", "stack", "merge", "route"],
-        typer.Option(help="Several layers: averaged, merged into one block (RegMean), or one for each request (auto)."),
+        Literal["auto", "stack", "merge", "route", "mixture", "arrow"],
+        typer.Option(
+            help="Several layers: averaged, merged into one block (RegMean), one for each request (auto), all in shares that hang on "
+            "the request, or a few for each token."
+        ),
     ] = "auto"
+    top_k: Annotated[
+        int | None,
+        typer.Option(min=1, max=8, help="With --compose arrow: so many layers for each token (2).", show_default=False),
+    ] = None
     probe: Annotated[
         bool, typer.Option(help="Measure the nearest layers on exemplars, instead of predicting only.")
     ] = True

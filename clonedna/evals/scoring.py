@@ -8,7 +8,7 @@ import anyio
 
 from clonedna.core.events import Emit, StageProgress
 from clonedna.core.genome import Through
-from clonedna.core.model import Score
+from clonedna.core.model import Example, Score
 from clonedna.core.seams import Engine
 from clonedna.core.work import Pair
 from clonedna.evals.likelihood import example_of
@@ -48,11 +48,11 @@ async def score_ways(
     return tuple(tuple(score for start in starts for score in found[row, start]) for row in range(len(ways)))
 
 
-async def score_each(engine: Engine, pairs: Sequence[Pair], ways: Sequence[Through]) -> tuple[Score, ...]:
-    """Scores of each pair through a way of its own; pairs of one way are asked together."""
+async def score_each(engine: Engine, examples: Sequence[Example], ways: Sequence[Through]) -> tuple[Score, ...]:
+    """Scores of each example through a way of its own; those of one way are asked together."""
     found: dict[int, Score] = {}
     for way in dict.fromkeys(ways):
         own = [number for number, one in enumerate(ways) if one == way]
-        scores = await engine.nll([example_of(pairs[number]) for number in own], way.layers, mixture=way.mixture)
+        scores = await engine.nll([examples[number] for number in own], way.layers, mixture=way.mixture)
         found |= dict(zip(own, scores, strict=True))
-    return tuple(found[number] for number in range(len(pairs)))
+    return tuple(found[number] for number in range(len(examples)))

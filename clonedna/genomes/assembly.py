@@ -122,6 +122,6 @@ def gate_of(
     return Gate(encoder=encoder, dimension=trained[0].shape[1], centroids=middles, floor=floor, hysteresis=hysteresis)
 
 
-def gated(gate: Gate, rows: NDArray[np.float32]) -> tuple[int | None, ...]:
+def gated(gate: Gate, asked: Vectors) -> tuple[int | None, ...]:
     """For each row, asked by itself, the layer that answers it (``None``: the base). Raises as ``routed``."""
-    return tuple(routed(gate, Vectors(gate.encoder, row[None])).layer for row in rows)
+    return tuple(routed(gate, Vectors(asked.encoder, row[None])).layer for row in asked.rows)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clonedna.core.genome import Composition
+from clonedna.core.vectors import Vectors
 from clonedna.genomes.assembly import centroid, centroids, gate_of, gated, layers_of, module_map
 from tests.genomes import layer
 from tests.unit.store.making import manifest
@@ -44,7 +45,7 @@ def test_centroids_are_few_of_length_one_and_always_the_same(seed: int, n: int) 
 def test_a_gate_sends_to_the_nearest_and_what_is_far_to_the_base() -> None:
     axis = np.eye(8, dtype=np.float32)
     gate = gate_of("e@1", [axis[:1].repeat(20, 0), axis[1:2].repeat(20, 0)], [axis[:1], axis[1:2]], axis[:0])
-    assert gated(gate, axis[:3]) == (0, 1, None)
+    assert gated(gate, Vectors("e@1", axis[:3])) == (0, 1, None)
     assert gate.floor == pytest.approx(1.0)
     empty = gate_of("e@1", [axis[:1], axis[1:2]], [axis[:0], axis[:0]], axis[2:3])
     assert empty.floor == 0.0
@@ -54,8 +55,8 @@ def test_other_words_pass_where_what_is_about_nothing_is_far() -> None:
     axis = np.eye(8, dtype=np.float32)
     between = ((axis[0] + axis[2]) / np.sqrt(2))[None]
     own = [axis[:1].repeat(20, 0)], [axis[:1].repeat(20, 0)]
-    assert gated(gate_of("e@1", *own, axis[:0]), between) == (None,)
-    assert gated(gate_of("e@1", *own, axis[3:4].repeat(20, 0)), between) == (0,)
+    assert gated(gate_of("e@1", *own, axis[:0]), Vectors("e@1", between)) == (None,)
+    assert gated(gate_of("e@1", *own, axis[3:4].repeat(20, 0)), Vectors("e@1", between)) == (0,)
     near = gate_of("e@1", *own, between.repeat(20, 0))  # what is about nothing is as near: it decides
     assert near.floor == pytest.approx(0.5**0.5, abs=1e-5)
     assert gate_of("e@1", [axis[:1]], [between], axis[:1].repeat(20, 0)).floor == pytest.approx(0.5**0.5, abs=1e-5)
