@@ -12,8 +12,10 @@ from clonedna.cli.genome_wants import Need, On, Wants, wanting
 from clonedna.cli.genomes import genome_app, show_genome, similarity
 
 if TYPE_CHECKING:
-    from clonedna.app.genome_values import ApplyOrder, Assembled, KeptPlan
-    from clonedna.core.genome import Similarity, SkillPlan
+    from collections.abc import Sequence
+
+    from clonedna.app.genome_values import ApplyOrder, Assembled, FoundLayer, KeptPlan
+    from clonedna.core.genome import Match, Similarity, SkillPlan
 
 Name = Annotated[str | None, typer.Option(help="The genome's name; default: made of the request.", show_default=False)]
 
@@ -56,6 +58,7 @@ def search(
             for x in one.layers
         ]
         table(f"{one.skill.text} ({one.skill.weight:.2f})", ["block", "id", "cosine", "s* predicted", "score"], rows)
+    _tell_repeats([x for one in found.skills for x in one.layers])
     for out in found.refused:
         tell(f"refused: {printable(out.name)}: {out.code}: {printable(out.why)}")
 
@@ -207,7 +210,9 @@ def _show_plan(kept: KeptPlan) -> None:
         ["disk", _value(found.disk, " bytes")], ["memory", _value(found.memory, " bytes")],
     ]  # fmt: skip
     table("", ["", ""], facts)
-    names = {m.id: f"{m.name}@{m.version}" for one in found.skills for m in one.matches}
+    matches = [m for one in found.skills for m in one.matches]
+    _tell_repeats(matches)
+    names = {m.id: f"{m.name}@{m.version}" for m in matches}
     for one in found.conflicts:
         tell(
             f"{one.light}: {names.get(one.source, one.source[:12])} beside {names.get(one.target, one.target[:12])}: {one.why}"
@@ -216,6 +221,14 @@ def _show_plan(kept: KeptPlan) -> None:
         tell(f"refused: {printable(out.name)}: {out.code}: {printable(out.why)}")
     for warning in found.warnings:
         tell(f"warning: {printable(warning)}")
+
+
+def _tell_repeats(found: Sequence[FoundLayer | Match]) -> None:
+    """Which blocks are copies, forks or merges of one that is ranked before them."""
+    names = {one.id: f"{one.name}@{one.version}" for one in found}
+    repeats = [(one.id, one.duplicate_of) for one in found if one.duplicate_of is not None]
+    for block, other in dict.fromkeys(repeats):
+        tell(f"{names[block]} repeats {names.get(other, other[:12])}: beside it, it adds nothing")
 
 
 def _skill_row(one: SkillPlan) -> list[str]:
