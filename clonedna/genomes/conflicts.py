@@ -18,6 +18,7 @@ from clonedna.core.errors import InputError
 from clonedna.core.genome import CompatibilityNote, Composition
 from clonedna.core.interference import ConflictCard, Curve, Light, ModuleConflict, Outcome, PairConflict, Pairwise
 from clonedna.genomes.interference import STACK, by_module, cosine, norm_ratio, phi
+from clonedna.genomes.rising import levels
 
 FEWEST = 20  # outcomes of a fit
 MOST_OUTCOMES = 20_000
@@ -32,21 +33,8 @@ def default_card() -> ConflictCard:
 
 def monotone(x: Sequence[float], y: Sequence[float]) -> Curve:
     """The non-decreasing curve nearest to the points in least squares, by its knots: a step's two ends."""
-    order = np.lexsort((np.asarray(y), np.asarray(x)))
-    blocks: list[list[float]] = []  # mean, weight, first x, last x
-    points: dict[float, list[float]] = {}
-    for i in order:
-        points.setdefault(float(x[i]), []).append(float(y[i]))
-    for place, values in points.items():  # equal x have one value
-        blocks.append([float(np.mean(values)), float(len(values)), place, place])
-        while len(blocks) > 1 and blocks[-2][0] >= blocks[-1][0]:
-            mean, weight, _, last = blocks.pop()
-            before = blocks[-1]
-            before[0] = (before[0] * before[1] + mean * weight) / (before[1] + weight)
-            before[1] += weight
-            before[3] = last
-    knots = [(at, mean) for mean, _, first, last in blocks for at in dict.fromkeys((first, last))]
-    return Curve(x=tuple(at for at, _ in knots), damage=tuple(round(mean, 6) for _, mean in knots))
+    knots = [(at, level.value) for level in levels(x, y) for at in dict.fromkeys((level.first, level.last))]
+    return Curve(x=tuple(at for at, _ in knots), damage=tuple(round(value, 6) for _, value in knots))
 
 
 def expected(curve: Curve, x: float) -> float:
