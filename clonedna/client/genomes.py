@@ -12,6 +12,7 @@ from clonedna.core.errors import BadReference, not_a_genome
 from clonedna.core.genome import DesiredGenome, GenomeManifest, SignedGenome
 
 COMMAND, GENOMES = "/api/v1/genome", "/api/v1/genomes"
+PLAN_SECONDS = 1800.0
 
 
 class RemoteGenomes:
@@ -57,8 +58,8 @@ class RemoteGenomes:
         return self._wire.post(f"{COMMAND}/search-layers", FoundLayers, {"request": request, "most": most})
 
     def plan(self, ask: NeedAsk) -> KeptPlan:
-        """A plan, kept there."""
-        return self._wire.post(f"{GENOMES}/plan", KeptPlan, ask)
+        """A plan, kept there. It may take minutes, since layers are measured: it is waited for ``PLAN_SECONDS`` at least."""
+        return self._wire.post(f"{GENOMES}/plan", KeptPlan, ask, silence=PLAN_SECONDS)
 
     def kept(self, reference: str) -> KeptPlan:
         """A plan of the server."""

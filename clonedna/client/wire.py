@@ -62,9 +62,11 @@ class Wire:
         """What is at ``path``. Raises the server's own errors, ``Unavailable``, ``TimedOut``, ``BadAnswer``."""
         return self.ask("GET", path, kind, query=query)
 
-    def post(self, path: str, kind: type[V], body: Any = None, *, headers: Mapping[str, str] | None = None) -> V:
-        """What ``path`` answers to ``body`` (a value, or what is JSON). Raises as ``get``."""
-        return self.ask("POST", path, kind, body=body, headers=headers)
+    def post(
+        self, path: str, kind: type[V], body: Any = None, *, headers: Mapping[str, str] | None = None, silence: float | None = None
+    ) -> V:  # fmt: skip
+        """What ``path`` answers to ``body`` (a value, or what is JSON). ``silence``: as of ``read``. Raises as ``get``."""
+        return self.ask("POST", path, kind, body=body, headers=headers, silence=silence)
 
     def delete(self, path: str, kind: type[V]) -> V:
         """What ``path`` answers when it is deleted. Raises as ``get``."""
@@ -72,10 +74,10 @@ class Wire:
 
     def ask(
         self, method: str, path: str, kind: type[V], *, query: Mapping[str, Any] | None = None, body: Any = None,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None, silence: float | None = None,
     ) -> V:  # fmt: skip
         """One request; the answer is a ``kind``."""
-        data = self.read(method, path, query=query, body=body, headers=headers)
+        data = self.read(method, path, query=query, body=body, headers=headers, silence=silence)
         try:
             return kind.model_validate_json(data)
         except ValidationError as error:
@@ -88,16 +90,22 @@ class Wire:
 
     def read(
         self, method: str, path: str, *, query: Mapping[str, Any] | None = None, body: Any = None,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None, silence: float | None = None,
     ) -> bytes:  # fmt: skip
-        """The bytes of the answer to one request; a ``GET`` is repeated as the module says. Raises as ``get``."""
+        """The bytes of the answer to one request; a ``GET`` is repeated as the module says. Raises as ``get``.
+
+        ``silence``: seconds without a byte until it is given up, where that is longer than the client's timeout.
+        """
+        timeout = httpx2.Timeout(self._timeout, read=max(self._timeout, silence or 0.0))
         given: dict[str, Any] = (
             {} if body is None else {"content": body} if isinstance(body, bytes) else {"json": plain(body)}
         )
         for turn in range(AGAIN + 1):
             last = turn == AGAIN or method != "GET"
             try:
-                with self._http.stream(method, path, params=_known(query), headers=headers, **given) as answer:
+                with self._http.stream(
+                    method, path, params=_known(query), headers=headers, timeout=timeout, **given
+                ) as answer:
                     data = _bounded(answer)
             except (httpx2.RemoteProtocolError, httpx2.ReadError) as error:
                 if last:

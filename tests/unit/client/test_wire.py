@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 
@@ -47,8 +48,8 @@ class Told:
 
 
 @contextmanager
-def scripted(*answers: bytes) -> Generator[tuple[Wire, Told]]:
-    """A server on loopback that gives these answers, one a connection; afterwards it takes none."""
+def scripted(*answers: bytes, before: float = 0.0) -> Generator[tuple[Wire, Told]]:
+    """A server on loopback that gives these answers, one a connection, ``before`` seconds after it was asked; afterwards it takes none."""
     told = Told()
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
@@ -59,6 +60,7 @@ def scripted(*answers: bytes) -> Generator[tuple[Wire, Told]]:
                 connection, _ = listener.accept()
                 with connection:
                     told.asked.append(connection.recv(65536).decode("latin-1"))
+                    time.sleep(before)
                     connection.sendall(one)
 
     thread = threading.Thread(target=serve, daemon=True)
@@ -134,6 +136,13 @@ def test_silence_is_timed_out() -> None:
         with pytest.raises(TimedOut):
             wire.get("/x", Thing)
         wire.close()
+
+
+def test_what_is_known_to_take_long_is_waited_for() -> None:
+    with scripted(answer(200, '{"n": 1}', "x-dna-api: 1"), before=0.3) as (wire, _):
+        hurried = Wire(wire.url, "", timeout=0.1)
+        assert hurried.post("/x", Thing, silence=30.0) == Thing(n=1)
+        hurried.close()
 
 
 def test_a_stream_that_breaks_goes_on_behind_its_last_event() -> None:
