@@ -45,10 +45,10 @@ class FakeEngineParts(Parts):
 
 
 class FakeParts(FakeEngineParts):
-    """... and the source."""
+    """... and the source; meanings by the encoder that compares spelling."""
 
     def __init__(self, home: Path, *, spans: int = 60) -> None:
-        super().__init__(Settings(home=home, min_free_bytes=0))
+        super().__init__(Settings(home=home, encoder="hashed", min_free_bytes=0))
         self._source = FakeSource(FOUND, collection(spans))
 
     @property

@@ -64,12 +64,17 @@ class Theme:
 
     def finish(self, figure: Figure) -> Picture:
         """The figure as bytes, cut to what was drawn."""
-        svg, png = io.BytesIO(), io.BytesIO()
-        box: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.2, "facecolor": self.paper}
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(svg, format="svg", metadata=nothing, **box)
-        figure.savefig(png, format="png", metadata={"Software": None}, **box)
-        return Picture(svg=svg.getvalue(), png=png.getvalue())
+        nothing: dict[str, None] = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        return Picture(svg=self._saved(figure, "svg", nothing), png=self.png(figure))
+
+    def png(self, figure: Figure) -> bytes:
+        """The same as pixels alone, which takes half as long."""
+        return self._saved(figure, "png", {"Software": None})
+
+    def _saved(self, figure: Figure, form: str, metadata: dict[str, None]) -> bytes:
+        made = io.BytesIO()
+        figure.savefig(made, format=form, metadata=metadata, bbox_inches="tight", pad_inches=0.2, facecolor=self.paper)
+        return made.getvalue()
 
     @property
     def diverging(self) -> LinearSegmentedColormap:

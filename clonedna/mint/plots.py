@@ -52,7 +52,7 @@ def _training(losses: Sequence[float], validation: Sequence[float]) -> bytes:
         if not validation:
             figure.text(0.99, 0.01, "no validation part", ha="right", fontsize=7.5, color=theme.soft)
         axes.legend(fontsize=8, loc="best")
-        return theme.finish(figure).png
+        return theme.png(figure)
 
 
 def gains(spans: Sequence[EvalSpan]) -> list[float]:
@@ -74,7 +74,7 @@ def _holdout(spans: Sequence[EvalSpan]) -> bytes:
         _frame(axes, theme, title, "held-out pieces, by gain", "gain, nats a token")
         axes.set_xlim(0.2, len(values) + 0.8)
         axes.set_xticks([1, len(values)] if len(values) > 1 else [1])
-        return theme.finish(figure).png
+        return theme.png(figure)
 
 
 def style_rows(report: StyleReport) -> list[tuple[Feature, float, float, float, float]]:
@@ -121,7 +121,7 @@ def _style(report: StyleReport, rows: Sequence[tuple[Feature, float, float, floa
         axes.grid(visible=True, axis="x")
         axes.grid(visible=False, axis="y")
         axes.legend(fontsize=8, loc="best")
-        return theme.finish(figure).png
+        return theme.png(figure)
 
 
 def _label(row: Feature, scale: float, person: float, base: float, block: float) -> str:
