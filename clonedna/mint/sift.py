@@ -10,12 +10,14 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-
-from datasketch import MinHash, MinHashLSH
+from typing import TYPE_CHECKING
 
 from clonedna.core.canonical import sha256
 from clonedna.core.work import Collection, Refusal, Span
 from clonedna.mint.values import Sifted
+
+if TYPE_CHECKING:  # it loads half of scipy, for commands that sift nothing, too
+    from datasketch import MinHash
 
 SIMILAR = 0.8
 SHINGLE = 5
@@ -57,6 +59,8 @@ def without_near_duplicates(
 
     Gives (kept, [(dropped, the one it is like)]).
     """
+    from datasketch import MinHashLSH
+
     index = MinHashLSH(num_perm=BANDS * ROWS, params=(BANDS, ROWS))
     known: list[tuple[Span, frozenset[str]]] = []
     renamed: dict[str, int] = {}
@@ -143,6 +147,8 @@ def renaming(text: str) -> str:
 
 
 def _sketch(words: frozenset[str]) -> MinHash:
+    from datasketch import MinHash
+
     sketch = MinHash(num_perm=BANDS * ROWS, seed=1)
     sketch.update_batch([shingle.encode() for shingle in sorted(words)])
     return sketch

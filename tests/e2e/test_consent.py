@@ -34,7 +34,7 @@ pytestmark = pytest.mark.slow
 
 class OurParts(FakeEngineParts):
     def __init__(self, home: Path, url: str) -> None:
-        super().__init__(Settings(home=home, base="fake", port=0, min_free_bytes=0, github_url=url))
+        super().__init__(Settings(home=home, base="fake", encoder="hashed", port=0, min_free_bytes=0, github_url=url))
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ NAMES = ("abacus", "beads", "counter")
 
 class GitHubParts(FakeEngineParts):
     def __init__(self, home: Path, url: str) -> None:
-        super().__init__(Settings(home=home, min_free_bytes=0, github_url=url))
+        super().__init__(Settings(home=home, encoder="hashed", min_free_bytes=0, github_url=url))
 
 
 @pytest.fixture(scope="module")

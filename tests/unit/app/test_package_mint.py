@@ -31,7 +31,7 @@ class PackageParts(FakeEngineParts):
     """Fake engine, real packages, in a folder that stands for an environment."""
 
     def __init__(self, home: Path) -> None:
-        super().__init__(Settings(home=home, min_free_bytes=0))
+        super().__init__(Settings(home=home, encoder="hashed", min_free_bytes=0))
         self._packages = PackageSource(folder=home / "installed")
 
     @property
