@@ -97,6 +97,7 @@ COMMANDS = [
     ["genome", "search", "parse HTML in Python", "--limit", "2"],
     ["genome", "plan", "a quantum solver in Fortran"],
     ["genome", "plan", "python", "--pairs", "nothing.jsonl", "--licence", "MIT"],
+    ["genome", "plan", "python", "--top-k", "2"],
     ["genome", "apply", "00000000"],
     ["genome", "apply", "nonsense"],
     ["genome", "rollback", "stack", "9.0.0"],

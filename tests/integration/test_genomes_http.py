@@ -53,6 +53,8 @@ def test_a_need_becomes_a_genome_as_a_job(client: Client, tmp_path: Path) -> Non
     assert kept.plan.skills[0].trains
     assert client.genomes.kept(kept.plan.id[:8]) == kept
     assert client.genomes.plan(ask) == kept
+    with pytest.raises(InputError, match="several layers"):
+        client.genomes.plan(ask.model_copy(update={"compose": "arrow"}))
     view = ended(client, client.genomes.apply(kept.plan.id, name="reports").id)
     assert view.kind == "genome"
     if view.status == "failed":  # what the gate does not accept makes no genome
