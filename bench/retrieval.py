@@ -1,8 +1,8 @@
 """How well layers are found: the bundled set's requests against all of its layers, with the encoder that is the default.
 
 Ways to find them: ``cosine`` with the layers' texts; ``nearest``, the greater of text and nearest middle of the exemplars; ``words``
-alone; ``fused``, the places by cosine and by words, as the registry's search has them; ``ranking`` (clonedna/genomes/ranking.py);
-``whole``, the same without asking for the parts of a request; ``skills``, the ranking for each skill that the request is read as.
+alone; ``fused``, the places by cosine and by words, as the registry's search has them; ``whole``, what all three say (genomes/ranking.py)
+of the request's text; ``names``, of the names of the skills that it is read as; ``skills``, of what is read for each skill: a plan's way.
 
 What the figures are is told in clonedna/genomes/finding.py. Milliseconds of encoding and finding, a request at a time, on one thread.
 Nothing here is fitted; what was chosen was chosen on ``dev``.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, get_args
 
 import numpy as np
@@ -22,55 +22,40 @@ from bench.common import Report, arguments, figure, say
 from clonedna.app.catalogue import fused
 from clonedna.core.block import Measure
 from clonedna.engine.encoder import MiniLM, open_minilm
-from clonedna.genomes.finding import FOUND, Find, by_ranking, known, mean, one_way, place
+from clonedna.genomes.features import features_of
+from clonedna.genomes.finding import FOUND, Find, Shelf, by_skills, mean, one_way, place
 from clonedna.genomes.needs import Reader
-from clonedna.genomes.ranking import Known, Ranked, Ranking, asked_parts, in_turn
+from clonedna.genomes.ranking import Ranked, alike, in_order, in_turn
 from clonedna.genomes.retrieval_set import Kind, RetrievalSet, Split, retrieval_set
 from clonedna.genomes.taxonomy import load_taxonomy
 
 SIZES = (50, 100, 200)
 
 
-def ordered(keys: Sequence[str], scores: np.ndarray) -> tuple[Ranked, ...]:
-    """All of ``keys`` (sorted), the greatest score first, of equals the first key."""
-    rounded = np.round(scores.astype(np.float64), 6)
-    return tuple(Ranked(keys[i], float(rounded[i])) for i in np.argsort(-rounded, kind="stable"))
+def ways(shelf: Shelf, encoder: MiniLM) -> dict[str, Find]:
+    """Every way to find layers: a text to all layers in order."""
+    reader, count = Reader(load_taxonomy(), encoder), len(shelf.keys)
 
+    def cosine(text: str) -> tuple[Ranked, ...]:
+        return in_order({one.id: one.text_cosine for one in shelf.near(encoder.encode([text]).rows)})
 
-def ways(layers: Sequence[Known], encoder: MiniLM) -> dict[str, Find]:
-    """Every way to find layers: a vector and its text to all layers in order."""
-    layers = sorted(layers, key=lambda one: one.key)
-    keys, ranking, reader = [one.key for one in layers], Ranking(layers), Reader(load_taxonomy(), encoder)
-    texts = np.stack([one.text for one in layers])
-    middles, starts = (
-        np.concatenate([one.middles for one in layers]),
-        np.cumsum([0, *(len(one.middles) for one in layers[:-1])]),
-    )
+    def nearest(text: str) -> tuple[Ranked, ...]:
+        return in_order({one.id: one.best for one in shelf.near(encoder.encode([text]).rows)})
 
-    def cosine(asked: np.ndarray, _: str) -> tuple[Ranked, ...]:
-        return ordered(keys, texts @ asked)
+    def words(text: str) -> tuple[Ranked, ...]:
+        share = shelf.rarity.sharing([text])
+        return in_order({key: share(key) for key in shelf.keys})
 
-    def nearest(asked: np.ndarray, _: str) -> tuple[Ranked, ...]:
-        return ordered(keys, np.maximum(texts @ asked, np.maximum.reduceat(middles @ asked, starts)))
+    def places(text: str) -> tuple[Ranked, ...]:
+        sharing = tuple((one.key, one.score) for one in words(text) if one.score > 0)
+        return tuple(Ranked(*one) for one in fused(sharing[:50], cosine(text)[:50]))
 
-    def words(_: np.ndarray, text: str) -> tuple[Ranked, ...]:
-        return ordered(keys, ranking.overlaps(text))
-
-    def places(asked: np.ndarray, text: str) -> tuple[Ranked, ...]:
-        sharing = tuple((one.key, one.score) for one in words(asked, text) if one.score > 0)
-        return tuple(Ranked(*one) for one in fused(sharing[:50], cosine(asked, text)[:50]))
-
-    def whole(asked: np.ndarray, text: str) -> tuple[Ranked, ...]:
-        return ranking.best(asked, text, len(keys))
-
-    def skills(_: np.ndarray, text: str) -> tuple[Ranked, ...]:
-        asked = [skill.text for skill in reader.read(text).skills]
-        rows = encoder.encode(asked).rows
-        return in_turn([ranking.best(row, one, len(keys)) for row, one in zip(rows, asked, strict=True)], len(keys))
+    def names(text: str) -> tuple[Ranked, ...]:
+        return in_turn([shelf.order([one.text]) for one in reader.read(text).skills], count)
 
     return {
-        "cosine": cosine, "nearest": nearest, "words": words, "fused": places, "whole": whole, "ranking": by_ranking(ranking, encoder),
-        "skills": skills,
+        "cosine": cosine, "nearest": nearest, "words": words, "fused": places, "whole": lambda text: shelf.order([text]),
+        "names": names, "skills": by_skills(shelf, reader),
     }  # fmt: skip
 
 
@@ -92,33 +77,33 @@ def nested(found: dict[str, Measure]) -> dict[str, Any]:
     return told
 
 
-def by_form(held: RetrievalSet, find: Find, vectors: dict[str, np.ndarray]) -> dict[str, Any]:
+def by_form(held: RetrievalSet, find: Find) -> dict[str, Any]:
     """R@1 of short requests and paraphrases for each form of the layer that is wanted, both splits."""
     forms = {one.id: one.form for one in held.layers}
     found: dict[str, Any] = {}
     for kind in ("short", "paraphrase"):
         for form in ("terse", "line", "sentences"):
             some = [one for one in held.asked(kind) if forms[one.wants[0]] == form]
-            hits = [float(place((*one.wants, *one.also), find(vectors[one.id], one.text)) == 1) for one in some]
+            hits = [float(place((*one.wants, *one.also), find(one.text)) == 1) for one in some]
             found[f"{kind} {form}"] = shown(
                 mean(hits, [one.domain for one in some], "share whose first layer is right")
             )
     return found
 
 
-def by_size(held: RetrievalSet, ranking: Ranking, vectors: dict[str, np.ndarray], draws: int) -> dict[str, Any]:
+def by_size(held: RetrievalSet, shelf: Shelf, draws: int) -> dict[str, Any]:
     """R@1 of ``whole`` on ``test`` among fewer layers, drawn at random with the one that is wanted; words count as among all of them."""
-    found: dict[str, Any] = {}
     kinds: tuple[Kind, ...] = ("short", "paraphrase")
+    orders = {one.id: shelf.order([one.text]) for kind in kinds for one in held.asked(kind, "test")}
+    found: dict[str, Any] = {}
     for size in SIZES:
         draw, hits = np.random.default_rng(size), {kind: list[float]() for kind in kinds}
         for _ in range(draws):
-            some = {ranking.keys[i] for i in draw.choice(len(ranking.keys), size - 1, replace=False)}
+            some = {shelf.keys[i] for i in draw.choice(len(shelf.keys), size - 1, replace=False)}
             for kind, told in hits.items():
                 for one in held.asked(kind, "test"):
-                    among = some | set(one.wants)
-                    first = ranking.best(vectors[one.id], one.text, 1, among=among)
-                    told.append(float(place((*one.wants, *one.also), first) == 1))
+                    among = [ranked for ranked in orders[one.id] if ranked.key in some or ranked.key in one.wants]
+                    told.append(float(place((*one.wants, *one.also), among) == 1))
         found[str(size)] = {kind: figure(float(np.mean(told))) for kind, told in hits.items()}
     return found
 
@@ -138,42 +123,31 @@ def times(held: RetrievalSet, work: Callable[[str], object], count: int) -> dict
     }
 
 
-def timed(
-    held: RetrievalSet, layers: Sequence[Known], finds: dict[str, Find], encoder: MiniLM, count: int
-) -> dict[str, Any]:
-    """From a request's text to the order of all layers, by several ways; and of that, what the ranking alone takes."""
-    ranking, row, many = Ranking(layers), layers[0].text, len(layers)
+def timed(held: RetrievalSet, shelf: Shelf, finds: dict[str, Find], count: int) -> dict[str, Any]:
+    """From a request's text to the order of all layers, by several ways; and of ``whole`` what is not encoding."""
+    row = shelf.texts[:1]
 
-    def parted(text: str) -> object:
-        parts = asked_parts(text)
-        return ranking.answer(encoder.encode(parts).rows, parts, many)
+    def ordering(text: str) -> object:
+        return in_order({key: alike(one) for key, one in features_of([text], shelf.near(row), shelf.rarity).items()})
 
-    works: dict[str, Callable[[str], object]] = {
-        "cosine": lambda text: finds["cosine"](encoder.encode([text]).rows[0], text),
-        "whole": lambda text: finds["whole"](encoder.encode([text]).rows[0], text),
-        "ranking": parted,
-        "skills": lambda text: finds["skills"](row, text),
-        "ranking_alone": lambda text: ranking.best(row, text, many),
-    }
-    return {name: times(held, work, count) for name, work in works.items()}
+    works: dict[str, Callable[[str], object]] = {name: finds[name] for name in ("cosine", "whole", "skills")}
+    return {name: times(held, work, count) for name, work in (works | {"ordering": ordering}).items()}
 
 
 def measure(report: Report, options: argparse.Namespace) -> None:
     held, encoder = retrieval_set(), open_minilm()
-    layers = known(held, encoder)
-    rows = encoder.encode([one.text for one in held.requests]).rows
-    vectors = {one.id: row for one, row in zip(held.requests, rows, strict=True)}
-    report.setup |= {"encoder": encoder.name, "layers": len(layers), "requests": len(held.requests)}
-    finds = ways(layers, encoder)
+    shelf = Shelf(held, encoder)
+    report.setup |= {"encoder": encoder.name, "layers": len(held.layers), "requests": len(held.requests)}
+    finds = ways(shelf, encoder)
     for name, find in finds.items():
-        report.raw[name] = nested(one_way(held, find, vectors))
+        report.raw[name] = nested(one_way(held, find))
         for split in get_args(Split):
             figures = {kind: report.raw[name][f"{split} {kind}"] for kind in FOUND}
             told = "; ".join(f"{kind} {one['R@1']['value']} {one['R@5']['value']}" for kind, one in figures.items())
             say(f"{name} {split} (R@1 R@5): {told}; auroc {report.raw[name][f'{split} auroc']['value']}")
-    report.raw["ranking_by_form"] = by_form(held, finds["ranking"], vectors)
-    report.raw["ranking_among_fewer"] = by_size(held, Ranking(layers), vectors, 1 if options.quick else 20)
-    report.raw["milliseconds"] = timed(held, layers, finds, encoder, 10 if options.quick else 100)
+    report.raw["skills_by_form"] = by_form(held, finds["skills"])
+    report.raw["whole_among_fewer"] = by_size(held, shelf, 1 if options.quick else 20)
+    report.raw["milliseconds"] = timed(held, shelf, finds, 10 if options.quick else 100)
     say(f"milliseconds: {report.raw['milliseconds']}")
 
 

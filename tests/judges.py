@@ -44,11 +44,11 @@ class ToldJudge:
         return digest(sorted(one.id for one in self.parts.lines.accepted()))
 
     def near(
-        self, texts: Sequence[str], most: int, *, among: Collection[str] | None = None
+        self, skills: Sequence[Skill], most: int, *, among: Collection[str] | None = None
     ) -> tuple[tuple[Near, ...], ...]:
         found: list[tuple[Near, ...]] = []
-        for text in texts:
-            known = self.predicts.get(text, {})
+        for skill in skills:
+            known = self.predicts.get(skill.text, {})
             ids = [one.id for one in self.parts.lines.accepted() if among is None or one.id in among]
             row = [Near(one, known[self._name(one)], None) for one in ids if self._name(one) in known]
             found.append(tuple(sorted(row, key=lambda one: (-one.best, one.id))[:most]))

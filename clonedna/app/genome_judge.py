@@ -35,10 +35,11 @@ from clonedna.genomes import probing
 from clonedna.genomes.calibration import Card
 from clonedna.genomes.conflicts import judge as light
 from clonedna.genomes.conflicts import noted
-from clonedna.genomes.features import Rarity, features_of
+from clonedna.genomes.features import features_of
 from clonedna.genomes.fitting import Outcome
 from clonedna.genomes.kin import kin_sets, kinships
 from clonedna.genomes.needs import Reader
+from clonedna.genomes.rarity import Rarity
 from clonedna.genomes.routes import Routed, Thresholds, route_of, thresholds_for
 from clonedna.mint.overlap import overlaps
 
@@ -78,9 +79,9 @@ class Judge(Protocol):
         ...
 
     def near(
-        self, texts: Sequence[str], most: int, *, among: Collection[str] | None = None
+        self, skills: Sequence[Skill], most: int, *, among: Collection[str] | None = None
     ) -> tuple[tuple[Near, ...], ...]:
-        """For each text the nearest blocks."""
+        """For each skill the nearest blocks."""
         ...
 
     def features(self, desired: DesiredGenome, near: Sequence[Sequence[Near]]) -> tuple[dict[str, Features], ...]:
@@ -160,16 +161,13 @@ class HomeJudge:
         return self.parts.meanings.snapshot()
 
     def near(
-        self, texts: Sequence[str], most: int, *, among: Collection[str] | None = None
+        self, skills: Sequence[Skill], most: int, *, among: Collection[str] | None = None
     ) -> tuple[tuple[Near, ...], ...]:
-        return self.parts.meanings.nearest(texts, most, among=among)
+        return self.parts.meanings.nearest([one.words for one in skills], most, among=among)
 
     def features(self, desired: DesiredGenome, near: Sequence[Sequence[Near]]) -> tuple[dict[str, Features], ...]:
-        texts = self.parts.lines.meanings()
-        rarity = Rarity(texts.values())
-        return tuple(
-            features_of(skill.text, row, texts, rarity=rarity) for skill, row in zip(desired.skills, near, strict=True)
-        )
+        rarity = Rarity(self.parts.lines.meanings())
+        return tuple(features_of(skill.words, row, rarity) for skill, row in zip(desired.skills, near, strict=True))
 
     def predicted(self, skill: Skill, features: Features) -> Similarity:
         if self._card is None:
@@ -267,7 +265,7 @@ class HomeJudge:
         encoder = self.parts.encoder
         found = [
             Outcome(
-                skill=skill.text, node=skill.node, domain=domain_of(skill.node), block=one.id, features=one.features,
+                skill=skill.text, asked=skill.asked, node=skill.node, domain=domain_of(skill.node), block=one.id, features=one.features,
                 encoder=encoder.name, dimension=encoder.dimension, base_fingerprint=engine.base.fingerprint,
                 value=one.measured.value, low=one.measured.low or 0.0,
                 high=one.measured.high if one.measured.high is not None else 1.0, n=one.measured.n, at=now(),

@@ -73,7 +73,7 @@ class Evidences:
             raise InputError(f"{file.name} holds no example that can be used", "give more examples", param="pairs")
         places = [0] * len(examples)
         if len(skills) > 1:
-            near = self._cosines([_asked(one) for one in examples], [skill.text for skill in skills])
+            near = self._cosines([_asked(one) for one in examples], [skill.words for skill in skills])
             places = [int(place) for place in np.argmax(near, axis=1)]
         lines = data.split(b"\n")
         found: list[Evidence] = []
@@ -119,7 +119,7 @@ class Evidences:
         scores = [0.0] * len(skills)
         for order, taught in read:
             pairs = taught.pairs
-            near = self._cosines([pair.instruction for pair in pairs], [skill.text for skill in skills])
+            near = self._cosines([pair.instruction for pair in pairs], [(skill.text,) for skill in skills])
             for number, skill in enumerate(skills):
                 mine = sorted(zip(near[:, number], pairs, strict=True), key=lambda one: (-one[0], one[1].id))
                 floor = floor_of(float(cosine) for cosine, _ in mine)
@@ -174,7 +174,7 @@ class Evidences:
         if not told:
             return tuple(Evidence(origin="none", why="the near blocks have no held-out pairs") for _ in skills)
         ids = sorted(told)
-        cosines = self._cosines([told[one].instruction for one in ids], [skill.text for skill in skills])
+        cosines = self._cosines([told[one].instruction for one in ids], [skill.words for skill in skills])
         return tuple(
             _of_blocks(
                 {one: float(c) for one, c in zip(ids, cosines[:, number], strict=True)},
@@ -184,10 +184,12 @@ class Evidences:
         )
 
     def _cosines(
-        self, texts: Sequence[str], skills: Sequence[str]
+        self, texts: Sequence[str], skills: Sequence[Sequence[str]]
     ) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+        """Of each text with each skill's words, their mean."""
         encoder = self.parts.encoder
-        return encoder.encode([text[:MOST_READ] for text in texts]).rows @ encoder.encode(list(skills)).rows.T
+        wanted = np.stack([encoder.encode(words).rows.mean(axis=0) for words in skills])
+        return encoder.encode([text[:MOST_READ] for text in texts]).rows @ wanted.T
 
 
 def _of_blocks(cosines: dict[str, float], blocks: Sequence[tuple[str, tuple[Pair, ...]]]) -> Evidence:

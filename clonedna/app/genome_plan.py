@@ -27,7 +27,6 @@ from clonedna.app.genome_plan_values import (
     expected,
     members_of,
     nothing,
-    rank_of,
     warnings_of,
     with_measured,
     within,
@@ -54,7 +53,9 @@ from clonedna.core.genome import (
     SkillPlan,
 )
 from clonedna.core.model import BaseInfo
+from clonedna.core.vectors import Near
 from clonedna.genomes.planning import Candidate, Choosing, Chosen, chosen, plan_id, ranked, trust_prior
+from clonedna.genomes.ranking import DIGITS, alike
 from clonedna.genomes.routes import Routed
 
 FOLDER = "plans"
@@ -160,20 +161,19 @@ class Planning:
 
     def pool(self, desired: DesiredGenome, info: BaseInfo, config: Choosing) -> Pool:
         """The blocks near to each skill; hard filters first, and the nearest of the others with the code of what they lack."""
-        texts = [skill.text for skill in desired.skills]
         allowed = [one.id for one in self.parts.lines.accepted() if one.base_fingerprint == info.fingerprint]
-        rows = self.judge.near(texts, WIDE, among=allowed)
+        rows = self.judge.near(desired.skills, WIDE, among=allowed)
         told_of = self.judge.features(desired, rows)
-        near = tuple(row[: config.pool] for row in rows)
+        near = tuple(_first(row, found, config.pool) for row, found in zip(rows, told_of, strict=True))
         parents: dict[str, Parent] = {}
         refused: dict[str, Refused] = {}
         for block_id in sorted({one.id for row in near for one in row}):
             self._admit(block_id, info, parents, refused)
         for block_id in sorted(
-            {one.id for row in self.judge.near(texts, SHOWN) for one in row} - parents.keys() - refused.keys()
+            {one.id for row in self.judge.near(desired.skills, SHOWN) for one in row} - parents.keys() - refused.keys()
         ):
             self._admit(block_id, info, {}, refused)
-        for one in self._near_but_out(texts):
+        for one in self._near_but_out([skill.text for skill in desired.skills]):
             refused.setdefault(one.id, one)
         kin = self.judge.kin({name: one.path for name, one in parents.items()})
         candidates = tuple(
@@ -233,9 +233,7 @@ class Planning:
         for skill, told_of in zip(desired.skills, pool.features, strict=True):
             predicted = {name: self.judge.predicted(skill, one) for name, one in told_of.items()}
             mine = [one for one in pool.candidates if one.id in predicted]
-            order = ranked(
-                mine, {name: rank_of(predicted[name], told_of[name]) for name in predicted}, pool.cosine, config
-            )
+            order = ranked(mine, {name: max(0.0, alike(one)) for name, one in told_of.items()}, pool.cosine, config)
             first: list[str] = []
             rows: list[Match] = []
             for name, score in order:
@@ -402,6 +400,11 @@ class Planning:
                 lines = b"".join(canonical(pair) + b"\n" for pair in one.held)
                 write_atomic(folder / f"held-{number}.jsonl", lines)
         write_atomic(folder / "plan.json", canonical(kept))
+
+
+def _first(row: Sequence[Near], features: Mapping[str, Features], most: int) -> tuple[Near, ...]:
+    """Of the near blocks those that are most like what is asked; in the row's order where nothing tells them apart."""
+    return tuple(sorted(row, key=lambda one: -round(alike(features[one.id]), DIGITS)))[:most]
 
 
 def find_plan(home: Path, reference: str) -> KeptPlan:

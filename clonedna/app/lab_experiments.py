@@ -20,6 +20,7 @@ from clonedna.app.genome_judge import HomeJudge
 from clonedna.app.interference_kept import InterferenceKept
 from clonedna.app.interfering import Interfering
 from clonedna.app.lab_values import Experiment, LabFigure, LabLayer, LabResult, Point
+from clonedna.app.needs import reader_of
 from clonedna.app.papers import pairs_of
 from clonedna.app.parts import Parts
 from clonedna.core.block import Measure, not_available
@@ -33,8 +34,10 @@ from clonedna.evals.bootstrap import wilson
 from clonedna.evals.comparison import correlation
 from clonedna.genomes import finding
 from clonedna.genomes.calibration import expected_error
+from clonedna.genomes.features import features_of
 from clonedna.genomes.probing import LEAST
-from clonedna.genomes.ranking import Ranked, Ranking
+from clonedna.genomes.ranking import alike, in_order
+from clonedna.genomes.rarity import Rarity
 from clonedna.genomes.retrieval_set import RetrievalSet, retrieval_set
 
 FIRST_ROUTED = 5  # of the layers that an index gives for a skill a plan probes so many
@@ -111,14 +114,12 @@ def part(hits: Sequence[bool], how: str, none: str) -> Measure:
 
 
 async def retrieval(bench: Bench, held: RetrievalSet | None = None) -> LabResult:
-    """The bundled set by the ranking, then the lab's layers by their packages' summaries, as a plan looks for them."""
+    """The bundled set, then the lab's layers by their packages' summaries, as a plan looks for them."""
     given, encoder = held or retrieval_set(), bench.parts.encoder
 
     def measure() -> dict[str, Measure]:
-        ranking = Ranking(finding.known(given, encoder))
-        rows = encoder.encode([one.text for one in given.requests]).rows
-        vectors = {one.id: row for one, row in zip(given.requests, rows, strict=True)}
-        return finding.one_way(given, finding.by_ranking(ranking, encoder), vectors, seed=bench.seed)
+        find = finding.by_skills(finding.Shelf(given, encoder), reader_of(bench.parts))
+        return finding.one_way(given, find, seed=bench.seed)
 
     found = await anyio.to_thread.run_sync(measure)
     figures = [figure(f"set {name[5:]}", one) for name, one in found.items() if name.startswith("test ")]
@@ -130,7 +131,7 @@ async def retrieval(bench: Bench, held: RetrievalSet | None = None) -> LabResult
             if one.measure.value is not None
         )
     }  # fmt: skip
-    notes = ("set: the held-out half (test) of the bundled retrieval set, by the ranking of bench/retrieval.py",)
+    notes = ("set: the held-out half (test) of the bundled retrieval set, as a plan asks for them",)
     return LabResult(experiment="retrieval", figures=tuple(figures), points=points, notes=notes)
 
 
@@ -141,10 +142,14 @@ def _own(bench: Bench) -> list[LabFigure]:
         none = not_available("no layer's package says what it is for")
         return [figure(f"lab {name}", none) for name in ("R@1", "R@5", "MRR")]
     ids = [one.block for one in bench.layers]
-    rows = bench.parts.meanings.nearest([one.subject for one in asked], len(ids), among=ids)
-    orders = [[Ranked(near.id, near.best) for near in row] for row in rows]
+    rows, rarity = (
+        bench.parts.meanings.nearest([[one.subject] for one in asked], len(ids), among=ids),
+        Rarity(bench.parts.lines.meanings()),
+    )
+    found = [features_of([one.subject], row, rarity) for one, row in zip(asked, rows, strict=True)]
+    orders = [in_order({key: alike(one) for key, one in row.items()}) for row in found]
     at = [finding.place((one.block,), order) for one, order in zip(asked, orders, strict=True)]
-    by = f"of {len(ids)} layers, by nearest text or exemplars, for the summary of the package without its name"
+    by = f"of {len(ids)} layers, by what its text, exemplars and words are like, for the summary of the package without its name"
     told = {
         "R@1": part([n == 1 for n in at], f"right layer first {by}", "nothing was asked"),
         "R@5": part([n <= 5 for n in at], f"right layer among five {by}", "nothing was asked"),
@@ -201,7 +206,7 @@ async def _asked(
     """Raises ``InputError`` where nothing could be measured."""
     skill = Skill(text=layer.subject, weight=1.0)
     desired = DesiredGenome(request=layer.subject, skills=(skill,), taxonomy="lab", encoder="lab")
-    near = await anyio.to_thread.run_sync(lambda: judge.near([skill.text], len(blocks), among=list(blocks)))
+    near = await anyio.to_thread.run_sync(lambda: judge.near([skill], len(blocks), among=list(blocks)))
     features = judge.features(desired, near)[0]
     places = {one.id: place for place, one in enumerate(near[0])}
     found = await judge.probed(engine, skill, exemplars, blocks)

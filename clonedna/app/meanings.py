@@ -11,11 +11,15 @@ import logging
 import threading
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from clonedna.core.errors import DnaError, Unavailable
 from clonedna.core.seams import Encoder, Index
 from clonedna.core.vectors import Hit, Near, Vectors
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 log = logging.getLogger(__name__)
 
@@ -83,13 +87,18 @@ class Meanings:
         return self._index.search(self.encoder.encode(texts), most, among=among)
 
     def nearest(
-        self, texts: Sequence[str], most: int, *, among: Collection[str] | None = None
+        self, asked: Sequence[Sequence[str]], most: int, *, among: Collection[str] | None = None
     ) -> tuple[tuple[Near, ...], ...]:
-        """For each text the blocks nearest to it, at most ``most``, the best of text and centroids first; of equals, by id. ``among``: only
-        these. Raises as ``refresh``."""
+        """For each group of texts, all counting alike, the blocks nearest to them, at most ``most``, the best of text and centroids first;
+        of equals, by id. ``among``: only these. Raises as ``refresh``."""
         self.complete(EXEMPLARS_AT_ONCE)
-        asked = self.encoder.encode(texts)
-        return tuple(self._nearest(Vectors(asked.encoder, row[None]), most, among) for row in asked.rows)
+        texts = list(dict.fromkeys(text for some in asked for text in some))
+        if not texts:
+            return tuple(() for _ in asked)
+        vectors = self.encoder.encode(texts)
+        rows = dict(zip(texts, vectors.rows, strict=True))
+        groups = [[rows[text] for text in some] for some in asked]
+        return tuple(self._nearest(_stacked(vectors.encoder, some), most, among) if some else () for some in groups)
 
     def snapshot(self) -> str:
         """SHA-256 over what is searched: the encoder and all blocks and centroids. Equal twice: the same was searched. Raises as
@@ -228,7 +237,7 @@ class Meanings:
         finally:
             self._lock.release()
 
-    # One text.
+    # One group of texts.
 
     def _nearest(self, asked: Vectors, most: int, among: Collection[str] | None) -> tuple[Near, ...]:
         texts = {hit.key: hit.cosine for hit in self._index.search(asked, most, among=among)}
@@ -273,6 +282,12 @@ def _keys(block_id: str) -> tuple[str, ...]:
 
 def _block(key: str) -> str:
     return key.partition("/")[0]
+
+
+def _stacked(encoder: str, rows: Sequence[NDArray[np.float32]]) -> Vectors:
+    import numpy as np  # not loaded by commands that ask nothing of it
+
+    return Vectors(encoder, np.stack(rows))
 
 
 def _by_block(hits: Iterable[Hit]) -> dict[str, float]:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from clonedna.core.genome import Features
 from clonedna.core.vectors import Near
-from clonedna.core.words import asked_words, telling_words
+from clonedna.genomes.ranking import likeness
+from clonedna.genomes.rarity import Rarity
 
 POOL = 50
 """Of so many nearest blocks the mean and spread of a query are taken: hand in as many, or all where there are fewer."""
@@ -20,49 +21,33 @@ NEIGHBOURS = 10
 Distance = Callable[[str], float | None]
 
 
-class Rarity:
-    """How rare words are among texts: ``ln((1 + N) / (1 + n)) + 1``, n of N texts having the word (Sparck Jones 1972, smoothed)."""
-
-    def __init__(self, texts: Iterable[str]) -> None:
-        held = [frozenset(telling_words(text)) for text in texts]
-        self._count, self._texts = Counter(word for one in held for word in one), len(held)
-
-    def of(self, word: str) -> float:
-        return math.log((1 + self._texts) / (1 + self._count[word])) + 1
-
-    def overlap(self, asked: str, text: str) -> float:
-        """The share of what is asked, word by word and rare words counting more, that stands in ``text``; 0 to 1, 0 for no words."""
-        wanted = asked_words(asked)
-        there = frozenset(telling_words(text))
-        whole = math.fsum(self.of(word) for word in wanted)
-        return math.fsum(self.of(word) for word in wanted if word in there) / whole if whole else 0.0
-
-
 def features_of(
-    asked: str, near: Sequence[Near], texts: Mapping[str, str], *, rarity: Rarity, hubs: Mapping[str, float] | None = None,
+    asked: Sequence[str], near: Sequence[Near], rarity: Rarity, *, hubs: Mapping[str, float] | None = None,
     distance: Distance | None = None,
 ) -> dict[str, Features]:  # fmt: skip
     """Of every block in ``near`` (all of one query), by id.
 
-    ``margin`` and ``z`` are of what blocks say of themselves, since not all have centroids: ``margin`` is a block's text cosine less the
-    greatest of any other (0 if there is none), ``z`` is it in standard deviations above the pool's mean (0 for a pool of fewer than five,
-    where a spread says nothing). ``texts``: what each says of itself, by id. ``hubs``: from ``hubness``. ``distance``: links in the
-    taxonomy between the skill and a block, by id; ``None`` where either is not in it.
+    ``margin`` and ``z`` are of what blocks are ordered by (``likeness``): ``margin`` is a block's less the greatest of any other (0 if
+    there is none), ``z`` is it in standard deviations above the pool's mean (0 for a pool of fewer than five, where a spread says nothing).
+    ``asked``: the texts that ``near`` was asked by. ``hubs``: from ``hubness``. ``distance``: links in the taxonomy between the skill and a
+    block, by id; ``None`` where either is not in it.
     """
-    cosines = [one.text_cosine for one in near]
-    mean, spread = _moments(cosines)
-    order = sorted(cosines, reverse=True)
+    overlap = rarity.sharing(asked)
+    shares = {one.id: overlap(one.id) for one in near}
+    alike = {one.id: likeness(one.text_cosine, one.centroid_cosine, shares[one.id]) for one in near}
+    mean, spread = _moments(alike.values())
+    order = sorted(alike.values(), reverse=True)
     return {
         one.id: Features(
-            text_cosine=one.text_cosine, centroid_cosine=one.centroid_cosine, overlap=rarity.overlap(asked, texts.get(one.id, "")),
-            margin=_margin(one.text_cosine, order), z=(one.text_cosine - mean) / spread if spread else 0.0,
+            text_cosine=one.text_cosine, centroid_cosine=one.centroid_cosine, overlap=shares[one.id],
+            margin=_margin(alike[one.id], order), z=(alike[one.id] - mean) / spread if spread else 0.0,
             hubness=(hubs or {}).get(one.id, 0.0), distance=None if distance is None else distance(one.id),
         )
         for one in near
     }  # fmt: skip
 
 
-def _moments(cosines: Sequence[float]) -> tuple[float, float]:
+def _moments(cosines: Collection[float]) -> tuple[float, float]:
     if len(cosines) < LEAST_POOL:
         return 0.0, 0.0
     mean = math.fsum(cosines) / len(cosines)

@@ -8,41 +8,60 @@ and over domains, the wider. ``auroc``: how often a present request's best score
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clonedna.core.block import Measure
 from clonedna.core.seams import Encoder
+from clonedna.core.vectors import Near
 from clonedna.evals.bootstrap import paired_gain
 from clonedna.genomes.exemplars import centroids
-from clonedna.genomes.ranking import Known, Ranked, Ranking, Rows, asked_parts, stems
+from clonedna.genomes.features import features_of
+from clonedna.genomes.needs import Reader
+from clonedna.genomes.ranking import Ranked, alike, in_order, in_turn
+from clonedna.genomes.rarity import Rarity
 from clonedna.genomes.retrieval_set import Kind, Request, RetrievalSet, Split
 
-Find = Callable[[Rows, str], tuple[Ranked, ...]]
-"""A way to find: a text's vector [d] and the text, to layers in order."""
+Rows = NDArray[np.float32]
+Find = Callable[[str], tuple[Ranked, ...]]
+"""A way to find: a text to layers in order."""
 FOUND: tuple[Kind, ...] = ("short", "paraphrase", "two-skill")
 FIRST, DRAWS = 5, 2000
 
 
-def known(held: RetrievalSet, encoder: Encoder) -> list[Known]:
-    """The set's layers as the ranking wants them."""
-    texts = encoder.encode([one.text for one in held.layers]).rows
-    made: list[Known] = []
-    for one, row in zip(held.layers, texts, strict=True):
-        prompts = held.exemplars[one.id]
-        made.append(Known(one.id, row, centroids(encoder.encode(prompts).rows), stems([one.text, *prompts])))
-    return made
+class Shelf:
+    """The set's layers with their vectors, asked as a plan asks an index. ``only``: these ids alone."""
+
+    def __init__(self, held: RetrievalSet, encoder: Encoder) -> None:
+        self.encoder, layers = encoder, sorted(held.layers, key=lambda one: one.id)
+        self.keys = tuple(one.id for one in layers)
+        self.texts = encoder.encode([one.text for one in layers]).rows
+        middles = [centroids(encoder.encode(held.exemplars[one.id]).rows) for one in layers]
+        self.middles, self._starts = np.concatenate(middles), np.cumsum([0, *map(len, middles[:-1])])
+        self.rarity = Rarity({one.id: one.text for one in layers})
+
+    def near(self, asked: Rows, *, only: Collection[str] | None = None) -> tuple[Near, ...]:
+        """Of every layer the mean cosine with vectors [n, d], and with its nearest middle; the best first, of equals by key."""
+        mean = asked.mean(axis=0)
+        texts, middles = self.texts @ mean, np.maximum.reduceat(self.middles @ mean, self._starts)
+        told = zip(self.keys, texts.tolist(), middles.tolist(), strict=True)
+        found = [Near(key, a, b) for key, a, b in told if only is None or key in only]
+        return tuple(sorted(found, key=lambda one: (-one.best, one.id)))
+
+    def order(self, words: Sequence[str], *, only: Collection[str] | None = None) -> tuple[Ranked, ...]:
+        """What answers some texts, all counting alike."""
+        features = features_of(words, self.near(self.encoder.encode(words).rows, only=only), self.rarity)
+        return in_order({key: alike(one) for key, one in features.items()})
 
 
-def by_ranking(ranking: Ranking, encoder: Encoder) -> Find:
-    """The way that answers a request whole and by its parts."""
+def by_skills(shelf: Shelf, reader: Reader) -> Find:
+    """The way of a plan: what answers each skill of the request, in turn, the weightiest first."""
 
-    def find(asked: Rows, text: str) -> tuple[Ranked, ...]:
-        parts = asked_parts(text)
-        rows = asked[None] if len(parts) == 1 else np.concatenate([asked[None], encoder.encode(parts[1:]).rows])
-        return ranking.answer(rows, parts, len(ranking.keys))
+    def find(text: str) -> tuple[Ranked, ...]:
+        return in_turn([shelf.order(one.words) for one in reader.read(text).skills], len(shelf.keys))
 
     return find
 
@@ -95,14 +114,14 @@ def auroc(present: Sequence[float], absent: Sequence[float], *, seed: int = 0) -
     )
 
 
-def one_way(held: RetrievalSet, find: Find, vectors: Mapping[str, Rows], *, seed: int = 0) -> dict[str, Measure]:
-    """Every figure of one way to find: ``dev short R@1``, ``test auroc``, and so on. ``vectors``: of the requests, by id."""
+def one_way(held: RetrievalSet, find: Find, *, seed: int = 0) -> dict[str, Measure]:
+    """Every figure of one way to find: ``dev short R@1``, ``test auroc``, and so on."""
     found: dict[str, Measure] = {}
     for split in get_args(Split):
         tops: dict[str, list[float]] = {}
         for kind in get_args(Kind):
             requests = held.asked(kind, split)
-            orders = [find(vectors[one.id], one.text) for one in requests]
+            orders = [find(one.text) for one in requests]
             tops[kind] = [order[0].score if order else 0.0 for order in orders]
             if kind in FOUND:
                 told = measured(requests, orders, seed=seed)

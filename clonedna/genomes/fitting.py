@@ -18,7 +18,7 @@ from pydantic import Field
 from clonedna.core.block import Measure
 from clonedna.core.canonical import canonical
 from clonedna.core.errors import InputError
-from clonedna.core.genome import Digest, Features, Share
+from clonedna.core.genome import Digest, Features, Share, Words
 from clonedna.core.value import Value
 from clonedna.genomes.calibration import (
     LEAST_OUTCOMES,
@@ -43,10 +43,11 @@ Floats = NDArray[np.float64]
 class Outcome(Value):
     """One probe: what was wanted, the features that the layer had then, and the s* that was measured on ``n`` exemplars.
 
-    ``domain``: the skill's, or empty. ``skill`` is what an encoder read; ``block`` an id. ``features`` are of ``encoder``.
+    ``domain``: the skill's, or empty. ``asked``: what an encoder read (none: ``skill``); ``block``: an id; ``features``: by ``encoder``.
     """
 
     skill: str = Field(min_length=1, max_length=200)
+    asked: Words = ()
     node: str = Field(default="", max_length=120)
     domain: str = Field(default="", max_length=120)
     block: Digest

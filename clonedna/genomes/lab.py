@@ -27,9 +27,10 @@ from clonedna.core.model import Score
 from clonedna.core.seams import Encoder
 from clonedna.core.value import Value
 from clonedna.core.vectors import Near
-from clonedna.genomes.features import POOL, Rarity, features_of, hubness, neighbours
+from clonedna.genomes.features import POOL, features_of, hubness, neighbours
 from clonedna.genomes.fitting import Outcome
 from clonedna.genomes.probing import Bar, Specialist, bar_of, similarity_of
+from clonedna.genomes.rarity import Rarity
 from clonedna.genomes.retrieval_set import retrieval_set
 
 MOST_BYTES = 4_000_000
@@ -179,9 +180,8 @@ class _Questions:
         if self.anybody is not None:
             hubs = hubness([self._nearest(one, kept, neighbours(len(kept))) for one in self.anybody], len(kept))
         distance = None if self.distance is None else partial(self._distance, text)
-        return features_of(
-            text, near, self.texts, rarity=Rarity(self.texts[self.ids[i]] for i in kept), hubs=hubs, distance=distance
-        )
+        rarity = Rarity({self.ids[i]: self.texts[self.ids[i]] for i in kept})
+        return features_of([text], near, rarity, hubs=hubs, distance=distance)
 
     def _distance(self, text: str, block: str) -> float | None:
         return None if self.distance is None else self.distance(text, self.texts[block])

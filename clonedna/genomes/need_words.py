@@ -207,3 +207,14 @@ def _list_of_alternatives(said: Sequence[Word], place: int) -> bool:
         if word.stop == COMMA:
             since = 0
     return False
+
+
+def shown(kept: Sequence[Word]) -> str:
+    """The words as they were written, each piece once, with the commas between them."""
+    told: dict[tuple[int, int], str] = {}
+    commas: set[tuple[int, int]] = set()
+    for word in kept:
+        told.setdefault((word.piece, word.part), word.shown)
+        if word.stop == COMMA:
+            commas.add((word.piece, word.part))
+    return " ".join(f"{text}," if place in commas else text for place, text in told.items()).rstrip(",")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -16,15 +17,17 @@ from threading import Lock
 import numpy as np
 
 from clonedna.core.errors import InputError
-from clonedna.core.genome import MOST_REQUEST, MOST_SKILLS, DesiredGenome, Skill
+from clonedna.core.genome import MOST_ASKED, MOST_REQUEST, MOST_SKILLS, DesiredGenome, Skill
 from clonedna.core.seams import Encoder, Index
 from clonedna.core.vectors import Hit, Vectors
+from clonedna.genomes.clauses import MOST_PARTS, Clause, clauses
 from clonedna.genomes.need_words import (
     COMMA,
     JOINING,
     NONE,
     Word,
     says_nothing,
+    shown,
     taken_apart,
     together,
     unwanted,
@@ -85,30 +88,32 @@ class Reader:
         for one in found:
             inside[one.start : one.end] = [True] * (one.end - one.start)
         under = unwanted(said, inside)
-        weights: dict[tuple[str, str], tuple[float, float]] = {}
-        for one in found:
-            if not under[one.start]:
-                for node in one.alias.nodes:
-                    strength = one.strength * (SHARED if len(one.alias.nodes) > 1 else 1.0)
-                    label = self.taxonomy.nodes[node].label
-                    _keep(weights, (node, label), strength, self.taxonomy.rarity(one.alias.words))
-        phrases = _phrases(said, inside, under)
         refused = {node for one in found if under[one.start] for node in one.alias.nodes}
-        for phrase, node, strength in self._near_nodes(phrases):
-            taken = node in refused or any(node == known for known, _ in weights)
-            if node and taken and node not in refused:
-                continue
-            _keep(
-                weights,
-                ("" if taken else node, phrase),
-                FREE if taken else strength,
-                self.taxonomy.rarity(parts(phrase)),
-            )
+        named, left = self._mentions(found, under), list[_Mention]()
+        phrases = _phrases(said, inside, under)
+        for (phrase, place), (node, strength) in zip(phrases, self._near_nodes(phrases), strict=True):
+            rarity = self.taxonomy.rarity(parts(phrase))
+            if not node or node in refused:
+                left.append(_Mention("", phrase, place, FREE, rarity))
+            elif all(node != one.node for one in named):
+                named.append(_Mention(node, phrase, place, strength, rarity))
+        weights = _Asked(text, said, inside, under).skills(named, left)
         if not weights:
             raise _nothing(bool(refused) or any(under))
         return DesiredGenome(
             request=text, skills=_weighed(weights), taxonomy=self.taxonomy.version, encoder=self.encoder.name if self.encoder else "",
         )  # fmt: skip
+
+    def _mentions(self, found: Sequence[_Found], under: Sequence[bool]) -> list[_Mention]:
+        return [
+            _Mention(
+                node, self.taxonomy.nodes[node].label, one.start, one.strength * (SHARED if len(one.alias.nodes) > 1 else 1.0),
+                self.taxonomy.rarity(one.alias.words),
+            )
+            for one in found
+            if not under[one.start]
+            for node in one.alias.nodes
+        ]  # fmt: skip
 
     def _named(self, said: Sequence[Word]) -> list[_Found]:
         """The longest spelling that begins at each word, from left to right."""
@@ -135,18 +140,19 @@ class Reader:
                     return _Found(start, end, alias, strength)
         return None
 
-    def _near_nodes(self, phrases: Sequence[str]) -> list[tuple[str, str, float]]:
-        """Each phrase with the node that is clearly near and its cosine, or with no node."""
+    def _near_nodes(self, phrases: Sequence[tuple[str, int]]) -> list[tuple[str, float]]:
+        """For each phrase the node that is clearly near and its cosine, or no node."""
         if self.encoder is None or not phrases:
-            return [(phrase, "", FREE) for phrase in phrases]
-        found: list[tuple[str, str, float]] = []
-        for phrase, row in zip(phrases, self.encoder.encode(list(phrases)).rows, strict=True):
+            return [("", FREE) for _ in phrases]
+        found: list[tuple[str, float]] = []
+        rows = self.encoder.encode([phrase for phrase, _ in phrases]).rows
+        for (phrase, _), row in zip(phrases, rows, strict=True):
             hits = self._two_nearest(self.encoder, Vectors(self.encoder.name, row[None, :]))
             node, cosine = self._keys[hits[0].key], hits[0].cosine
             clear = cosine >= self._near and (len(hits) == 1 or cosine - hits[1].cosine >= self._apart)
             # A word that was found to be none of a node's names (swift, go) does not make it near.
             clear = clear and not {key(one) for one in self.taxonomy.nodes[node].everyday}.intersection(parts(phrase))
-            found.append((phrase, node, min(1.0, cosine)) if clear else (phrase, "", FREE))
+            found.append((node, min(1.0, cosine)) if clear else ("", FREE))
         return found
 
     def _two_nearest(self, encoder: Encoder, phrase: Vectors) -> Sequence[Hit]:
@@ -252,19 +258,24 @@ def _letter_alone(said: Sequence[Word], one: _Found) -> bool:
     return len(word.shown) == 1 and not any(other is not None and together(other, word) for other in neighbours)
 
 
-def _phrases(said: Sequence[Word], inside: Sequence[bool], under: Sequence[bool]) -> list[str]:
-    """What no node has a spelling for, as it is written: runs of words between names, commas and joining words, without filler at their
-    edges; at most ``MOST_PHRASES``, each once, those with the most words first."""
-    runs: list[list[Word]] = [[]]
-    for word, known, negated in zip(said, inside, under, strict=True):
+def _phrases(said: Sequence[Word], inside: Sequence[bool], under: Sequence[bool]) -> list[tuple[str, int]]:
+    """What no node has a spelling for, as it is written, and where it begins: runs of words between names, commas and joining words,
+    without filler at their edges; at most ``MOST_PHRASES``, each once, those with the most words first."""
+    runs: list[list[int]] = [[]]
+    for place, (word, known, negated) in enumerate(zip(said, inside, under, strict=True)):
         if known or negated or word.text in JOINING:
             runs.append([])
             continue
-        runs[-1].append(word)
+        runs[-1].append(place)
         if word.stop >= COMMA:
             runs.append([])
-    texts = {text: len(kept) for run in runs if (kept := _trimmed(run)) and (text := _shown(kept))}
-    return sorted(sorted(texts), key=lambda text: -texts[text])[:MOST_PHRASES]
+    found: dict[str, tuple[int, int]] = {}
+    for run in runs:
+        kept = _trimmed([said[place] for place in run])
+        if kept:
+            found.setdefault(_within(shown(kept)), (len(kept), run[0]))
+    order = sorted(found, key=lambda text: (-found[text][0], text))[:MOST_PHRASES]
+    return [(text, found[text][1]) for text in order]
 
 
 def _trimmed(run: Sequence[Word]) -> Sequence[Word]:
@@ -278,29 +289,95 @@ def _trimmed(run: Sequence[Word]) -> Sequence[Word]:
     return kept if letters > 1 else ()
 
 
-def _shown(kept: Sequence[Word]) -> str:
-    """The words as they were written, each piece once, cut at a word's end."""
-    told: dict[tuple[int, int], str] = {}
-    for word in kept:
-        told.setdefault((word.piece, word.part), word.shown)
-    text = " ".join(told.values())
-    return text if len(text) <= MOST_TEXT else text[:MOST_TEXT].rsplit(" ", 1)[0]
+def _within(text: str, most: int = MOST_TEXT) -> str:
+    """Cut at a word's end."""
+    return text if len(text) <= most else text[:most].rsplit(" ", 1)[0]
 
 
-def _keep(
-    weights: dict[tuple[str, str], tuple[float, float]], name: tuple[str, str], strength: float, rarity: float
-) -> None:
+class _Asked:
+    """What is read for each skill of one request: all that is wanted, the clause that it stands in, and its name."""
+
+    def __init__(self, request: str, said: Sequence[Word], inside: Sequence[bool], under: Sequence[bool]) -> None:
+        self._said, self._under = said, under
+        self._clauses = clauses(said, inside, under)
+        # What is not wanted would be near, if it were read; of many clauses the whole says little about one.
+        wanted = ("; ".join(one.text for one in self._clauses) if any(under) else "") or request
+        self._whole = (_within(wanted, MOST_ASKED),) if len(self._clauses) <= MOST_PARTS else ()
+        self._alone = len(self._clauses) == 1
+
+    def skills(self, named: Sequence[_Mention], left: Sequence[_Mention]) -> dict[tuple[str, str], _Weighed]:
+        """``named``: nodes; ``left``: words that are none's.
+
+        A name that is alone in its clause is what the clause asks for. Of several each is read by its own name, too, and all that is left
+        of their clause is one skill more; so it is with what is left beside a language, which rarely is all that is wanted.
+        """
+        names, rest = Counter(self._at(one.place) for one in named), {self._at(one.place) for one in left}
+        whole = {
+            clause
+            for one in named
+            if (clause := self._at(one.place)) and names[clause] == 1 and not (one.language and clause in rest)
+        }
+        weights: dict[tuple[str, str], _Weighed] = {}
+        for one in named:
+            clause = self._at(one.place)
+            asked = (*self._whole, *self._read(clause))
+            _keep(weights, one, one.name, asked if clause in whole else (*asked, one.name))
+        for one in left:
+            clause = self._at(one.place)
+            if clause is None:
+                _keep(weights, one, one.name, (*self._whole, one.name))
+            elif clause not in whole:
+                _keep(weights, one, self._text(clause), tuple(dict.fromkeys((*self._whole, *self._read(clause)))))
+        return weights
+
+    def _at(self, place: int) -> Clause | None:
+        return next((one for one in self._clauses if one.start <= place < one.end), None)
+
+    def _read(self, clause: Clause | None) -> tuple[str, ...]:
+        if clause is None:
+            return ()
+        return self._whole if self._alone else (_within(clause.text, MOST_ASKED),)
+
+    def _text(self, clause: Clause) -> str:
+        words = [self._said[place] for place in range(clause.start, clause.end) if not self._under[place]]
+        return _within(shown(_trimmed(words) or words))
+
+
+@dataclass(frozen=True, slots=True)
+class _Mention:
+    """A skill where it was said: its node (none: words alone) and name, the place of its first word."""
+
+    node: str
+    name: str
+    place: int
+    strength: float
+    rarity: float
+
+    @property
+    def language(self) -> bool:
+        return self.node.startswith("lang/")
+
+
+@dataclass(frozen=True, slots=True)
+class _Weighed:
+    weight: float
+    strength: float
+    asked: tuple[str, ...]
+
+
+def _keep(weights: dict[tuple[str, str], _Weighed], one: _Mention, text: str, asked: tuple[str, ...]) -> None:
     """Of two mentions of one skill the weightier one counts."""
-    known = weights.get(name)
-    if known is None or round(strength * rarity, 9) > known[0]:
-        weights[name] = (round(strength * rarity, 9), strength)
+    key, weight = (one.node, text), round(one.strength * one.rarity, 9)
+    known = weights.get(key)
+    if known is None or weight > known.weight:
+        weights[key] = _Weighed(weight, one.strength, asked)
 
 
-def _weighed(weights: dict[tuple[str, str], tuple[float, float]]) -> tuple[Skill, ...]:
+def _weighed(weights: dict[tuple[str, str], _Weighed]) -> tuple[Skill, ...]:
     """The weightiest skills, their weights normalised; of equals by node and text."""
-    order = sorted(weights.items(), key=lambda one: (-one[1][0], one[0]))[:MOST_SKILLS]
-    whole = math.fsum(weight for _, (weight, _) in order)
+    order = sorted(weights.items(), key=lambda one: (-one[1].weight, one[0]))[:MOST_SKILLS]
+    whole = math.fsum(one.weight for _, one in order)
     return tuple(
-        Skill(text=text, node=node, weight=weight / whole, strength=strength)
-        for (node, text), (weight, strength) in order
+        Skill(text=text, node=node, weight=one.weight / whole, strength=one.strength, asked=one.asked)
+        for (node, text), one in order
     )

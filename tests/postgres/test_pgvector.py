@@ -54,7 +54,11 @@ def fill(parts: ServerParts) -> dict[str, str]:
 def test_it_says_what_files_say(server: Cluster, tmp_path: Path) -> None:
     there, here = home(tmp_path / "a", server.new()), ServerParts(tmp_path / "b", encoder="hashed")
     assert fill(there) == fill(here)
-    for row, other in zip(there.meanings.nearest(TEXTS, 3), here.meanings.nearest(TEXTS, 3), strict=True):
+    for row, other in zip(
+        there.meanings.nearest([[one] for one in TEXTS], 3),
+        here.meanings.nearest([[one] for one in TEXTS], 3),
+        strict=True,
+    ):
         assert [near.id for near in row] == [near.id for near in other]
         assert [near.best for near in row] == pytest.approx([near.best for near in other], abs=1e-6)
         assert [near.centroid_cosine is None for near in row] == [near.centroid_cosine is None for near in other]
@@ -69,13 +73,13 @@ def test_what_one_home_removes_the_next_question_of_another_does_not_find(server
     other = home(tmp_path, url)  # another process's view
     query = SearchQuery(q="requests", mode="semantic")
     assert len(Catalogue(other).search(query).found) == 3
-    assert len(other.meanings.nearest(["requests"], 9)[0]) == 3
+    assert len(other.meanings.nearest([["requests"]], 9)[0]) == 3
     Blocks(first).remove("bob")
     with psycopg.connect(url) as connection:
         left = connection.execute("SELECT key FROM dna_vectors").fetchall()
     assert not [key for (key,) in left if key.startswith(ids["bob"])]
     first.store.revoke(ids["ada"])  # type: ignore[attr-defined]
-    assert [near.id for near in other.meanings.nearest(["requests"], 9)[0]] == [ids["cyd"]]
+    assert [near.id for near in other.meanings.nearest([["requests"]], 9)[0]] == [ids["cyd"]]
     assert [one.block.name for one in Catalogue(other).search(query).found] == ["cyd"]
 
 
@@ -83,16 +87,16 @@ def test_encoders_are_kept_apart_and_reindex_makes_all_again(server: Cluster, tm
     url = server.new()
     parts = home(tmp_path, url)
     fill(parts)
-    before = parts.meanings.nearest(TEXTS, 3)
+    before = parts.meanings.nearest([[one] for one in TEXTS], 3)
     assert Catalogue(parts).encode("hashed:64").encoded == 3
-    assert parts.meanings.nearest(TEXTS, 3) == before
+    assert parts.meanings.nearest([[one] for one in TEXTS], 3) == before
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("DROP TABLE dna_vectors")
     with pytest.raises(Unavailable):
-        parts.meanings.nearest(TEXTS, 3)
-    assert home(tmp_path, url).meanings.nearest(TEXTS, 3) == before
+        parts.meanings.nearest([[one] for one in TEXTS], 3)
+    assert home(tmp_path, url).meanings.nearest([[one] for one in TEXTS], 3) == before
     assert Catalogue(parts).reindex().searched == ("exact", "exact")
-    assert parts.meanings.nearest(TEXTS, 3) == before
+    assert parts.meanings.nearest([[one] for one in TEXTS], 3) == before
 
 
 def test_a_server_without_the_extension_is_told(tmp_path: Path) -> None:
@@ -106,7 +110,7 @@ def test_a_server_without_the_extension_is_told(tmp_path: Path) -> None:
     parts = home(tmp_path, url)
     fill(parts)
     with pytest.raises(Unavailable) as caught:
-        parts.meanings.nearest(["x"], 1)
+        parts.meanings.nearest([["x"]], 1)
     assert "pgvector" in caught.value.message
     assert caught.value.hint
     assert Catalogue(parts).search(SearchQuery(q="requests", mode="text")).found  # words go on

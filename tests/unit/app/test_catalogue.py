@@ -218,12 +218,12 @@ def test_a_question_does_not_wait_for_another_ones_texts_without_end(monkeypatch
 
 
 def test_each_text_has_its_own_nearest(home: Home) -> None:
-    rows = home.parts.meanings.nearest(["parses binary files", "draws windows"], 2)
+    rows = home.parts.meanings.nearest([["parses binary files"], ["draws windows"]], 2)
     assert [len(row) for row in rows] == [2, 2]
     names = {line.id: line.name for line in home.parts.lines.accepted()}
     assert [names[row[0].id] for row in rows] == ["bob", "cyd"]
     assert all(row[0].best >= row[1].best for row in rows)
-    (row,) = home.parts.meanings.nearest(["parses binary files"], 9, among=[near.id for near in rows[1]])
+    (row,) = home.parts.meanings.nearest([["parses binary files"]], 9, among=[near.id for near in rows[1]])
     assert {near.id for near in row} == {near.id for near in rows[1]}
     assert home.parts.meanings.nearest([], 5) == ()
 
@@ -236,7 +236,7 @@ def test_a_snapshot_is_of_what_is_searched(home: Home) -> None:
     Blocks(home.parts).remove("dan")
     assert len({first, second}) == 2
     assert home.parts.meanings.snapshot() == first
-    assert made.id not in {near.id for near in home.parts.meanings.nearest(["sorts lists"], 9)[0]}
+    assert made.id not in {near.id for near in home.parts.meanings.nearest([["sorts lists"]], 9)[0]}
 
 
 def test_pages_are_followed_to_the_end(home: Home) -> None:

@@ -55,14 +55,14 @@ def filled(path: Path, encoder: str = "hashed") -> tuple[ServerParts, dict[str, 
 
 def test_a_block_is_near_by_its_text_or_by_what_it_was_trained_on(tmp_path: Path) -> None:
     parts, ids = filled(tmp_path)
-    ((first, *others),) = parts.meanings.nearest(["send request 3 over http and retry it again"], 3)
+    ((first, *others),) = parts.meanings.nearest([["send request 3 over http and retry it again"]], 3)
     assert first.id == ids["quiet"]
     assert first.centroid_cosine is not None
     assert first.best == first.centroid_cosine > 0.6 > first.text_cosine
     by_id = {near.id: near for near in others}
     assert by_id[ids["plain"]].centroid_cosine is None
     assert by_id[ids["plain"]].best == by_id[ids["plain"]].text_cosine
-    row = parts.meanings.nearest(["sends http requests"], 3)[0]
+    row = parts.meanings.nearest([["sends http requests"]], 3)[0]
     loud = next(near for near in row if near.id == ids["loud"])
     assert loud.best == loud.text_cosine == pytest.approx(1, abs=1e-5)
 
@@ -70,12 +70,12 @@ def test_a_block_is_near_by_its_text_or_by_what_it_was_trained_on(tmp_path: Path
 def test_what_is_asked_among_some_is_as_it_is_among_all(tmp_path: Path) -> None:
     parts, ids = filled(tmp_path)
     texts = ["http", "window", "binary files", ""]
-    whole = parts.meanings.nearest(texts, 9)
+    whole = parts.meanings.nearest([[one] for one in texts], 9)
     for among in ([ids["quiet"]], list(ids.values()), []):
-        rows = parts.meanings.nearest(texts, 9, among=among)
+        rows = parts.meanings.nearest([[one] for one in texts], 9, among=among)
         assert rows == tuple(tuple(near for near in row if near.id in among) for row in whole)
-    assert parts.meanings.nearest(texts, 1) == tuple(row[:1] for row in whole)
-    assert parts.meanings.nearest(texts, 0) == ((),) * 4
+    assert parts.meanings.nearest([[one] for one in texts], 1) == tuple(row[:1] for row in whole)
+    assert parts.meanings.nearest([[one] for one in texts], 0) == ((),) * 4
 
 
 def test_a_search_by_meaning_knows_texts_alone(tmp_path: Path) -> None:
@@ -89,15 +89,15 @@ def test_what_is_held_out_is_not_in_the_vectors(tmp_path: Path) -> None:
     parts = home(tmp_path)
     pairs = [pair_of("draw a window"), *(pair_of(told, split="holdout") for told in HTTP)]
     made = add_block(parts, "ada", pairs=pairs, capability=Capability(text="various"), specialization="various")
-    ((near,),) = parts.meanings.nearest(["draw a window"], 1)
+    ((near,),) = parts.meanings.nearest([["draw a window"]], 1)
     assert (near.id, near.centroid_cosine) == (made.id, pytest.approx(1, abs=1e-5))
-    ((near,),) = parts.meanings.nearest([HTTP[0]], 1)
+    ((near,),) = parts.meanings.nearest([[HTTP[0]]], 1)
     assert near.centroid_cosine is not None
     assert near.centroid_cosine < 0.5
     # A manifest that lists a held-out prompt as its exemplar is not believed.
     told = Capability(text="other", exemplars=digests([HTTP[0], "draw a window"]))
     add_block(parts, "bob", says="bo", pairs=pairs, capability=told, specialization="other")
-    assert all((near.centroid_cosine or 0) < 0.5 for near in parts.meanings.nearest([HTTP[0]], 9)[0])
+    assert all((near.centroid_cosine or 0) < 0.5 for near in parts.meanings.nearest([[HTTP[0]]], 9)[0])
 
 
 def test_without_consent_to_serve_there_is_the_text_alone(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_without_consent_to_serve_there_is_the_text_alone(tmp_path: Path) -> Non
     )  # fmt: skip
     pairs = [pair_of(told) for told in HTTP]
     add_block(parts, "ada", pairs=pairs, consent=record, capability=Capability(text="various"))
-    ((near,),) = parts.meanings.nearest([HTTP[0]], 1)
+    ((near,),) = parts.meanings.nearest([[HTTP[0]]], 1)
     assert near.centroid_cosine is None
 
 
@@ -117,22 +117,22 @@ def test_a_block_whose_pairs_cannot_be_read_has_its_text(tmp_path: Path) -> None
     path = parts.store.path(ids["quiet"]) / "pairs.jsonl"
     path.chmod(0o644)
     path.write_bytes(path.read_bytes().replace(b"http", b"ftp!"))  # no longer what was signed
-    rows = parts.meanings.nearest(["http"], 9)[0]
+    rows = parts.meanings.nearest([["http"]], 9)[0]
     assert {near.id: near.centroid_cosine is None for near in rows}[ids["quiet"]]
 
 
 def test_vectors_that_are_lost_are_made_again_and_say_the_same(tmp_path: Path) -> None:
     parts, _ = filled(tmp_path)
     texts = ["http", "draw", "files"]
-    before, snapshot = parts.meanings.nearest(texts, 9), parts.meanings.snapshot()
+    before, snapshot = parts.meanings.nearest([[one] for one in texts], 9), parts.meanings.snapshot()
     for number, path in enumerate(sorted((tmp_path / "vectors").rglob("*.vec"))):
         if number % 2:
             path.unlink()
         else:
             path.write_bytes(path.read_bytes()[:-1])
-    assert home(tmp_path).meanings.nearest(texts, 9) == before
+    assert home(tmp_path).meanings.nearest([[one] for one in texts], 9) == before
     assert home(tmp_path).meanings.snapshot() == snapshot
-    assert parts.meanings.nearest(texts, 9) == before  # a process that had them before, too
+    assert parts.meanings.nearest([[one] for one in texts], 9) == before  # a process that had them before, too
 
 
 def test_more_than_one_question_waits_for_goes_on_next_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,9 +140,9 @@ def test_more_than_one_question_waits_for_goes_on_next_time(tmp_path: Path, monk
     monkeypatch.setattr(module, "EXEMPLARS_AT_ONCE", 3)
     monkeypatch.setattr(module, "BATCH", 1)
     with pytest.raises(Unavailable) as caught:
-        parts.meanings.nearest(["http"], 1)
+        parts.meanings.nearest([["http"]], 1)
     assert caught.value.facts["retry_after"] == 1
-    assert parts.meanings.nearest(["http"], 1)
+    assert parts.meanings.nearest([["http"]], 1)
 
 
 def test_one_block_can_be_learnt_by_itself(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_one_block_can_be_learnt_by_itself(tmp_path: Path) -> None:
     assert parts.vectors.keys() == {ids["quiet"]}
     kept = parts.index_of(parts.encoder, "exemplars").keys()
     assert {key.partition("/")[0] for key in kept} == {ids["quiet"]}
-    assert len(parts.meanings.nearest(["http"], 9)[0]) == 3
+    assert len(parts.meanings.nearest([["http"]], 9)[0]) == 3
 
 
 ASK = """
@@ -163,7 +163,7 @@ from clonedna.app.parts import Parts
 from clonedna.app.settings import Settings
 parts = Parts(Settings(home=Path(sys.argv[1]), encoder="hashed"))
 for line in sys.stdin:
-    rows = parts.meanings.nearest(["http requests"], 9)
+    rows = parts.meanings.nearest([["http requests"]], 9)
     print(" ".join(near.id for near in rows[0]), parts.meanings.snapshot(), flush=True)
 """
 
@@ -202,7 +202,7 @@ def test_encoders_are_kept_apart(tmp_path: Path) -> None:
     parts, _ = filled(tmp_path)
     parts.meanings.complete()
     other = home(tmp_path, "hashed:768")
-    assert other.meanings.nearest(["http"], 3)
+    assert other.meanings.nearest([["http"]], 3)
     assert other.meanings.snapshot() != parts.meanings.snapshot()
     assert len(list((tmp_path / "vectors" / "blocks").iterdir())) == 2
     mixed = Meanings(parts.lines, other.encoder, parts.vectors)
@@ -228,40 +228,40 @@ Catalogue(parts).encode("hashed:64", told)
 @pytest.mark.parametrize("at", [1, 3])
 def test_another_encoder_can_be_killed_in_the_middle(tmp_path: Path, at: int) -> None:
     parts, ids = filled(tmp_path)
-    before = parts.meanings.nearest(["http"], 9)
+    before = parts.meanings.nearest([["http"]], 9)
     done = subprocess.run(
         [sys.executable, "-c", KILLED, str(tmp_path), str(at)], check=False, capture_output=True, text=True
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert home(tmp_path).meanings.nearest(["http"], 9) == before  # the old vectors are as they were
+    assert home(tmp_path).meanings.nearest([["http"]], 9) == before  # the old vectors are as they were
     left = Catalogue(parts).encode("hashed:64")
     assert (left.blocks, left.encoded, left.encoder) == (3, 3 - at, "hashed-3-5-64@1")
     assert Catalogue(parts).encode("hashed:64").encoded == 0
     again = home(tmp_path, "hashed:64").meanings
-    assert {near.id for near in again.nearest(["http"], 9)[0]} == set(ids.values())
-    assert again.nearest(["http"], 9) == home_of_its_own(tmp_path, ids)
+    assert {near.id for near in again.nearest([["http"]], 9)[0]} == set(ids.values())
+    assert again.nearest([["http"]], 9) == home_of_its_own(tmp_path, ids)
 
 
 def home_of_its_own(path: Path, ids: dict[str, str]) -> tuple[object, ...]:
     """What a home says that had this encoder from the beginning."""
     parts, other = filled(path / "fresh", "hashed:64")
     assert other == ids
-    return parts.meanings.nearest(["http"], 9)
+    return parts.meanings.nearest([["http"]], 9)
 
 
 def test_a_process_that_stays_builds_the_graph_beside_its_questions(tmp_path: Path) -> None:
     parts = ServerParts(tmp_path, encoder="hashed", graph_from=2)
     parts.stays = True
     filled(tmp_path)
-    before = parts.meanings.nearest(["http"], 9)
+    before = parts.meanings.nearest([["http"]], 9)
     (thread,) = [one for one in threading.enumerate() if one.name == "vectors"] or [threading.Thread()]
     if thread.ident is not None:
         thread.join(60)
     assert parts.vectors.searched == "graph"  # type: ignore[attr-defined]
-    assert parts.meanings.nearest(["http"], 9) == before
+    assert parts.meanings.nearest([["http"]], 9) == before
     filled(tmp_path / "other")
     other = ServerParts(tmp_path / "other", encoder="hashed", graph_from=2)
-    assert other.meanings.nearest(["http"], 9) == before
+    assert other.meanings.nearest([["http"]], 9) == before
     assert other.vectors.searched.startswith("exact: there is no graph")  # type: ignore[attr-defined]
 
 
@@ -272,3 +272,14 @@ def test_vectors_are_rows_of_length_one(tmp_path: Path) -> None:
         size = parts.encoder.dimension
         rows = np.frombuffer(path.read_bytes()[-4 * size :], dtype="<f4")
         assert np.linalg.norm(rows) == pytest.approx(1, abs=1e-5)
+
+
+def test_texts_of_a_group_count_alike(tmp_path: Path) -> None:
+    parts, _ = filled(tmp_path)
+    texts = ["sends http requests", "draw a window"]
+    ones, (both,) = parts.meanings.nearest([[one] for one in texts], 9), parts.meanings.nearest([texts], 9)
+    cosines = [{near.id: near.text_cosine for near in row} for row in ones]
+    assert both
+    for near in both:
+        assert near.text_cosine == pytest.approx(sum(one[near.id] for one in cosines) / 2, abs=1e-6)
+    assert parts.meanings.nearest([[texts[0], texts[0]], []], 9) == (ones[0], ())

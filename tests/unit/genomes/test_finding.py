@@ -8,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clonedna.core.fakes import FakeEncoder
-from clonedna.genomes.finding import auroc, by_ranking, known, measured, one_way, place, share
-from clonedna.genomes.ranking import Ranked, Ranking
+from clonedna.genomes.finding import Shelf, auroc, by_skills, measured, one_way, place, share
+from clonedna.genomes.needs import Reader
+from clonedna.genomes.ranking import Ranked
 from clonedna.genomes.retrieval_set import Kind, LayerText, Request, RetrievalSet, Split
+from clonedna.genomes.taxonomy import load_taxonomy
 
 ORDER = tuple(
     Ranked(name, 1 - number / 10) for number, name in enumerate(("one", "two", "three", "four", "five", "six"))
@@ -69,11 +71,29 @@ def test_every_figure_has_its_split() -> None:
             text = " and ".join(texts[int(one[-1])] for one in wants) or "bakes bread"
             requests.append(request(f"{split}-{kind}", kind, wants, split, text))  # type: ignore[arg-type]
     held = RetrievalSet(layers, tuple(requests), {one.id: (one.text,) for one in layers})
-    encoder = FakeEncoder()
-    ranking = Ranking(known(held, encoder))
-    rows = encoder.encode([one.text for one in requests]).rows
-    found = one_way(held, by_ranking(ranking, encoder), {one.id: row for one, row in zip(requests, rows, strict=True)})
+    found = one_way(held, by_skills(Shelf(held, FakeEncoder()), Reader(load_taxonomy())))
     assert {name for name in found if "auroc" in name} == {"dev auroc", "test auroc"}
     assert found["test short R@1"].value == 1.0
     assert found["test short R@1"].split == "test"
     assert len(found) == 2 * (3 * 3 + 1 + 1)
+
+
+def test_a_shelf_is_asked_as_an_index_is() -> None:
+    texts = ("parses dates", "draws charts")
+    layers = tuple(
+        LayerText(id=f"l-{n}", text=text, languages=("python",), domain="web", split="dev", form="line")
+        for n, text in enumerate(texts)
+    )
+    encoder = FakeEncoder()
+    shelf = Shelf(RetrievalSet(layers, (), {one.id: (one.text, "something else") for one in layers}), encoder)
+    rows = encoder.encode(["parses dates", "something else"]).rows
+    (first, second) = shelf.near(rows)
+    mean, other = rows.mean(axis=0), encoder.encode([texts[1]]).rows[0]
+    assert first.id == "l-0"
+    assert first.text_cosine == pytest.approx(float(rows[0] @ mean), abs=1e-6)
+    assert second.text_cosine == pytest.approx(float(other @ mean), abs=1e-6)
+    assert first.centroid_cosine is not None
+    assert first.centroid_cosine >= first.text_cosine - 1e-6  # its own text is among its exemplars
+    assert [one.id for one in shelf.near(rows, only={"l-1"})] == ["l-1"]
+    assert shelf.order(["draws charts"])[0].key == "l-1"
+    assert shelf.order(["draws charts"], only=()) == ()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from clonedna.core.errors import InputError
 from clonedna.core.fakes import FakeIndex
-from clonedna.core.genome import MOST_REQUEST, MOST_SKILLS
+from clonedna.core.genome import MOST_ASKED, MOST_REQUEST, MOST_SKILLS
 from clonedna.engine.hashed import HashedEncoder
 from clonedna.genomes.needs import Reader, cleaned
 from clonedna.genomes.taxonomy import load_taxonomy
@@ -152,7 +152,7 @@ def test_what_stands_behind_a_negation_in_another_clause_is_wanted() -> None:
     "praise", ["a brilliant senior expert who", "please, someone with 10 years of experience, world-class,"]
 )
 def test_seniority_and_praise_are_no_skills(praise: str) -> None:
-    assert READER.read(f"{praise} Python and Django").skills == READER.read("Python and Django").skills
+    assert _skills(f"{praise} Python and Django") == _skills("Python and Django")
 
 
 def test_what_matches_nothing_stays_in_the_request_s_own_words() -> None:
@@ -167,6 +167,68 @@ def test_a_spelling_in_full_weighs_more_than_words_of_no_node() -> None:
     skills = READER.read("falconry in Haskell").skills
     assert [skill.node for skill in skills] == ["lang/haskell", ""]
     assert skills[0].strength > skills[1].strength
+
+
+@pytest.mark.parametrize(
+    ("request_", "asked"),
+    [
+        # A name alone in its clause: the clause. Of several, and beside what is left of a language's: its own name, too.
+        ("SQLite tables for reports", {"SQLite": ["SQLite tables for reports"] * 2}),
+        (
+            "Flask with SQLite",
+            {name: ["Flask with SQLite", "Flask with SQLite", name] for name in ("Flask", "SQLite")},
+        ),
+        (
+            "falconry in Haskell",
+            {"Haskell": ["falconry in Haskell"] * 2 + ["Haskell"], "falconry in Haskell": ["falconry in Haskell"]},
+        ),
+        # A list is taken apart, and so are sentences at what joins them.
+        (
+            "Medieval falconry, Docker and wings of paper",
+            {
+                "Medieval falconry": ["Medieval falconry, Docker and wings of paper", "Medieval falconry"],
+                "Docker": ["Medieval falconry, Docker and wings of paper", "Docker"],
+                "wings of paper": ["Medieval falconry, Docker and wings of paper", "wings of paper"],
+            },
+        ),
+        (
+            "Train hawks to come back when they are called and draw where they flew",
+            {
+                "Train hawks to come back when they are called": [
+                    "Train hawks to come back when they are called and draw where they flew",
+                    "Train hawks to come back when they are called",
+                ],
+                "draw where they flew": [
+                    "Train hawks to come back when they are called and draw where they flew",
+                    "draw where they flew",
+                ],
+            },
+        ),
+        # What is not wanted is not read; of many clauses each is read alone.
+        ("Kotlin, but no Java", {"Kotlin": ["Kotlin"] * 2}),
+        (
+            "train hawks; feed owls; call ravens; sing to swans",
+            {one: [one] for one in ("train hawks", "feed owls", "call ravens", "sing to swans")},
+        ),
+    ],
+)  # fmt: skip
+def test_a_skill_is_read_in_the_words_that_it_stands_in(request_: str, asked: dict[str, list[str]]) -> None:
+    found = READER.read(request_).skills
+    assert {one.text: list(one.words) for one in found} == asked
+
+
+def test_one_clause_is_one_skill_where_nothing_in_it_has_a_name() -> None:
+    (skill,) = READER.read("Put torn, half burnt letters together again").skills
+    assert skill.text == "Put torn, half burnt letters together again"
+
+
+@given(st.text(max_size=2000))
+def test_what_is_read_is_bounded_and_of_the_request(text: str) -> None:
+    try:
+        found = READER.read(text).skills
+    except InputError:
+        return
+    assert all(1 <= len(one.words) <= 3 and all(0 < len(some) <= MOST_ASKED for some in one.words) for one in found)
 
 
 def test_a_shared_spelling_gives_all_its_nodes_and_each_less() -> None:
@@ -253,7 +315,8 @@ def test_any_text_gives_skills_or_a_clear_error(text: str) -> None:
 
 
 def _skills(request: str) -> object:
+    """What is asked for, but for what is read of it."""
     try:
-        return READER.read(request).skills
+        return [one.model_copy(update={"asked": ()}) for one in READER.read(request).skills]
     except InputError as error:
         return error.message

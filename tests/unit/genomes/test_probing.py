@@ -19,7 +19,7 @@ from clonedna.core.vectors import Near
 from clonedna.core.work import Pair
 from clonedna.evals.likelihood import example_of
 from clonedna.genomes.calibration import predict
-from clonedna.genomes.features import Rarity, features_of
+from clonedna.genomes.features import features_of
 from clonedna.genomes.fitting import fit
 from clonedna.genomes.probing import (
     Bar,
@@ -33,6 +33,7 @@ from clonedna.genomes.probing import (
     similarity_of,
     specialist_of,
 )
+from clonedna.genomes.rarity import Rarity
 from clonedna.genomes.routes import Thresholds, route_of
 from clonedna.mint.overlap import overlaps
 from tests.unit.genomes.test_calibration import DIMENSION, ENCODER, outcomes
@@ -246,7 +247,7 @@ def test_a_block_that_stuffs_every_word_is_predicted_and_does_not_win_the_probe(
     }
     near = [Near("wrong", 0.78, None), Near("right", 0.41, None)]
     card = fit(outcomes(), base="fake", how="a test").card
-    found = features_of(asked, near, texts, rarity=Rarity(texts.values()))
+    found = features_of([asked], near, Rarity(texts))
     predicted = {name: predict(card, ENCODER, DIMENSION, one) for name, one in found.items()}
     assert (predicted["wrong"].value or 0) > (predicted["right"].value or 0)
     measured = run(tmp_path, work("alpha", 0, 16))
