@@ -6,12 +6,14 @@ import shutil
 import xml.etree.ElementTree as ElementTree
 import zipfile
 from collections.abc import Callable, Generator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
+from clonedna.app import genome_checks
 from clonedna.app.chat import Chat
 from clonedna.app.chat_values import ChatAsk
 from clonedna.app.lineage import Lineages
@@ -388,3 +390,48 @@ def test_when_the_last_step_fails_the_blocks_go_again(
     assert _empty(two)
     monkeypatch.undo()
     assert PersonaArchives(two).load(pair.file).new
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+class Unfinished(ExitStack):
+    """What a killed process leaves: nothing is undone."""
+
+    def __exit__(self, *_: object) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("step", ["second block", "genome", "persona"])
+def test_a_kill_between_any_two_steps_leaves_what_may_be_used_and_the_same_import_completes_it(
+    pair: Pair, two: ServerParts, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    archives = PersonaArchives(two)
+    take, taken = archives.sharing.take_folder, list[Path]()
+
+    def one_block(folder: Path) -> object:
+        if taken:
+            raise Killed
+        taken.append(folder)
+        return take(folder)
+
+    def killed(_: object) -> None:
+        raise Killed
+
+    monkeypatch.setattr("clonedna.app.persona_archives.ExitStack", Unfinished)
+    if step == "second block":
+        monkeypatch.setattr(archives.sharing, "take_folder", one_block)
+    else:
+        monkeypatch.setattr(two.genomes if step == "genome" else two.personas, "put", killed)
+    with pytest.raises(Killed):
+        archives.load(pair.file)
+    monkeypatch.undo()
+    left = two.registry.manifests()
+    assert len(left) == (1 if step == "second block" else len(pair.blocks))
+    for one in left:
+        assert genome_checks.member(two, one.id).manifest == one
+    assert not two.personas.names()
+    assert PersonaArchives(two).load(pair.file).new
+    assert Personas(two).show("helper").speaks
+    assert not PersonaArchives(two).load(pair.file).new
