@@ -40,8 +40,9 @@ from clonedna.engine.local import LocalEngine, open_engine
 from clonedna.engine.merging import merge_adapters, own_shapes
 from clonedna.engine.sketching import pairs_of, sketch_of
 from clonedna.evals.forgetting import general_set
+from clonedna.evals.retention import retention
 from clonedna.genomes.conflicts import expected, fit, light_of
-from clonedna.genomes.interference import cosine, guard_rise, norm_ratio, phi, retention
+from clonedna.genomes.interference import cosine, guard_rise, norm_ratio, phi
 from clonedna.mint.training import train
 
 # Files, rank, alpha, rank-stabilised, seed, epochs, rate: like and unlike kinds of work, recipes as different as people's are.
@@ -94,12 +95,13 @@ def pieces(pattern: str, most: int) -> Iterator[tuple[int, Example]]:
 
 @dataclass(slots=True)
 class One:
-    """A layer: its recipe, its examples, its files, and the summed losses of its held-out ones."""
+    """A layer: its recipe, its examples, its files, and the losses of its held-out ones, each of a file (``of``)."""
 
     name: str
     recipe: Recipe
     own: list[Example]
     held: list[Example]
+    of: list[str]
     folder: Path
     inputs: Path
     adapter: str = ""
@@ -134,8 +136,9 @@ async def build(engine: LocalEngine, layers: Sequence[tuple[Any, ...]], root: Pa
     made: list[One] = []
     for layer in layers:
         found = list(pieces(layer[1], 5 * (own + held)))
+        out = [(str(n), e) for n, e in found if not n % 3][:held]
         one = One(
-            layer[0], recipe_of(layer), [e for n, e in found if n % 3][:own], [e for n, e in found if not n % 3][:held], root / layer[0],
+            layer[0], recipe_of(layer), [e for n, e in found if n % 3][:own], [e for _, e in out], [n for n, _ in out], root / layer[0],
             root / layer[0] / "inputs",
         )  # fmt: skip
         if len(one.own) < own or len(one.held) < held:
@@ -162,7 +165,7 @@ async def from_lab(engine: LocalEngine, lab: Path, root: Path, held: int, own: i
             if number % 5 not in (0, 1):  # those two it held out
                 parts += pieces_of(path)
         kept = [Example.model_validate(one) for one in read(folder / "block.json")["exemplars"]][:held]
-        one = One(name, RECIPE, parts[:own], kept, folder, root / name)
+        one = One(name, RECIPE, parts[:own], kept, [""] * len(kept), folder, root / name)  # of which files is not kept
         one.adapter = (await engine.load(folder / "adapter")).id
         one.base = list(await engine.nll(one.held))
         one.alone = list(await engine.nll(one.held, [Layer(adapter=one.adapter)]))
@@ -179,7 +182,7 @@ async def damages(engine: LocalEngine, made: Sequence[One]) -> dict[tuple[int, i
         stack = [Layer(adapter=made[k].adapter) for k in (i, j)]
         for source, target in ((i, j), (j, i)):
             one = made[target]
-            kept = retention(one.base, one.alone, await engine.nll(one.held, stack), split="holdout").value
+            kept = retention(one.base, one.alone, await engine.nll(one.held, stack), one.of).value
             if kept is not None:
                 found[source, target] = 1 - kept
     return found
@@ -258,7 +261,10 @@ async def beside(
             own = nats(one.base) - nats(await engine.nll(one.held, [Layer(adapter=adapter)]))
             plain = plain or own
             stack = [Layer(adapter=other.adapter), Layer(adapter=adapter)]
-            kept = retention(other.base, other.alone, await engine.nll(other.held, stack), split="holdout").value or 0.0
+            found = retention(other.base, other.alone, await engine.nll(other.held, stack), other.of)
+            if found.value is None:
+                raise SystemExit(f"{other.name}: {found.how}")
+            kept = found.value
             alone = guard_rise(before, await engine.nll(general, stack[1:])).value or 0.0
             rows.setdefault(name, []).append({"harm": 1 - kept, "general": alone, "own": own / plain})
             say(

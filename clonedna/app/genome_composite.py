@@ -15,11 +15,11 @@ from clonedna.core.model import Example, Layer, Mixture, Score
 from clonedna.core.seams import Encoder, Engine
 from clonedna.core.value import Value
 from clonedna.core.work import Pair
-from clonedna.evals.likelihood import example_of
+from clonedna.evals.likelihood import example_of, file_of
+from clonedna.evals.retention import retention
 from clonedna.evals.scoring import score_each
 from clonedna.genomes.assembly import gated
 from clonedna.genomes.gating import shares
-from clonedna.genomes.interference import retention
 
 RUNS = 3
 
@@ -51,14 +51,12 @@ class Composite:
 
     async def retention(self, layer: str, own: Sequence[Pair], *, seed: int) -> Measure:
         """The share of its own gain that a layer keeps, on its own hold-out."""
-        if not own:
-            return not_available("the layer has no held-out pairs of its own")
         examples = [example_of(pair) for pair in own]
         base, alone = (
             await self.engine.nll(examples),
             await self.engine.nll(examples, [Layer(adapter=self._adapters[layer])]),
         )
-        return retention(base, alone, await self.nll(examples), split="holdout", seed=seed)
+        return retention(base, alone, await self.nll(examples), [file_of(pair) for pair in own], seed=seed)
 
     async def latency(self, examples: Sequence[Example]) -> Measure:
         """Milliseconds that reading one example takes longer than through the base alone: the median of some runs, by the wall clock."""

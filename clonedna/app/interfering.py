@@ -29,10 +29,11 @@ from clonedna.core.interference import InterferenceIndex, Kinship, PairConflict,
 from clonedna.core.model import Example
 from clonedna.core.seams import Engine
 from clonedna.core.value import Value
+from clonedna.core.work import Pair
 from clonedna.evals.forgetting import general_set
-from clonedna.evals.likelihood import example_of
+from clonedna.evals.likelihood import example_of, file_of
 from clonedna.genomes.conflicts import judge, noted, outcomes_of
-from clonedna.genomes.interference import Member, measure, note_of
+from clonedna.genomes.interference import Apart, Member, measure, note_of
 from clonedna.genomes.kin import kinships
 
 MOST_BLOCKS, MOST_MEASURED = 32, 8
@@ -183,15 +184,16 @@ class Interfering:
     ) -> tuple[InterferenceIndex, dict[str, Measure]]:
         members: list[Member] = []
         for one in opened:
-            examples = examples_of(one.path, "holdout", MOST_EXEMPLARS)
+            held = spread_of(one.path, "holdout", MOST_EXEMPLARS)
             adapter = await engine.load(one.path)
-            members.append(Member(one.manifest.id, adapter.id, 1.0, examples))
-        fingerprint = engine.base.fingerprint
+            examples, files = tuple(map(example_of, held)), tuple(map(file_of, held))
+            members.append(Member(one.manifest.id, adapter.id, 1.0, examples, files))
+        fingerprint, apart = engine.base.fingerprint, Apart()
         for first, second in itertools.combinations(members, 2):
-            found = await measure(engine, (first, second), ())
+            found = await measure(engine, (first, second), (), by=apart)
             note = note_of(first.id, second.id, found.retention, (1.0, 1.0), base_fingerprint=fingerprint)
             self.kept.note(Noted(note=note, outcomes=outcomes_of([note], pairs)))
-        whole = await measure(engine, members, [example for _, example in general_set()])
+        whole = await measure(engine, members, [example for _, example in general_set()], by=apart)
         return whole.index, whole.retention
 
     def _told(
@@ -243,8 +245,12 @@ class Interfering:
         return tuple(found)
 
 
-def examples_of(path: Path, split: str, most: int) -> tuple[Example, ...]:
+def spread_of(path: Path, split: str, most: int) -> tuple[Pair, ...]:
     """At most ``most`` of a verified block's pairs of one split, evenly over all of them."""
     found = [pair for pair in pairs_of(path) if pair.split == split]
-    step = max(1, -(-len(found) // most))
-    return tuple(example_of(pair) for pair in found[::step])
+    return tuple(found[:: max(1, -(-len(found) // most))])
+
+
+def examples_of(path: Path, split: str, most: int) -> tuple[Example, ...]:
+    """The same as an engine reads them."""
+    return tuple(map(example_of, spread_of(path, split, most)))

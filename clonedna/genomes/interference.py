@@ -4,7 +4,7 @@
 
 is the size of what j adds where i is at work, by the size of what i adds there; with all directions of ``h`` alike it is the ratio of the
 norms, which is always known. Damage is measured: ``1 - retention``, with ``retention = (base - together) / (base - alone)`` of the summed
-losses on examples that i was not trained on.
+losses on examples that i was not trained on (``evals.retention``).
 """
 
 from __future__ import annotations
@@ -13,28 +13,32 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from clonedna.core.block import Measure, not_available
 from clonedna.core.genome import CompatibilityNote, Composition
 from clonedna.core.interference import InterferenceIndex, Pairwise
 from clonedna.core.model import Example, Layer, Score
 from clonedna.core.seams import Engine
+from clonedna.evals.retention import retention
 
 MEMBER_GATE, ROUTED_GATE, GUARD_GATE = 0.30, 0.10, 0.02
-DRAWS = 1000
 NO_COVARIANCE = "no covariances of the target's inputs: only the ratio of norms is known"
 STACK = Composition(kind="stack", method="cat")
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A layer of a composition that is to be measured: its block's id, its adapter in the engine, its weight, and its own examples."""
+    """A layer of a composition that is to be measured: its block's id, its adapter in the engine, its weight, its own examples, and the
+    file of each."""
 
     id: str
     adapter: str
     weight: float
     examples: tuple[Example, ...]
+    files: tuple[str, ...]
+
+
+Apart = dict[str, tuple[Sequence[Score], Sequence[Score]]]
+"""Of members by their ids: scores of their own examples through the base, and through the member alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,56 +86,29 @@ def by_module(pair: Pairwise, *, weight: float = 1.0) -> dict[str, float | None]
     return {name: abs(weight) * math.sqrt(theirs / own) if own > 0 else None for name, (theirs, own) in squares}
 
 
-def retention(
-    base: Sequence[Score], alone: Sequence[Score], together: Sequence[Score], *, split: str, seed: int = 0
-) -> Measure:
-    """The share of its own gain that a layer keeps: of three measurements of the same examples, with a paired bootstrap's 95 % interval.
-
-    ``not_available`` where the layer alone is not better than the base: there is nothing to keep.
-    """
-    sums = np.array([[score.nll for score in scores] for scores in (base, alone, together)])
-    n = sums.shape[1]
-    if not n:
-        return not_available("it has no examples of its own to measure on")
-    whole = _kept(sums.sum(1))
-    if not math.isfinite(whole):
-        return not_available("the layer alone is not better than the base on these examples")
-    draws = np.random.default_rng(seed).integers(0, n, (DRAWS, n))
-    kept = sorted(one for row in draws if math.isfinite(one := _kept(sums[:, row].sum(1))))
-    interval = (
-        (kept[int(0.025 * len(kept))], kept[math.ceil(0.975 * len(kept)) - 1]) if len(kept) > DRAWS // 2 else None
-    )
-    how = "(nll.base - nll.together) / (nll.base - nll.alone)"
-    return Measure(value=whole, status="measured", n=n, split=split, how=how, ci95=interval)
-
-
-def _kept(sums: np.ndarray) -> float:
-    base, alone, together = (float(one) for one in sums)
-    return (base - together) / (base - alone) if base - alone > 1e-9 * max(1.0, abs(base)) else math.nan
-
-
 async def measure(
-    engine: Engine, members: Sequence[Member], guard: Sequence[Example], *, routed: bool = False, split: str = "holdout", seed: int = 0
+    engine: Engine, members: Sequence[Member], guard: Sequence[Example], *, routed: bool = False, seed: int = 0, by: Apart | None = None
 ) -> Measured:  # fmt: skip
     """Run every member's examples through the base, through it alone (at weight 1) and through all together; and ``guard``, which no member
-    is about, through the base and through all. ``routed``: one member answers a request, so its examples go through it alone.
+    is about, through the base and through all. ``routed``: one member answers a request, so its examples go through it alone. ``by``: what
+    members were seen to do apart, by id; whoever is not in it is measured and added.
 
     Raises ``NotFound`` for an adapter that is not loaded.
     """
     stack = [Layer(adapter=member.adapter, weight=member.weight) for member in members]
-    kept: dict[str, Measure] = {}
-    for member in members:
-        base = await engine.nll(member.examples)
-        alone = await engine.nll(member.examples, [Layer(adapter=member.adapter)])
-        through = [Layer(adapter=member.adapter, weight=member.weight)] if routed else stack
-        kept[member.id] = retention(base, alone, await engine.nll(member.examples, through), split=split, seed=seed)
+    kept, seen = dict[str, Measure](), {} if by is None else by
+    for member, own in zip(members, stack, strict=True):
+        if member.id not in seen:
+            without = await engine.nll(member.examples)
+            seen[member.id] = without, await engine.nll(member.examples, [Layer(adapter=member.adapter)])
+        composed = await engine.nll(member.examples, [own] if routed else stack)
+        kept[member.id] = retention(*seen[member.id], composed, member.files, seed=seed)
     rise = not_available("no guard examples were given")
     if guard and members:
-        if routed:  # the worst that a router could do
-            rises = [guard_rise(await engine.nll(guard), await engine.nll(guard, [one])) for one in stack]
-            rise = max(rises, key=lambda one: one.value or 0.0)
-        else:
-            rise = guard_rise(await engine.nll(guard), await engine.nll(guard, stack))
+        before = await engine.nll(guard)
+        ways = [[one] for one in stack] if routed else [stack]  # of a router the worst that it could do
+        rises = [guard_rise(before, await engine.nll(guard, way)) for way in ways]
+        rise = max(rises, key=lambda one: -math.inf if one.value is None else one.value)
     return Measured(kept, index(list(kept.values()), rise, routed=routed))
 
 

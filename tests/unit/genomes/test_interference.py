@@ -26,7 +26,6 @@ from clonedna.genomes.interference import (
     norm_ratio,
     note_of,
     phi,
-    retention,
 )
 
 A, B = "a" * 64, "b" * 64
@@ -60,21 +59,6 @@ def test_without_covariances_phi_says_so_and_norms_stay() -> None:
 def test_a_target_that_changes_nothing_has_no_phi_no_ratio_and_no_cosine() -> None:
     nothing = Pairwise(norms={"q": (1.0, 0.0)}, inner={"q": 0.0}, energies={"q": (1.0, 0.0)})
     assert [phi(nothing).value, norm_ratio(nothing).value, cosine(nothing)] == [None, None, None]
-
-
-def test_retention_is_the_share_of_the_own_gain_with_an_interval() -> None:
-    found = retention(scores(20, 30, 25), scores(10, 20, 15), scores(15, 24, 18), split="holdout")
-    assert found.value == pytest.approx((75 - 57) / (75 - 45))
-    assert found.n == 3
-    low, high = found.ci95 or (1.0, 0.0)
-    assert low <= (found.value or 0) <= high
-    assert retention(scores(5), scores(1), scores(5), split="x").value == 0
-    assert (retention(scores(5), scores(1), scores(9), split="x").value or 0) < 0
-
-
-def test_a_layer_that_gains_nothing_has_nothing_to_keep() -> None:
-    assert retention(scores(5, 5), scores(6, 5), scores(5, 5), split="x").status == "not_available"
-    assert retention([], [], [], split="x").status == "not_available"
 
 
 @given(st.lists(st.floats(-2, 1.5), min_size=1, max_size=8), st.floats(-0.1, 0.2), st.booleans())
@@ -111,7 +95,7 @@ def test_a_composition_is_measured_member_by_member(tmp_path: Path, routed: bool
             await trainer.optim_step(0.01)
             await trainer.save(tmp_path / str(i))
             info = await engine.load(tmp_path / str(i))
-            members.append(Member((A, B)[i], info.id, 1.0, (example, example)))
+            members.append(Member((A, B)[i], info.id, 1.0, (example,) * 2, ("a.py", "b.py")))
         guard = [Example(text="a", completion="cacaca"), Example(text="a", completion="dadada")]
         found = await measure(engine, members, guard, routed=routed)
         values = [found.retention[A].value or 0.0, found.retention[B].value or 0.0]
