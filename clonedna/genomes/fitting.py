@@ -32,6 +32,7 @@ from clonedna.genomes.calibration import (
     expected_error,
     predict,
 )
+from clonedna.genomes.rising import Level, levels
 
 MOST_OUTCOMES = 20_000
 STEPS, SETTLED, RIDGE = 4000, 1e-8, 0.01
@@ -133,7 +134,7 @@ def _parts(outcomes: Sequence[Outcome]) -> _Parts:
     scale = np.where(scale > 1e-6, scale, 1.0)
     weights, bias = _logistic((x - centre) / scale, y)
     at = (x - centre) / scale @ weights + bias
-    knots = isotonic(at, y)
+    knots = isotonic(at.tolist(), y.tolist())
     found = np.interp(at, [k for k, _ in knots], [v for _, v in knots])
     return _Parts(
         _seven(centre), _seven(np.maximum(scale, 1e-6)), _seven(weights), _rounded(bias), knots,
@@ -161,35 +162,20 @@ def _logistic(x: Floats, y: Floats) -> tuple[Floats, float]:
     return at[:d] * signs, float(at[d])
 
 
-def isotonic(
-    at: Sequence[float] | Floats, y: Sequence[float] | Floats, least: int = LEAST_BLOCK
-) -> tuple[tuple[float, float], ...]:
+def isotonic(at: Sequence[float], y: Sequence[float], least: int = LEAST_BLOCK) -> tuple[tuple[float, float], ...]:
     """The rising curve nearest to the points (least squares) as knots: the mean place and the mean value of each pooled block.
 
     Blocks of fewer than ``least`` points are joined with the one before them. Both coordinates rise from knot to knot.
     """
-    order = sorted(range(len(at)), key=lambda i: (float(at[i]), float(y[i])))
-    blocks: list[tuple[float, float, int]] = []  # sums of place and value, and how many
-    for i in order:
-        blocks.append((float(at[i]), float(y[i]), 1))
-        while len(blocks) > 1 and blocks[-2][1] * blocks[-1][2] >= blocks[-1][1] * blocks[-2][2]:
-            blocks[-2:] = [_joined(blocks[-2], blocks[-1])]
-    kept: list[tuple[float, float, int]] = []
-    for block in blocks:
-        if kept and (kept[-1][2] < least or len(kept) >= 60):
-            kept[-1] = _joined(kept[-1], block)
+    kept: list[Level] = []
+    for level in levels(at, y):
+        if kept and (kept[-1].n < least or len(kept) >= 60):
+            kept[-1] = kept[-1].with_next(level)
         else:
-            kept.append(block)
-    if len(kept) > 1 and kept[-1][2] < least:
-        kept[-2:] = [_joined(kept[-2], kept[-1])]
-    knots: dict[float, float] = {}
-    for place, value, n in kept:
-        knots[_rounded(place / n)] = _rounded(value / n)
-    return tuple(sorted(knots.items()))
-
-
-def _joined(a: tuple[float, float, int], b: tuple[float, float, int]) -> tuple[float, float, int]:
-    return a[0] + b[0], a[1] + b[1], a[2] + b[2]
+            kept.append(level)
+    if len(kept) > 1 and kept[-1].n < least:
+        kept[-2:] = [kept[-2].with_next(kept[-1])]
+    return tuple(sorted({_rounded(one.place): _rounded(one.value) for one in kept}.items()))
 
 
 def _offsets(domains: Sequence[str], left: Floats) -> dict[str, float]:

@@ -167,7 +167,7 @@ def test_too_few_mixed_or_equal_outcomes_are_refused() -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(-5, 5, allow_nan=False), shares), min_size=1, max_size=80))
-def test_the_curve_rises_and_keeps_the_mean(points: list[tuple[float, float]]) -> None:
+def test_the_curve_rises_and_stays_among_the_values(points: list[tuple[float, float]]) -> None:
     knots = isotonic([x for x, _ in points], [y for _, y in points], least=1)
     assert all(a[0] < b[0] and a[1] <= b[1] + 1e-9 for a, b in pairwise(knots))
     assert min(y for _, y in points) - 1e-8 <= knots[0][1] <= knots[-1][1] <= max(y for _, y in points) + 1e-8
@@ -179,7 +179,7 @@ def test_the_curve_is_the_least_squares_one() -> None:
     x = np.sort(draw.normal(size=50))
     y = np.clip(x / 4 + 0.5 + draw.normal(scale=0.2, size=50), 0, 1)
     theirs = [max(min(y[j : k + 1].mean() for k in range(i, 50)) for j in range(i + 1)) for i in range(50)]
-    knots = isotonic(x, y, least=1)
+    knots = isotonic(x.tolist(), y.tolist(), least=1)
     assert sorted({round(float(one), 6) for one in theirs}) == sorted({round(value, 6) for _, value in knots})
 
 
