@@ -27,6 +27,7 @@ from clonedna.app.genome_plan_values import (
     expected,
     members_of,
     nothing,
+    trained_on,
     warnings_of,
     with_measured,
     within,
@@ -59,7 +60,7 @@ from clonedna.genomes.ranking import DIGITS, alike
 from clonedna.genomes.routes import Routed
 
 FOLDER = "plans"
-VERSION = "plan-1"
+VERSION = "plan-2"
 """Changes when the same inputs would give another plan."""
 WIDE = 200
 """Nearest blocks that a skill's figures are told from; only the nearest of them are candidates."""
@@ -275,7 +276,7 @@ class Planning:
             if not ask.probe or not one.held:
                 found.append(Probed(None, {}, one.why if ask.probe else "it was not to be probed"))
                 continue
-            paths = {name: pool.parents[name].path for name in names}
+            paths = {name: pool.parents[name].path for name in (*names, *trained_on(names, row, pool.parents))}
             found.append(await self.judge.probed(self.parts.engine(base), skill, one.held, paths))
         return tuple(found)
 
@@ -310,7 +311,7 @@ class Planning:
             id=plan_id(decided), desired=desired, base_model=info.id, base_fingerprint=info.fingerprint, skills=skills,
             composition=composition, covered=covered_by(desired, skills),
             conflicts=conflicts, refused=(*pool.refused, *more), license=licence, seconds=weigh.seconds, disk=weigh.disk,
-            memory=weigh.memory, decided_by=decided, warnings=warnings_of(skills, () if composition.kind == "route" else conflicts, found),
+            memory=weigh.memory, decided_by=decided, warnings=warnings_of(skills, () if composition.method == "gate" else conflicts, found),
         )  # fmt: skip
 
     def _chosen(

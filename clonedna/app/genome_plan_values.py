@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from clonedna.app.composing import TOP_K
 from clonedna.app.genome_judge import Probed
@@ -31,6 +31,23 @@ def values(row: Sequence[Match]) -> dict[str, float]:
     if any(one.measured.status == "measured" for one in row):
         return {one.id: one.measured.value or 0.0 for one in row if one.measured.status == "measured"}
     return {one.id: one.predicted.value or 0.0 for one in row if one.duplicate_of is None}
+
+
+def trained_on(names: Sequence[str], row: Sequence[Match], parents: Mapping[str, Parent]) -> tuple[str, ...]:
+    """For each of ``names`` the newest block of the row that a training made of it, where there is one.
+
+    Beside what it was made of it adds nothing, but it may do the skill better, and then it is the one to choose.
+    """
+    found: list[str] = []
+    for name in names:
+        mine = [
+            (manifest.created_at, one.id)
+            for one in row
+            if one.id not in names and name in (manifest := parents[one.id].manifest).lineage.parents
+            and manifest.lineage.relation in ("continued", "forked")
+        ]  # fmt: skip
+        found += [max(mine)[1]] if mine else []
+    return tuple(dict.fromkeys(found))
 
 
 def expected(row: Sequence[Match]) -> dict[str, float]:
@@ -66,12 +83,16 @@ def members_of(skills: Sequence[SkillPlan]) -> tuple[str, ...]:
 
 
 def within(skills: Sequence[SkillPlan], ask: PlanAsk) -> tuple[SkillPlan, ...]:
-    """At most as many trainings, and as many estimated seconds, as the budget has: the weightiest skills first."""
+    """At most as many trainings, and as many estimated seconds, as the budget has: the weightiest skills first.
+
+    What would have been trained on is used as it is only where that was measured: to be refined, or forked with an interval above 0.
+    """
     spent, count, kept = 0.0, 0, list[SkillPlan]()
     for one in skills:
         takes = one.seconds.value or 0.0
         if one.trains and (count >= ask.trainings or spent + takes > ask.seconds):
-            layer = None if one.route == "scratch" or (one.route == "fork" and not one.verified) else one.layer
+            brings = one.route == "refine" or (one.route == "fork" and (one.similarity.low or 0.0) > 0)
+            layer = one.layer if brings and one.verified else None
             over = f"{one.reason}; not trained: over the budget of {ask.trainings} trainings and {ask.seconds:g} s"
             one = one.model_copy(update={"trains": False, "reason": over, "layer": layer})
         elif one.trains:

@@ -9,10 +9,12 @@ import anyio
 import pytest
 
 from clonedna.app.genome_plan import Planning
+from clonedna.app.genome_plan_values import within
 from clonedna.app.genome_values import KeptPlan, PlanAsk
-from clonedna.core.block import GivenFile
+from clonedna.core.block import GivenFile, Lineage, Measure
 from clonedna.core.canonical import canonical, sha256
 from clonedna.core.errors import GenomeEmpty, InputError, LicenceNotAllowed, LicenceUnknown, NotFound
+from clonedna.core.genome import Similarity, Skill, SkillPlan
 from clonedna.genomes.planning import plan_id
 from tests.genomes import GenomeParts, given_lines, skilled
 from tests.judges import ToldJudge
@@ -102,6 +104,26 @@ def test_copies_add_nothing(parts: GenomeParts) -> None:
     assert names in ({"ada", "bob"}, {"twin", "bob"})
 
 
+@pytest.mark.parametrize(("brings", "chosen"), [(0.97, "later"), (0.3, "ada")])
+def test_what_was_trained_on_from_a_layer_is_measured_beside_it_and_the_better_one_chosen(
+    parts: GenomeParts, brings: float, chosen: str
+) -> None:
+    ada = parts.registry.resolve("ada").id
+    for name, at in (("forked", "2026-01-03T00:00:00Z"), ("later", "2026-01-04T00:00:00Z")):
+        skilled(parts, name, "alpha", "abd", lineage=Lineage(parents=(ada,), relation="forked"), created_at=at)
+    skilled(parts, "copy", "alpha", "abe")
+    every = {"ada", "forked", "later", "copy"}
+    judge = ToldJudge(
+        parts,
+        {"alpha": {"ada": 0.7, "later": brings, "forked": 1.0, "copy": 1.0}},
+        predicts={"alpha": {"ada": 0.9} | dict.fromkeys(every - {"ada"}, 0.5)},
+        kin={name: every - {name} for name in every},
+    )
+    plan = planned(parts, "alpha", judge).plan
+    assert judge.probes == [("alpha", ("ada", "later"))]
+    assert [m.name for m in plan.skills[0].matches if m.id == plan.skills[0].layer] == [chosen]
+
+
 def test_who_may_not_be_a_layer_is_told_with_the_code(parts: GenomeParts) -> None:
     skilled(parts, "elsewhere", "alpha", "abd", base_fingerprint="e" * 64)
     skilled(parts, "odd", "alpha", "abe", license="not a licence")
@@ -155,3 +177,32 @@ def test_licences_that_exclude_each_other_are_refused(parts: GenomeParts) -> Non
     brings = {"gamma": {"carol": 1.0}, "delta": {"dave": 1.0}}
     with pytest.raises(LicenceNotAllowed):
         planned(parts, "gamma delta", ToldJudge(parts, brings))
+
+
+@pytest.mark.parametrize(
+    ("route", "value", "low", "status", "kept"),
+    [
+        ("refine", 0.8, 0.0, "measured", True), ("refine", 0.8, 0.5, "predicted", False), ("fork", 0.7, 0.1, "measured", True),
+        ("fork", 0.7, 0.0, "measured", False), ("fork", 0.7, 0.1, "predicted", False), ("scratch", 0.4, 0.3, "measured", False),
+    ],
+)  # fmt: skip
+def test_what_the_budget_leaves_untrained_is_used_where_that_was_measured(
+    route: Any, value: float, low: float, status: Any, kept: bool
+) -> None:
+    known = Similarity(value=value, low=low, high=1.0, status=status, n=16, how="told")
+    one = SkillPlan(
+        skill=Skill(text="alpha", weight=1.0), route=route, layer="a" * 64, similarity=known, reason="told",
+        verified=status == "measured", trains=True, seconds=Measure(value=10.0, status="estimated", n=1, how="told"),
+    )  # fmt: skip
+    for ask in (PlanAsk(request="alpha", trainings=0), PlanAsk(request="alpha", seconds=5.0)):
+        (found,) = within([one], ask)
+        assert (found.layer is not None, found.trains) == (kept, False)
+        assert "budget" in found.reason
+    assert within([one], PlanAsk(request="alpha", seconds=10.0)) == (one,)
+
+
+@pytest.mark.parametrize(("compose", "told"), [("route", False), ("mixture", True), ("arrow", True), ("stack", True)])
+def test_harm_is_warned_of_where_layers_answer_together(parts: GenomeParts, compose: str, told: bool) -> None:
+    brings = {"alpha": {"ada": 0.97}, "beta": {"bob": 0.97}}
+    plan = planned(parts, "alpha beta", ToldJudge(parts, brings, light="red"), compose=compose).plan
+    assert any(one.startswith("red: ") for one in plan.warnings) == told
