@@ -18,6 +18,7 @@ from clonedna.app.blocks import Blocks
 from clonedna.app.calibrating import Calibrating, domain_of
 from clonedna.app.evaluations import Evaluations
 from clonedna.app.interference_kept import InterferenceKept
+from clonedna.app.lineage import ancestors_of
 from clonedna.app.merge_papers import Parent
 from clonedna.app.needs import reader_of
 from clonedna.app.papers import evaluation_of, pairs_of
@@ -25,7 +26,7 @@ from clonedna.app.parts import Parts, factory
 from clonedna.app.workspace import now
 from clonedna.core.errors import AdapterInvalid, BadConfig, Corrupt, DnaError, InputError
 from clonedna.core.genome import Conflict, DesiredGenome, Features, Match, Similarity, Skill
-from clonedna.core.interference import WeightSketch
+from clonedna.core.interference import Pairwise, WeightSketch
 from clonedna.core.model import BaseInfo, Example, Score
 from clonedna.core.seams import Engine
 from clonedna.core.vectors import Near
@@ -229,7 +230,7 @@ class HomeJudge:
         manifests = {name: self._blocks.known(name)[0] for name in ids}
         sketches = {name: self._sketch(name, blocks[name], one.base_fingerprint) for name, one in manifests.items()}
         sound = {name: one for name, one in sketches.items() if one is not None}
-        ancestors = {name: one.lineage.parents for name, one in manifests.items()}
+        ancestors = {name: ancestors_of(self.parts, one) for name, one in manifests.items()}
         digests = {name: one.files[WEIGHTS].sha256 for name, one in manifests.items() if WEIGHTS in one.files}
         return kin_sets(kinships(sound, ancestors, digests)) if sound else {}
 
@@ -246,12 +247,7 @@ class HomeJudge:
         if len(ids) < 2:
             return ()
         manifest, kept = self._blocks.known(ids[0])[0], InterferenceKept(self.parts.settings.home)
-        try:
-            pairs = factory("sketch", "pairs")(
-                [(blocks[name], kept.inputs(name)) for name in ids], fingerprint=manifest.base_fingerprint
-            )
-        except (AdapterInvalid, Corrupt):
-            pairs = {}
+        pairs = self._pairs([(blocks[name], kept.inputs(name)) for name in ids], manifest.base_fingerprint)
         card, found = kept.card(manifest.base_fingerprint), list[Conflict]()
         notes = [one.note for one in kept.notes(ids)]
         for i, source in enumerate(ids):
@@ -260,6 +256,13 @@ class HomeJudge:
                     seen = noted(notes, source, target, base_fingerprint=manifest.base_fingerprint)
                     found.append(light(source, target, pairs.get((i, j)), card, note=seen).conflict())
         return tuple(found)
+
+    def _pairs(self, files: Sequence[tuple[Path, Path | None]], fingerprint: str) -> Mapping[tuple[int, int], Pairwise]:
+        """Each ordered pair by its files: without covariances where one's are damaged; none where adapters cannot be laid side by side."""
+        for some in (files, [(path, None) for path, _ in files]):
+            with contextlib.suppress(Corrupt):
+                return factory("sketch", "pairs")(some, fingerprint=fingerprint)
+        return {}
 
     def remember(self, desired: DesiredGenome, matches: Sequence[Sequence[Match]], engine: Engine) -> None:
         encoder = self.parts.encoder

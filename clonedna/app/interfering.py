@@ -18,6 +18,7 @@ from clonedna.app.audit import Audit
 from clonedna.app.blocks import Blocks
 from clonedna.app.comparing import bases_differ
 from clonedna.app.interference_kept import InterferenceKept, Noted
+from clonedna.app.lineage import ancestors_of
 from clonedna.app.papers import consent_of, pairs_of
 from clonedna.app.parts import Parts, factory
 from clonedna.app.stages import told
@@ -38,7 +39,6 @@ from clonedna.genomes.kin import kinships
 
 MOST_BLOCKS, MOST_MEASURED = 32, 8
 MOST_OBSERVED, MOST_EXEMPLARS = 64, 48  # examples of a block
-MOST_ANCESTORS = 64
 ROOM = 600 << 20
 AT_ONCE, MOST_QUICK_BYTES = 2, 1 << 30  # of answers that somebody waits for
 WEIGHTS = "adapter_model.safetensors"
@@ -224,25 +224,11 @@ class Interfering:
             ),
             pairs=judged,
             kin=kinships(
-                sketches, {one.manifest.id: self._ancestors(one.manifest) for one in opened},
+                sketches, {one.manifest.id: ancestors_of(self.parts, one.manifest) for one in opened},
                 {one.manifest.id: one.manifest.files[WEIGHTS].sha256 for one in opened if WEIGHTS in one.manifest.files},
             ),
             card=card.fitted_on, card_pairs=card.n, without_inputs=missing, index=index, retention=retention,
         )  # fmt: skip
-
-    def _ancestors(self, manifest: Manifest) -> tuple[str, ...]:
-        """Ids of all that it was made from, as far as they are catalogued here."""
-        found, waiting = list[str](), list(manifest.lineage.parents)
-        while waiting and len(found) < MOST_ANCESTORS:
-            parent = waiting.pop(0)
-            if parent in found:
-                continue
-            found.append(parent)
-            try:
-                waiting += self.parts.registry.resolve(parent, unsafe=True).lineage.parents
-            except DnaError:  # not here, or revoked: its own parents are not asked for
-                continue
-        return tuple(found)
 
 
 def spread_of(path: Path, split: str, most: int) -> tuple[Pair, ...]:

@@ -8,9 +8,10 @@ from typing import Literal, NamedTuple, Protocol
 from clonedna.app.details import ref
 from clonedna.app.parts import Parts, factory
 from clonedna.core.block import BlockRef, Manifest
+from clonedna.core.errors import DnaError
 from clonedna.core.value import Value
 
-MOST_BLOCKS = 300
+MOST_BLOCKS, MOST_ANCESTORS = 300, 64
 Status = Literal["registered", "rejected", "revoked"]
 Relation = Literal["minted", "continued", "forked", "merged", "distilled"]
 
@@ -210,3 +211,18 @@ def mermaid(graph: LineageGraph) -> str:
         lines.append(f'  b{edge.parent[:16]} -->|"{edge.relation}{weight}"| b{edge.child[:16]}')
     lines += [f"  style b{graph.block.id[:16]} stroke-width:3px"]
     return "\n".join(lines) + "\n"
+
+
+def ancestors_of(parts: Parts, manifest: Manifest) -> tuple[str, ...]:
+    """Ids of all that a block was made from, the nearest first, as far as they are catalogued here."""
+    found, waiting = list[str](), list(manifest.lineage.parents)
+    while waiting and len(found) < MOST_ANCESTORS:
+        parent = waiting.pop(0)
+        if parent in found:
+            continue
+        found.append(parent)
+        try:
+            waiting += parts.registry.resolve(parent, unsafe=True).lineage.parents
+        except DnaError:  # not here, or revoked: its own parents are not asked for
+            continue
+    return tuple(found)

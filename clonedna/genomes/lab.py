@@ -113,9 +113,11 @@ def bar_in(lab: Lab) -> Bar:
 
 
 def measured(lab: Lab) -> dict[tuple[str, str], Similarity]:
-    """s* with its interval, by request and block."""
+    """s* with its interval, by request and block. Raises ``Corrupt`` where the lab's blocks do not say what a pass is."""
     found: dict[tuple[str, str], Similarity] = {}
     bar = bar_in(lab)
+    if bar.gain is None:
+        raise Corrupt(f"this is no lab: {bar.how}", "make it again: tools/calibration_lab.py")
     for request in lab.requests:
         base = [Score(nll=nll, tokens=tokens, bytes=0) for nll, tokens in request.base]
         for name, nats in request.through.items():

@@ -98,3 +98,9 @@ def test_what_is_no_lab_is_refused() -> None:
     for bad in (b"", b"{", b"[]", json.dumps(told | {"format": "dna-lab/9"}).encode(), b" " * 5_000_000):
         with pytest.raises(Corrupt):
             read_lab(bad)
+
+
+def test_a_lab_without_two_specialists_measures_nothing() -> None:
+    lab = bundled_lab()
+    with pytest.raises(Corrupt, match="are needed to say what a pass is"):
+        measured(lab.model_copy(update={"blocks": lab.blocks[:1]}))
