@@ -10,12 +10,13 @@ import anyio
 import pytest
 
 from clonedna.app.audit import Audit
+from clonedna.app.genome_judge import HomeJudge
 from clonedna.app.guarding import beside_of, guard_recipe
 from clonedna.app.interference_kept import InterferenceKept, Noted
 from clonedna.app.interfering import Interfering
 from clonedna.app.parts import Parts
 from clonedna.app.settings import Settings
-from clonedna.core.block import GuardRecipe, Manifest, Measure, Recipe
+from clonedna.core.block import GuardRecipe, Lineage, Manifest, Measure, Recipe
 from clonedna.core.canonical import canonical
 from clonedna.core.errors import BlockNotFound, ConsentMissing, Corrupt, InputError, Overloaded, WrongBase
 from clonedna.core.genome import CompatibilityNote
@@ -45,7 +46,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalEngine]:
 
 @pytest.fixture
 def parts(tmp_path: Path, engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> Parts:
-    made = Parts(Settings(home=tmp_path / "home"))
+    made = Parts(Settings(home=tmp_path / "home", encoder="hashed"))
 
     def held(_: Parts, base: str) -> Engine:
         assert base in ("small", "here")
@@ -119,7 +120,24 @@ def test_damaged_covariances_are_refused_and_made_again(parts: Parts, engine: Lo
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(Corrupt):
         anyio.run(work.conflicts, ["ada", "bob"])
+    told = HomeJudge(parts).conflicts(
+        {two.id: parts.store.path(two.id) for two in whole.blocks}
+    )  # a plan goes by the norms
+    assert len(told) == 2
+    assert all(two.phi.value is None and two.light != "unknown" and "norms" in two.why for two in told)
     assert anyio.run(lambda: work.conflicts(["ada", "bob"], observe=True)).pairs == whole.pairs
+
+
+def test_a_plan_knows_kin_over_several_steps(parts: Parts, engine: LocalEngine) -> None:
+    """Three generations whose weights say nothing: the youngest repeats the oldest."""
+    ids: list[str] = []
+    for seed, name in enumerate(("old", "middle", "young"), 1):
+        lineage = Lineage(parents=tuple(ids[-1:]), relation="continued" if ids else "minted")
+        ids.append(block(parts, engine, name, seed, lineage=lineage).id)
+    stranger = block(parts, engine, "stranger", 4).id
+    old, _, young = ids
+    found = HomeJudge(parts).kin({one: parts.store.path(one) for one in (old, young, stranger)})
+    assert found == {old: frozenset((young,)), young: frozenset((old,))}
 
 
 def test_what_is_measured_is_noted_and_believed_first(parts: Parts, engine: LocalEngine) -> None:
