@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -47,6 +47,8 @@ from clonedna.mint.overlap import overlaps
 Nll = Callable[[Sequence[Example]], Awaitable[Sequence[Score]]]
 WEIGHTS = "adapter_model.safetensors"
 MOST_SPECIALISTS = 200
+MOST_SKETCHES = 2048
+"""Kept in memory, 16 KiB each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,6 @@ class HomeJudge:
         self._blocks = Blocks(parts)
         self._bars: dict[str, probing.Bar] = {}
         self._no_card = ""
-        self._sketches: dict[str, WeightSketch | None] = {}
 
     @cached_property
     def _card(self) -> Card | None:
@@ -228,19 +229,11 @@ class HomeJudge:
     def kin(self, blocks: Mapping[str, Path]) -> dict[str, frozenset[str]]:
         ids = sorted(blocks)
         manifests = {name: self._blocks.known(name)[0] for name in ids}
-        sketches = {name: self._sketch(name, blocks[name], one.base_fingerprint) for name, one in manifests.items()}
+        sketches = {name: sketch_at(name, blocks[name], one.base_fingerprint) for name, one in manifests.items()}
         sound = {name: one for name, one in sketches.items() if one is not None}
         ancestors = {name: ancestors_of(self.parts, one) for name, one in manifests.items()}
         digests = {name: one.files[WEIGHTS].sha256 for name, one in manifests.items() if WEIGHTS in one.files}
         return kin_sets(kinships(sound, ancestors, digests)) if sound else {}
-
-    def _sketch(self, name: str, path: Path, fingerprint: str) -> WeightSketch | None:
-        if name not in self._sketches:
-            try:
-                self._sketches[name] = factory("sketch", "weights")(path, fingerprint=fingerprint)
-            except AdapterInvalid:  # nothing that could be laid beside others: composing it says so
-                self._sketches[name] = None
-        return self._sketches[name]
 
     def conflicts(self, blocks: Mapping[str, Path]) -> tuple[Conflict, ...]:
         ids = sorted(blocks)
@@ -282,6 +275,18 @@ class HomeJudge:
     def attested(self, one: Parent) -> tuple[float, float]:
         made = [again.reproduced for again in Evaluations(self.parts.settings.home).of(one.manifest.id)]
         return float(made.count(True)), float(made.count(False))
+
+
+@lru_cache(maxsize=MOST_SKETCHES)
+def sketch_at(block_id: str, path: Path, fingerprint: str) -> WeightSketch | None:
+    """The weight sketch of a verified block, made once a process: its id is the digest of its files.
+
+    ``None``: there is nothing to lay beside others, which composing it says.
+    """
+    try:
+        return factory("sketch", "weights")(path, fingerprint=fingerprint)
+    except AdapterInvalid:
+        return None
 
 
 def _trained(blocks: Mapping[str, Path]) -> dict[str, tuple[Pair, ...]]:
