@@ -8,13 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clonedna.core.block import Manifest, Measure, not_available
+from clonedna.core.errors import InputError
 from clonedna.core.genome import Composition, Gate, GenomeLayer, Similarity, SkillPlan
 from clonedna.core.vectors import Vectors
+from clonedna.genomes.exemplars import centroids
 from clonedna.genomes.routing import routed
 
 PLACES = 9
 """Digits of what was computed in floating point that stand in a manifest."""
-LEAST_CENTROIDS, MOST_CENTROIDS, ROUNDS = 4, 8, 50
+A_GROUP = 16
+"""Prompts that one centroid of a gate stands for."""
 
 
 def layers_of(members: Sequence[tuple[Manifest, Sequence[str]]], composition: Composition) -> tuple[GenomeLayer, ...]:
@@ -71,30 +74,6 @@ def no_latency() -> Measure:
     return not_available("wall time differs from run to run: it is in the result of the job that made this genome")
 
 
-def centroids(rows: NDArray[np.float32], most: int = MOST_CENTROIDS) -> tuple[tuple[float, ...], ...]:
-    """4 to ``most`` rows of length 1 that stand for all ``rows`` (fewer where there are fewer): spherical k-means (Dhillon & Modha 2001).
-
-    One centroid for sixteen rows. It begins with the row nearest to the mean, then the row farthest from all that were taken: no draw.
-    """
-    x = rows.astype(np.float64)
-    x = x[np.linalg.norm(x, axis=1) > 1e-9]
-    k = min(len(x), max(LEAST_CENTROIDS, min(most, len(x) // 16)))
-    if k == 0:
-        return ()
-    taken = [int(np.argmax(x @ x.mean(axis=0)))]
-    while len(taken) < k:
-        taken.append(int(np.argmin((x @ x[taken].T).max(axis=1))))
-    middle = x[taken]
-    for _ in range(ROUNDS):
-        place = np.argmax(x @ middle.T, axis=1)
-        sums = np.stack([x[place == i].sum(axis=0) if (place == i).any() else middle[i] for i in range(k)])
-        new = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
-        if np.allclose(new, middle, atol=1e-9):
-            break
-        middle = new
-    return tuple(tuple(round(float(one), 6) for one in row) for row in middle)
-
-
 def gate_of(
     encoder: str,
     trained: Sequence[NDArray[np.float32]],
@@ -108,9 +87,13 @@ def gate_of(
 
     Below the floor the base answers. It stops 95 of 100 general prompts, and lets 95 of 100 held-out ones pass where these two differ: a
     layer's own prompts are worded like what it was trained on, and a floor from them alone would stop whoever asks in other words.
-    0 where nothing is held out.
+    0 where nothing is held out. Raises ``InputError`` where no prompt has a vector.
     """
-    middles = tuple(centroids(rows) for rows in trained)
+    middles = tuple(
+        tuple(tuple(round(float(one), 6) for one in row) for row in centroids(rows, a_group=A_GROUP)) for rows in trained
+    )  # fmt: skip
+    if not any(middles):
+        raise InputError("none of these layers' prompts has a vector", "compose them another way: --compose stack")
     every = np.concatenate([np.array(one, dtype=np.float64) for one in middles if one])
     own, other = np.concatenate(held).astype(np.float64), general.astype(np.float64)
     floor = 0.0

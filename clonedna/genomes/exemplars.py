@@ -49,15 +49,15 @@ def listed(pairs: Sequence[Pair], wanted: Sequence[str] | None) -> tuple[str, ..
     return tuple(found[digest] for digest in wanted[:MOST_PROMPTS] if digest in found)
 
 
-def centroids(rows: Rows) -> Rows:
+def centroids(rows: Rows, *, a_group: int = A_GROUP) -> Rows:
     """The middles of groups of ``rows`` [n, d] (length 1 each): [k, d] of length 1, the largest group first.
 
-    k is 4 to 8 by n, at most the number of rows that differ; rows of zeros are left out.
+    k is 4 to 8, one for ``a_group`` rows, at most the number of rows that differ; rows of zeros are left out.
     """
     points = np.unique(rows[np.linalg.norm(rows, axis=1) > 0].astype(np.float64), axis=0)
     if not len(points):
         return np.zeros((0, rows.shape[1]), dtype=np.float32)
-    middles = _begin(points, min(len(points), max(LEAST_GROUPS, min(MOST_GROUPS, len(points) // A_GROUP))))
+    middles = _begin(points, min(len(points), max(LEAST_GROUPS, min(MOST_GROUPS, len(points) // a_group))))
     nearest = np.argmax(points @ middles.T, axis=1)
     for _ in range(ROUNDS):
         middles = _middles(points, nearest, middles)

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clonedna.core.errors import InputError
 from clonedna.core.genome import Composition
 from clonedna.core.vectors import Vectors
-from clonedna.genomes.assembly import centroid, centroids, gate_of, gated, layers_of, module_map
+from clonedna.genomes.assembly import centroid, gate_of, gated, layers_of, module_map
 from tests.genomes import layer
 from tests.unit.store.making import manifest
 
@@ -34,12 +35,19 @@ def test_the_module_map_names_who_changes_what() -> None:
 
 @settings(max_examples=30)
 @given(st.integers(0, 99), st.integers(1, 200))
-def test_centroids_are_few_of_length_one_and_always_the_same(seed: int, n: int) -> None:
+def test_a_gate_s_centroids_are_few_of_length_one_and_always_the_same(seed: int, n: int) -> None:
     x = rows(seed, n)
-    found = centroids(x)
-    assert found == centroids(x)
+    gate = gate_of("e@1", [x], [x[:0]], x[:0])
+    assert gate == gate_of("e@1", [x[::-1]], [x[:0]], x[:0])
+    (found,) = gate.centroids
     assert len(found) == min(n, max(4, min(8, n // 16)))
     assert np.allclose(np.linalg.norm(np.array(found), axis=1), 1, atol=1e-4)
+
+
+def test_prompts_without_a_vector_make_no_gate() -> None:
+    nothing = np.zeros((3, 8), dtype=np.float32)
+    with pytest.raises(InputError, match="none of these layers' prompts"):
+        gate_of("e@1", [nothing, nothing], [nothing, nothing], nothing)
 
 
 def test_a_gate_sends_to_the_nearest_and_what_is_far_to_the_base() -> None:
