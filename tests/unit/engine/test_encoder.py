@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from clonedna.core.errors import Corrupt, Unavailable
 from clonedna.engine import encoder as module
@@ -41,6 +43,23 @@ def test_meaning_is_nearer_than_spelling(minilm: MiniLM) -> None:
     for encoder, nearest in ((minilm, 1), (HashedEncoder(), 2)):
         rows = encoder.encode(texts).rows
         assert int(np.argmax(rows[1:] @ rows[0])) + 1 == nearest
+
+
+@given(st.lists(st.integers(2, 256), max_size=80))
+def test_texts_are_put_together_by_length_and_few_at_a_time(lengths: list[int]) -> None:
+    by_length = sorted(range(len(lengths)), key=lambda i: lengths[i])
+    runs = list(module._batches(by_length, lengths))
+    assert [i for run in runs for i in run] == by_length
+    for run in runs:
+        assert 1 <= len(run) <= module.BATCH
+        assert len(run) == 1 or len(run) * max(lengths[i] for i in run) <= module.BATCH_TOKENS
+
+
+def test_long_texts_in_company_are_what_they_are_alone(minilm: MiniLM) -> None:
+    texts = [f"header number {n} " * (1 + n * 5) for n in range(12)]
+    together = minilm.encode(texts).rows
+    for text, row in zip(texts, together, strict=True):
+        assert np.allclose(minilm.encode([text]).rows[0], row, atol=1e-6)
 
 
 def test_no_package_and_damaged_weights_are_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
