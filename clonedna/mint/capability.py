@@ -6,14 +6,16 @@ and nothing that a model or a person claimed. Names are third-party text.
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 
-from clonedna.core.block import Evaluation
 from clonedna.core.words import words
 from clonedna.core.work import Pair
+from clonedna.evals.domains import domains_of
 
 MOST_SUBJECTS, MOST_LIBRARIES = 24, 12
+MOST_LETTERS = 64
 _EVERYWHERE = (
     "abstract add all any args base body bool build call check class cls code data def default del do doc dunder"
     " enter eq exit example false fixture for from func function get has hash helper impl in index init input int is"
@@ -26,22 +28,35 @@ EVERYWHERE = frozenset(_EVERYWHERE.split()) - {"parse"}
 """Words that stand in everybody's names."""
 
 
-def capability_text(pairs: Sequence[Pair], languages: Sequence[str], evaluation: Evaluation, source: str) -> str:
+def capability_text(pairs: Sequence[Pair], languages: Sequence[str], source: str) -> str:
     """``pairs``: all of a mint, of which the person's training pairs count. ``source``: the repository's name, or nothing.
 
     The same pairs give the same text.
     """
-    subjects = Counter[str]()
+    subjects, libraries = Counter[str](), Counter[str]()
     for pair in pairs:
         if pair.split == "train":
             subjects.update(_subjects(pair))
-    often = sorted((word for word, count in subjects.items() if count > 1), key=lambda word: (-subjects[word], word))
-    libraries = sorted({one.name for one in evaluation.domains if one.kind == "library"})[:MOST_LIBRARIES]
+            libraries.update(_libraries(pair, source))
+    works_on, uses = _often(subjects, MOST_SUBJECTS), _often(libraries, MOST_LIBRARIES)
     parts = (
-        ", ".join(languages), f"works on {', '.join(often[:MOST_SUBJECTS])}" if often else "",
-        f"uses {', '.join(libraries)}" if libraries else "", f"from {source}" if source else "",
+        ", ".join(languages), f"works on {', '.join(works_on)}" if works_on else "",
+        f"uses {', '.join(uses)}" if uses else "", f"from {source}" if source else "",
     )  # fmt: skip
     return ". ".join(part for part in parts if part)
+
+
+def _often(counts: Counter[str], most: int) -> list[str]:
+    """What stands in more than one pair, the most frequent first, of equals by name."""
+    found = (word for word, count in counts.items() if count > 1)
+    return sorted(found, key=lambda word: (-counts[word], word))[:most]
+
+
+def _libraries(pair: Pair, source: str) -> set[str]:
+    """What the span itself imports, without Python's own library and what it is a part of."""
+    own = {source.replace("-", "_"), *pair.provenance.path.split("/")[:-1]}
+    imported = {name for kind, name in domains_of(pair) if kind == "library" and len(name) <= MOST_LETTERS}
+    return imported - own - sys.stdlib_module_names
 
 
 def _subjects(pair: Pair) -> set[str]:

@@ -2,41 +2,44 @@
 
 from __future__ import annotations
 
-from clonedna.core.block import DomainGain, Evaluation
 from clonedna.mint.capability import capability_text
 from tests.values import pair
-
-MEASURED = {"n": 3, "gain": 0.1, "ci95": (0, 1), "passes": True}
-EVALUATION = Evaluation(
-    measures={},
-    domains=(
-        DomainGain(kind="library", name="requests", **MEASURED),
-        DomainGain(kind="folder", name="src", **MEASURED),
-    ),
-)
 
 
 def test_it_names_what_the_code_is_about() -> None:
     pairs = [
         pair(name, "x = 1\n") for name in ("parse_header", "HeaderWriter", "test_header", "socketPool", "open_socket")
     ]
-    assert (
-        capability_text(pairs, ("python",), EVALUATION, "abacus")
-        == "python. works on header, socket. uses requests. from abacus"
-    )
+    assert capability_text(pairs, ("python",), "abacus") == "python. works on header, socket. from abacus"
+
+
+def test_the_libraries_are_those_that_training_code_imports() -> None:
+    code = "def run():\n    import numpy\n    import os\n    from abacus.core import x\n    from tool.a import y\n"
+    pairs = [
+        one.model_copy(update={"provenance": one.provenance.model_copy(update={"path": "tool/run.py"})})
+        for one in (pair(f"run_{n}", code) for n in "ab")
+    ]
+    once = pair("once", "import pandas\n")
+    held = [pair(f"held_{n}", "import torch\n", split="holdout") for n in "ab"]
+    checked = [pair(f"seen_{n}", "import scipy\n", split="validation") for n in "ab"]
+    told = capability_text([*pairs, once, *held, *checked], (), "abacus")
+    assert told == "works on tool. uses numpy. from abacus"
+    many = [pair(f"x{m}", f"import {'m' * 65}\n" + "".join(f"import lib{n}\n" for n in range(20))) for m in "ab"]
+    assert capability_text(many, (), "").count("lib") == 12
+    assert "mmm" not in capability_text(many, (), "")
 
 
 def test_what_was_held_out_or_given_tells_nothing() -> None:
     held = [pair(f"secret_{n}", "x = 1\n", split="holdout") for n in range(3)]
     given = [pair(f"given_{n}", "x = 1\n").model_copy(update={"form": "given"}) for n in range(3)]
-    assert capability_text([*held, *given], ("python",), Evaluation(measures={}), "") == "python"
-    assert capability_text((), (), Evaluation(measures={}), "") == ""
+    assert capability_text([*held, *given], ("python",), "") == "python"
+    assert capability_text((), (), "") == ""
 
 
 def test_it_depends_on_no_order_and_has_no_counts() -> None:
     pairs = [pair(f"{word}_{n}", "x = 1\n") for word in ("alpha", "beta", "gamma") for n in range(40)]
-    made = capability_text(pairs, (), EVALUATION, "")
-    assert made == capability_text(pairs[::-1], (), EVALUATION, "")
+    made = capability_text(pairs, (), "")
+    assert made == capability_text(pairs[::-1], (), "")
     assert not any(c.isdigit() for c in made)
     many = [pair(f"word{chr(97 + n % 26)}{chr(97 + n // 26)}_x{m}", "x = 1\n") for n in range(100) for m in range(2)]
-    assert len(capability_text(many, (), Evaluation(measures={}), "").split(", ")) == 24
+    assert len(capability_text(many, (), "").split(", ")) == 24
