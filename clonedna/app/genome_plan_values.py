@@ -90,7 +90,7 @@ def within(skills: Sequence[SkillPlan], ask: PlanAsk) -> tuple[SkillPlan, ...]:
     spent, count, kept = 0.0, 0, list[SkillPlan]()
     for one in skills:
         takes = one.seconds.value or 0.0
-        if one.trains and (count >= ask.trainings or spent + takes > ask.seconds):
+        if one.trains and (count >= ask.trainings or spent + takes > ask.seconds or not ask.seconds):
             brings = one.route == "refine" or (one.route == "fork" and (one.similarity.low or 0.0) > 0)
             layer = one.layer if brings and one.verified else None
             over = f"{one.reason}; not trained: over the budget of {ask.trainings} trainings and {ask.seconds:g} s"

@@ -11,7 +11,7 @@ import pytest
 from clonedna.app.genome_plan import Planning
 from clonedna.app.genome_plan_values import within
 from clonedna.app.genome_values import KeptPlan, PlanAsk
-from clonedna.core.block import GivenFile, Lineage, Measure
+from clonedna.core.block import GivenFile, Lineage, Measure, not_available
 from clonedna.core.canonical import canonical, sha256
 from clonedna.core.errors import GenomeEmpty, InputError, LicenceNotAllowed, LicenceUnknown, NotFound
 from clonedna.core.genome import Similarity, Skill, SkillPlan
@@ -199,6 +199,9 @@ def test_what_the_budget_leaves_untrained_is_used_where_that_was_measured(
         assert (found.layer is not None, found.trains) == (kept, False)
         assert "budget" in found.reason
     assert within([one], PlanAsk(request="alpha", seconds=10.0)) == (one,)
+    unknown = one.model_copy(update={"seconds": not_available("no pace is recorded")})
+    assert within([unknown], PlanAsk(request="alpha", seconds=10.0)) == (unknown,)
+    assert not within([unknown], PlanAsk(request="alpha", seconds=0))[0].trains
 
 
 @pytest.mark.parametrize(("compose", "told"), [("route", False), ("mixture", True), ("arrow", True), ("stack", True)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import anyio
@@ -65,9 +66,15 @@ def test_what_differs_or_changes_nothing_is_found(
     assert "does not change" in zero.how
 
 
-def test_what_cannot_run_is_none_with_the_reason(engine: LocalEngine, adapter: Path, examples: list[Example]) -> None:
+def test_what_cannot_run_is_none_with_the_reason(
+    engine: LocalEngine, adapter: Path, examples: list[Example], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the fresh process would do, in this one."""
     assert anyio.run(check.check_peft, engine, adapter, [], "anything").value is None
-    wrong = anyio.run(check.check_peft, engine, adapter, examples[:1], "no/such-base-anywhere")
+    probe = tmp_path / "probe.safetensors"
+    anyio.run(engine.write_probe, examples[:1], (), probe)
+    assert check.main(["no/such-base-anywhere", str(adapter), str(probe)]) == 0
+    wrong = check._verdict(json.loads(capsys.readouterr().out), 1, 1e-5)
     assert wrong.value is None
     assert "no/such-base-anywhere" in wrong.how
 
