@@ -63,7 +63,8 @@ _SAID_OF_PEOPLE, _ASKING, _DOING, _WHAT_EVERYTHING_IS = (
         "styles way ways area areas field domain one two three first part parts side custom robust scalable reliable clean "
         "proper properly correct correctly nicely rather instead old idiomatic nothing none service services module modules "
         "plugin plugins pattern patterns pipeline pipelines feature features component components codebase function functions "
-        "operator operators w design designs designed designing"
+        "operator operators w design designs designed designing over under into onto inside within between about against through "
+        "across around upon per toward towards"
     ),
 )
 """What is said of people, how one asks, what is done to any code, and what all of it is: no skills by themselves."""

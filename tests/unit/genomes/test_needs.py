@@ -174,6 +174,7 @@ def test_a_spelling_in_full_weighs_more_than_words_of_no_node() -> None:
     [
         # A name alone in its clause: the clause. Of several, and beside what is left of a language's: its own name, too.
         ("SQLite tables for reports", {"SQLite": ["SQLite tables for reports"] * 2}),
+        ("Django over SQLite", {name: ["Django over SQLite", "Django over SQLite", name] for name in ("Django", "SQLite")}),
         (
             "Flask with SQLite",
             {name: ["Flask with SQLite", "Flask with SQLite", name] for name in ("Flask", "SQLite")},
