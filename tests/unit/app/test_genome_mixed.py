@@ -29,7 +29,6 @@ from tests.serving import add_block
 from tests.unit.app.test_genome_apply import BRINGS, applied, made, planned, work
 from tests.values import pair
 
-
 Made = tuple[GenomeParts, dict[str, tuple[GenomeManifest, Path]]]
 
 
