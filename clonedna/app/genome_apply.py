@@ -23,7 +23,7 @@ from clonedna.app.genome_plan import Planning
 from clonedna.app.genome_plan_values import composition_of, members_of
 from clonedna.app.genome_training import Trainer, Trainings
 from clonedna.app.genome_values import ApplyOrder, Assembled, KeptPlan, PlanAsk
-from clonedna.app.genomes import next_version
+from clonedna.app.genomes import following
 from clonedna.app.papers import pairs_of
 from clonedna.app.parts import Parts, factory
 from clonedna.app.stages import watched
@@ -304,7 +304,7 @@ class Assembling:
     def _signed(self) -> SignedGenome:
         """The manifest under the next version of its name; the one that is there already where it is the same in everything else."""
         before = self.parts.genomes.manifests(self.order.name)
-        version, parent = (next_version(before[0].version), before[0].id) if before else ("1.0.0", None)
+        version, parent = following(before)
         plan = self._load("resolve", Resolved).kept.plan.id
         known = next((one for one in before if one.plan == plan and one.created_at == self.created_at), None)
         if known is not None:

@@ -6,6 +6,7 @@ the code of what is wrong, and is refused for use.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from clonedna.app import genome_checks
@@ -76,15 +77,16 @@ class GenomeShelf:
         old = self.parts.genomes.get(f"{name}@{version}").manifest
         genome_checks.members(self.parts, old, self._blocks)
         with naming(self.parts.settings.home):
-            newest = self.parts.genomes.manifests(name)[0]
-            if newest.layers == old.layers and newest.composition == old.composition:
+            found = self.parts.genomes.manifests(name)
+            newest, (after, parent) = found[0], following(found)
+            if _what_answers(newest) == _what_answers(old):
                 raise InputError(f"{name}@{newest.version} has the layers of {version} already", f"use it: {name}")
             ours, me = old.evaluation, self.parts.signer.key_id
             if old.created_by != me:
                 ours = unmeasured(ours, _theirs(old))
             made = old.model_copy(
                 update={
-                    "version": next_version(newest.version), "parent": newest.id, "created_at": now(), "created_by": me,
+                    "version": after, "parent": parent, "created_at": now(), "created_by": me,
                     "evaluation": ours,
                 }
             )  # fmt: skip
@@ -95,11 +97,6 @@ class GenomeShelf:
         manifest = self.stated(reference)
         self.parts.genomes.delete(manifest.id)
         return _line(manifest, "")
-
-    def next_version(self, name: str) -> tuple[str, str | None]:
-        """What the next genome of this name is called, and the id of the version before it. Hold ``naming`` while it matters."""
-        found = self.parts.genomes.manifests(name)
-        return (next_version(found[0].version), found[0].id) if found else ("1.0.0", None)
 
     def stated(self, reference: str) -> GenomeManifest:
         """A genome as its file states it, whether anybody vouches for it or not."""
@@ -114,7 +111,7 @@ class GenomeShelf:
             raise
 
     def _adopted(self, theirs: GenomeManifest) -> GenomeManifest:
-        version, parent = self.next_version(theirs.name)
+        version, parent = following(self.parts.genomes.manifests(theirs.name))
         made = theirs.model_copy(
             update={
                 "version": version, "parent": parent or theirs.id, "created_at": now(), "created_by": self.parts.signer.key_id,
@@ -142,10 +139,15 @@ def read_file(path: Path) -> GenomeManifest | SignedGenome:
         return factory("genomes", "read")(data)
 
 
-def next_version(version: str) -> str:
-    """The one behind it: the middle number grows."""
-    major, minor, _ = version.split(".")
-    return f"{major}.{int(minor) + 1}.0"
+def following(before: Sequence[GenomeManifest]) -> tuple[str, str | None]:
+    """What comes behind these versions of a name, the newest first: its version (the middle number grows), and the id of the one before it.
+
+    Hold ``naming`` while it matters.
+    """
+    if not before:
+        return "1.0.0", None
+    major, minor, _ = before[0].version.split(".")
+    return f"{major}.{int(minor) + 1}.0", before[0].id
 
 
 def unmeasured(evaluation: GenomeEvaluation, why: str) -> GenomeEvaluation:
@@ -158,6 +160,11 @@ def unmeasured(evaluation: GenomeEvaluation, why: str) -> GenomeEvaluation:
         retention=dict.fromkeys(evaluation.retention, nothing), interference=nothing, guard=nothing, latency_ms=nothing,
         bytes=evaluation.bytes,
     )  # fmt: skip
+
+
+def _what_answers(one: GenomeManifest) -> tuple[object, ...]:
+    """All of a genome that decides what a request goes through."""
+    return one.layers, one.composition, one.gate, one.shares, one.artifact
 
 
 def _theirs(genome: GenomeManifest) -> str:
