@@ -22,7 +22,8 @@ from clonedna.core.block import GivenFile
 from clonedna.core.canonical import canonical, sha256
 from clonedna.core.errors import BlockRevoked, GenomeEmpty, InputError, PlanStale, TooFewSpans, WrongBase
 from clonedna.core.events import silent
-from clonedna.core.genome import GenomeManifest, genome_id
+from clonedna.core.genome import Gate, GenomeManifest, genome_id
+from clonedna.store.genomes import sign_genome
 from tests.genomes import GenomeParts, given_lines, skilled
 from tests.judges import ToldJudge
 
@@ -154,6 +155,10 @@ def test_the_next_one_of_the_name_is_the_next_version(tmp_path: Path) -> None:
     third = back.rollback("stack", "1.0.0")
     assert (third.version, third.parent, third.layers) == ("1.3.0", beta.id, first.layers)
     assert back.verify("stack").genome == third
+    gate = Gate(encoder="e@1", dimension=1, centroids=(((1.0,),),), floor=0.5, hysteresis=0.05)
+    gated = third.model_copy(update={"version": "1.4.0", "parent": third.id, "gate": gate})
+    parts.genomes.put(sign_genome(gated.model_copy(update={"id": genome_id(gated)}), parts.signer))
+    assert back.rollback("stack", "1.3.0").gate is None  # the same layers, chosen otherwise
 
 
 def applied_as(parts: GenomeParts, kept: KeptPlan, folder: Path, at: str) -> GenomeManifest:
