@@ -230,7 +230,7 @@ def lines_of(node: GraphNode) -> list[str]:
 
 
 def edge_label(edge: GraphEdge) -> str:
-    return f"{edge.relation}{'' if edge.weight is None else f' {edge.weight:g}'}"
+    return f"{edge.relation}{'' if edge.weight is None else f', weight {edge.weight:g}'}"
 
 
 def mermaid(graph: PersonaGraph) -> str:
