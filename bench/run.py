@@ -23,7 +23,7 @@ PEERS = ROOT / ".venv-bench" / "bin" / "python"  # has the peers that are not am
 NAMES = (
     "engine_load", "engine_decode", "engine_training", "engine_prefix", "engine_serving", "engine_vllm",
     "interference", "merge", "mint", "registry",
-    "registry_load", "needs", "retrieval", "index", "sandbox",
+    "registry_load", "needs", "retrieval", "capability", "index", "sandbox",
 )  # fmt: skip
 NEED_PEERS = frozenset({"engine_training"})
 NOT_QUICK = frozenset({"merge", "mint"})
