@@ -19,17 +19,18 @@ from clonedna.genomes.routes import Routed, Thresholds, route_of
 
 
 class ToldJudge:
-    """``brings``: skill -> block name -> s*; ``predicts``: the same before any probe (else what it brings); ``kin``: names."""
+    """``brings``: skill -> block name -> s*; ``predicts``: the same before any probe (else what it brings); ``kin``: names;
+    ``unsure``: names of blocks whose probes leave everything open."""
 
     calibration = "told"
     gated = True
 
     def __init__(
         self, parts: Parts, brings: Mapping[str, Mapping[str, float]], *, predicts: Mapping[str, Mapping[str, float]] | None = None,
-        kin: Mapping[str, Collection[str]] | None = None, light: str = "green", base: Collection[str] = (),
+        kin: Mapping[str, Collection[str]] | None = None, light: str = "green", base: Collection[str] = (), unsure: Collection[str] = (),
     ) -> None:  # fmt: skip
         self.parts, self.brings, self.predicts = parts, brings, predicts or brings
-        self._kin, self._light, self._base = kin or {}, light, base
+        self._kin, self._light, self._base, self._unsure = kin or {}, light, base, unsure
         self.probes: list[tuple[str, tuple[str, ...]]] = []
 
     def _name(self, block_id: str) -> str:
@@ -66,9 +67,12 @@ class ToldJudge:
         self.probes.append((skill.text, tuple(names.values())))
         values = {one: known.get(name, 0.0) for one, name in names.items()}
         found = {
-            one: Similarity(value=v, low=v, high=v, status="measured", n=len(held), how="told")
+            one: Similarity(
+                value=v, low=0.0 if names[one] in self._unsure else v, high=1.0 if names[one] in self._unsure else v,
+                status="measured", n=len(held), how="told",
+            )
             for one, v in values.items()
-        }
+        }  # fmt: skip
         return Probed(skill.text in self._base, found)
 
     async def through(self, engine: Engine, held: Sequence[Pair], nll: Nll) -> Similarity:

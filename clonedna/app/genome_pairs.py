@@ -18,13 +18,14 @@ import numpy as np
 from clonedna.app.focus import MOST_READ, floor_of
 from clonedna.app.minting import Minting, Ordered
 from clonedna.app.orders import given_order, order_of
+from clonedna.app.papers import consent_of
 from clonedna.app.papers import pairs_of as pairs_at
 from clonedna.app.parts import Parts, factory
 from clonedna.app.staging import staging
 from clonedna.app.workspace import Workspace, write_atomic
-from clonedna.core.block import GivenFile, GivenPairs, MintOrder
+from clonedna.core.block import ConsentRecord, GivenFile, GivenPairs, MintOrder
 from clonedna.core.canonical import sha256
-from clonedna.core.errors import DnaError, InputError, TooFewSpans
+from clonedna.core.errors import ConsentMissing, DnaError, InputError, TooFewSpans
 from clonedna.core.events import silent
 from clonedna.core.genome import Refused, Skill
 from clonedna.core.work import Identity, Pair
@@ -159,29 +160,44 @@ class Evidences:
                 work = Minting(workspace, self.parts, silent, _never)
                 for stage in READ_STAGES:
                     work.run(stage)
+                if self._elsewhere and workspace.read("stages/consent.json", ConsentRecord).mode == "local-only":
+                    raise ConsentMissing(
+                        "it is local-only, and what the encoder reads leaves this machine",
+                        "set an encoder of this machine",
+                    )
                 return order, workspace.read("stages/instruct.json", Taught)
         except DnaError as error:
             self.refused.append(Refused(id="", name=target[:200], code=error.code, why=error.message))
             return None
 
     def library(self, skills: Sequence[Skill], near: Sequence[Sequence[tuple[str, Path]]]) -> tuple[Evidence, ...]:
-        """Held-out pairs of the blocks that are near to each skill: ids and places, the best first."""
+        """Held-out pairs of the blocks that are near to each skill: ids and places, the best first.
+
+        An encoder on another machine is told nothing of blocks that are local-only.
+        """
         held: dict[str, tuple[Pair, ...]] = {}
         for block_id, path in dict(one for row in near for one in row).items():
+            if self._elsewhere and consent_of(path).mode == "local-only":
+                continue
             pairs = [pair for pair in pairs_at(path) if pair.split == "holdout" and not pair.ancestor]
             held[block_id] = tuple(sorted(pairs, key=lambda pair: sha256(pair.id))[:MOST_OF_BLOCK])
         told = {pair.id: pair for pairs in held.values() for pair in pairs}
         if not told:
-            return tuple(Evidence(origin="none", why="the near blocks have no held-out pairs") for _ in skills)
+            why = "the near blocks have no held-out pairs that may be compared"
+            return tuple(Evidence(origin="none", why=why) for _ in skills)
         ids = sorted(told)
         cosines = self._cosines([told[one].instruction for one in ids], [skill.words for skill in skills])
         return tuple(
             _of_blocks(
                 {one: float(c) for one, c in zip(ids, cosines[:, number], strict=True)},
-                [(name, held[name]) for name, _ in row],
+                [(name, held.get(name, ())) for name, _ in row],
             )
             for number, row in enumerate(near)
         )
+
+    @property
+    def _elsewhere(self) -> bool:
+        return getattr(self.parts.encoder, "elsewhere", False)
 
     def _cosines(
         self, texts: Sequence[str], skills: Sequence[Sequence[str]]

@@ -22,9 +22,11 @@ from clonedna.app.genome_pairs import Evidence, Evidences
 from clonedna.app.genome_plan_values import (
     adapter_bytes,
     best_evidence,
+    best_known,
     composition_of,
     covered_by,
     expected,
+    likest,
     members_of,
     nothing,
     trained_on,
@@ -55,12 +57,12 @@ from clonedna.core.genome import (
 )
 from clonedna.core.model import BaseInfo
 from clonedna.core.vectors import Near
-from clonedna.genomes.planning import Candidate, Choosing, Chosen, chosen, plan_id, ranked, trust_prior
+from clonedna.genomes.planning import Candidate, Choosing, Chosen, chosen, nearest, plan_id, ranked, trust_prior
 from clonedna.genomes.ranking import DIGITS, alike
 from clonedna.genomes.routes import Routed
 
 FOLDER = "plans"
-VERSION = "plan-2"
+VERSION = "plan-3"
 """Changes when the same inputs would give another plan."""
 WIDE = 200
 """Nearest blocks that a skill's figures are told from; only the nearest of them are candidates."""
@@ -234,7 +236,8 @@ class Planning:
         for skill, told_of in zip(desired.skills, pool.features, strict=True):
             predicted = {name: self.judge.predicted(skill, one) for name, one in told_of.items()}
             mine = [one for one in pool.candidates if one.id in predicted]
-            order = ranked(mine, {name: max(0.0, alike(one)) for name, one in told_of.items()}, pool.cosine, config)
+            like = {name: max(0.0, alike(one)) for name, one in told_of.items()}
+            order = ranked(mine, like, pool.cosine, config, first=nearest(mine, like, config.probed))
             first: list[str] = []
             rows: list[Match] = []
             for name, score in order:
@@ -330,44 +333,62 @@ class Planning:
         )  # fmt: skip
 
     def _routed(
-        self, skill: Skill, similarity: Similarity, base_passes: bool | None, *, trainable: bool
+        self, skill: Skill, one: Match, row: Sequence[Match], base_passes: bool | None, *, trainable: bool
     ) -> tuple[Routed, bool]:
-        """The route, and whether it is a training's without one: what would be trained on brings something as it is, which was measured."""
+        """The route by one layer of ``row``, and whether it is a training's without one: it brings something as it is, which was measured.
+
+        Where a probe leaves open whether a layer brings anything (its interval begins at 0), words decide: the layer that is most like
+        what is asked may be used if it measured well enough to be trained on, or tried on the word of its prediction where a training
+        would begin with it. No other may.
+        """
+        similarity = best_known(one)
         routed = self.judge.route(skill, similarity, base_passes, trainable=trainable)
         if routed.route != "abstain" or similarity.status != "measured":
             return routed, False
         other, sure = self.judge.route(skill, similarity, base_passes, trainable=True), (similarity.low or 0.0) > 0
-        if other.route == "refine" or (other.route == "fork" and sure):
+        first = one.id == likest(row)
+        if (other.route == "refine" and (sure or first)) or (other.route == "fork" and sure):
             return replace(other, verified=sure), True
+        if first and not sure and similarity.high == 1 and (other.route == "fork" or other.start):
+            tried = self.judge.route(skill, one.predicted, base_passes, trainable=False)
+            if tried.route == "use-as-is":
+                return tried, False
         return routed, False
 
     def _usable(self, skill: Skill, row: Sequence[Match], probed: Probed, evidence: Evidence) -> dict[str, float]:
         """What a choice goes by, of the blocks that would be used for the skill, or trained from."""
         found = expected(row)
+        if evidence.order is not None:
+            return found
+        tried: dict[str, float] = {}
         for one in row:
-            if one.id in found and evidence.order is None:
-                similarity = one.measured if one.measured.status == "measured" else one.predicted
-                routed, _ = self._routed(skill, similarity, probed.base_passes, trainable=False)
-                if routed.route not in ("use-as-is", "refine", "fork"):
+            if one.id in found:
+                routed, _ = self._routed(skill, one, row, probed.base_passes, trainable=False)
+                trial = routed.route == "use-as-is" and not routed.verified and one.measured.status == "measured"
+                if trial:
+                    tried[one.id] = one.predicted.value or 0.0
+                if trial or routed.route not in ("use-as-is", "refine", "fork"):
                     del found[one.id]
-        return found
+        return found or tried  # words never win over what was measured
 
     def _skill(
         self, desired: DesiredGenome, number: int, row: Sequence[Match], evidence: Evidence, probed: Probed, found: Chosen,
         costs: Costs,
     ) -> SkillPlan:  # fmt: skip
         """The route of one skill, by the best layer of S, or where none of S brings it, by the best candidate."""
-        skill, mine = desired.skills[number], expected(row)
-        picked = [one for one in found.ids if mine.get(one, 0.0) > 0]
+        skill, usable = desired.skills[number], self._usable(desired.skills[number], row, probed, evidence)
+        picked, mine = [one for one in found.ids if usable.get(one, 0.0) > 0], expected(row) | usable
         best = min(
             picked or [one for one in mine if mine[one] > 0], key=lambda one: (-round(mine[one], 6), one), default=None
         )
         match = next((one for one in row if one.id == best), None)
-        similarity = NO_BLOCK
-        if match is not None:
-            similarity = match.measured if match.measured.status == "measured" else match.predicted
         trainable = evidence.order is not None
-        routed, partly = self._routed(skill, similarity, probed.base_passes, trainable=trainable)
+        if match is None:
+            similarity, partly = NO_BLOCK, False
+            routed = self.judge.route(skill, similarity, probed.base_passes, trainable=trainable)
+        else:
+            similarity = best_known(match)
+            routed, partly = self._routed(skill, match, row, probed.base_passes, trainable=trainable)
         route, why, layer = routed.route, [routed.reason], best
         if not routed.verified and route != "base-suffices":
             why.append("unverified: " + (probed.why or ("its interval begins at 0" if partly else evidence.why)))

@@ -17,10 +17,12 @@ from clonedna.core.genome import (
     DesiredGenome,
     Match,
     Refused,
+    Similarity,
     SkillPlan,
 )
 from clonedna.genomes.planning import Chosen
 from clonedna.genomes.probing import LEAST
+from clonedna.genomes.ranking import DIGITS, alike
 
 TIE, STEP = 0.1, 0.002
 """How far measured values may be apart that some eight exemplars cannot tell apart; by how much one counts less than the one before."""
@@ -48,6 +50,17 @@ def trained_on(names: Sequence[str], row: Sequence[Match], parents: Mapping[str,
         ]  # fmt: skip
         found += [max(mine)[1]] if mine else []
     return tuple(dict.fromkeys(found))
+
+
+def best_known(one: Match) -> Similarity:
+    """What was measured of a layer, or else what is predicted."""
+    return one.measured if one.measured.status == "measured" else one.predicted
+
+
+def likest(row: Sequence[Match]) -> str | None:
+    """The block that is most like what is asked; of equals the one that was ranked first."""
+    best = max(row, key=lambda one: round(alike(one.features), DIGITS), default=None)
+    return None if best is None else best.id
 
 
 def expected(row: Sequence[Match]) -> dict[str, float]:

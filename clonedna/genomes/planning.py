@@ -13,7 +13,7 @@ Ties go by ``(-score rounded to 6 digits, id)``: the same inputs give the same a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -77,9 +77,13 @@ def relative_size(size: int, sizes: Sequence[int]) -> float:
 
 
 def ranked(
-    candidates: Sequence[Candidate], similarity: Mapping[str, float], cosine: Cosine, config: Choosing
-) -> tuple[tuple[str, LayerScore], ...]:
-    """All candidates, the best first, each with its score at the moment it was picked. Unknown similarities count 0."""
+    candidates: Sequence[Candidate], similarity: Mapping[str, float], cosine: Cosine, config: Choosing,
+    *, first: Collection[str] = (),
+) -> tuple[tuple[str, LayerScore], ...]:  # fmt: skip
+    """All candidates, the best first, each with its score at the moment it was picked. Unknown similarities count 0.
+
+    ``first``: those come before all others. What is unlike everything would else come second to anything.
+    """
     sizes = [one.bytes for one in candidates]
     left = {one.id: one for one in candidates}
     picked: list[tuple[str, LayerScore]] = []
@@ -89,12 +93,25 @@ def ranked(
             name: _score(similarity.get(name, 0.0), near[name], one.trust, relative_size(one.bytes, sizes), config)
             for name, one in left.items()
         }
-        best = min(left, key=lambda name: (-round(scores[name].score, DIGITS), name))
+        some = [name for name in left if name in first] or left
+        best = min(some, key=lambda name: (-round(scores[name].score, DIGITS), name))
         picked.append((best, scores[best]))
         del left[best]
         for name in left:
             near[name] = max(near[name], _clipped(cosine(name, best)))
     return tuple(picked)
+
+
+def nearest(candidates: Sequence[Candidate], similarity: Mapping[str, float], most: int) -> frozenset[str]:
+    """The most similar candidates, at most ``most`` that do not repeat each other, and what repeats them."""
+    order = sorted(candidates, key=lambda one: (-round(similarity.get(one.id, 0.0), DIGITS), one.id))
+    found, apart = list[Candidate](), 0
+    for one in order:
+        repeats = any(two.id in one.kin or one.id in two.kin for two in found)
+        if repeats or apart < most:
+            found.append(one)
+            apart += not repeats
+    return frozenset(one.id for one in found)
 
 
 def _score(similarity: float, near: float, trust: float, size: float, config: Choosing) -> LayerScore:

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from clonedna.app import genome_pairs
 from clonedna.app.focus import floor_of, focused
 from clonedna.app.genome_pairs import Evidences, sound
+from clonedna.app.orders import order_of
+from clonedna.app.papers import consent_of
 from clonedna.core.block import GivenFile, Recipe
 from clonedna.core.canonical import sha256
 from clonedna.core.errors import InputError, TooFewSpans
@@ -16,9 +19,11 @@ from clonedna.core.fakes import FakeSource
 from clonedna.core.genome import Skill
 from clonedna.core.profile import CodeFacts
 from clonedna.core.seams import Source
+from clonedna.core.vectors import Vectors
 from clonedna.core.work import Found, Identity, Repository
+from clonedna.engine.hashed import HashedEncoder
 from clonedna.mint.values import Taught
-from tests.genomes import GenomeParts, given_lines
+from tests.genomes import GenomeParts, given_lines, skilled
 from tests.values import FOUND, collection, pair
 
 
@@ -80,6 +85,38 @@ def test_a_source_of_the_settings_is_read_as_a_mint_reads_it(tmp_path: Path) -> 
     assert (near.order.focus, near.order.target) == ("Write the Python function alpha beta", "nowhere")
     assert (far.origin, far.order) == ("none", None)
     assert not list((tmp_path / "staging").iterdir())
+
+
+class Elsewhere(HashedEncoder):
+    """What it reads leaves this machine; it keeps what it was told."""
+
+    elsewhere = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[str] = []
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        self.told += texts
+        return super().encode(texts)
+
+
+def test_an_encoder_on_another_machine_is_told_nothing_that_is_local_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = Elsewhere()
+    monkeypatch.setattr(genome_pairs, "order_of", lambda *a, **k: order_of(*a, **k | {"consent": "local-only"}))
+    monkeypatch.setattr(SourceParts, "encoder", encoder)
+    parts = SourceParts(tmp_path, genome_sources=("nowhere",))
+    block = skilled(parts, "ada", "alpha", "abc").id
+    path = parts.store.path(block)
+    assert consent_of(path).mode == "local-only"
+    evidences = Evidences(parts, "nano", seed=0)
+    (one,) = evidences.sources(skills("alpha"))
+    assert (one.origin, [out.code for out in evidences.refused]) == ("none", ["consent_missing"])
+    encoder.told.clear()
+    (held,) = evidences.library(skills("alpha"), [[(block, path)]])
+    assert (held.origin, encoder.told) == ("none", [])
 
 
 def test_a_source_that_cannot_be_read_is_told(tmp_path: Path) -> None:

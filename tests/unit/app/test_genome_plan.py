@@ -86,6 +86,40 @@ def test_words_alone_do_not_win_once_there_is_a_probe(parts: GenomeParts) -> Non
     assert plan.skills[0].matches[0].name == "mallory"  # it was ranked first, and lost by what was measured
 
 
+@pytest.mark.parametrize(
+    ("ada", "bob", "predicts", "used", "route"),
+    [
+        # Ada is most like what is asked. What a probe leaves open is decided by words, and by them alone.
+        (0.8, 0.1, 0.5, "ada", "refine"),
+        (0.8, 0.99, 0.5, "ada", "refine"),
+        (0.3, 0.99, 0.5, "", "abstain"),
+        (0.3, 0.99, 0.95, "ada", "use-as-is"),
+        (0.2, 0.99, 0.95, "", "abstain"),
+        (0.65, 0.1, 0.5, "", "abstain"),
+    ],
+)
+def test_a_probe_that_leaves_everything_open_proves_nothing(
+    parts: GenomeParts, ada: float, bob: float, predicts: float, used: str, route: str
+) -> None:
+    told = ToldJudge(
+        parts, {"alpha": {"ada": ada, "bob": bob}, "beta": {"bob": 0.9, "ada": 0.0}}, unsure=("ada", "bob"),
+        predicts={"alpha": {"ada": predicts, "bob": 0.3}, "beta": {"bob": 0.5}},
+    )  # fmt: skip
+    skill = next(one for one in planned(parts, "alpha beta", told).plan.skills if one.skill.text == "alpha")
+    assert skill.route == route
+    assert skill.verified is False or skill.route == "abstain"
+    assert (skill.layer is not None) == bool(used)
+    assert not used or parts.registry.resolve(skill.layer or "", unsafe=True).name == used
+
+
+def test_a_sure_measurement_is_used_whatever_words_say(parts: GenomeParts) -> None:
+    told = ToldJudge(
+        parts, {"alpha": {"ada": 0.4, "bob": 0.92}}, predicts={"alpha": {"ada": 0.99, "bob": 0.3}}, unsure=["ada"]
+    )
+    (skill,) = planned(parts, "alpha", told).plan.skills
+    assert parts.registry.resolve(skill.layer or "", unsafe=True).name == "bob"
+
+
 def test_what_was_not_probed_is_unverified_and_used_as_a_trial_only(parts: GenomeParts) -> None:
     plan = planned(parts, "alpha", probe=False).plan
     assert not plan.skills[0].verified

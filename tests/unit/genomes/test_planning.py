@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clonedna.genomes.planning import Candidate, Choosing, Chosen, chosen, plan_id, ranked, relative_size, trust_prior
+from clonedna.genomes.planning import (
+    Candidate,
+    Choosing,
+    Chosen,
+    chosen,
+    nearest,
+    plan_id,
+    ranked,
+    relative_size,
+    trust_prior,
+)
 
 NAMES = "abcdef"
 shares = st.floats(0, 1).map(lambda one: round(one, 3))
@@ -37,6 +47,25 @@ def test_the_ranking_is_the_formula_over_its_greatest_value() -> None:
     assert found["a"].score == pytest.approx((0.55 * 0.8 + 0.15 * 0.5 + 0.05 * 0.5) / 0.75)
     assert found["b"].score == pytest.approx((0.55 * 0.4 - 0.25 * 0.5 + 0.15 * 0.5 + 0.05 * 0.5) / 0.75)
     assert ranked([], {}, zero, Choosing()) == ()
+
+
+def test_what_is_unlike_everything_does_not_come_second_to_anything() -> None:
+    likes = {"a": 0.5, "b": 0.4, "c": 0.05}
+
+    def cosine(x: str, y: str) -> float:
+        return 0.0 if "c" in (x, y) else 0.9
+
+    pool = [one(name) for name in "abc"]
+    assert [name for name, _ in ranked(pool, likes, cosine, Choosing())] == ["a", "c", "b"]
+    best = nearest(pool, likes, 2)
+    assert best == {"a", "b"}
+    assert [name for name, _ in ranked(pool, likes, cosine, Choosing(), first=best)] == ["a", "b", "c"]
+
+
+def test_the_nearest_do_not_repeat_each_other() -> None:
+    twin = Candidate(id="b", bytes=1000, trust=0.5, kin=frozenset("a"))
+    assert nearest([one("a"), twin, one("c"), one("d")], {"a": 0.5, "b": 0.4, "c": 0.3, "d": 0.2}, 2) == {"a", "b", "c"}
+    assert nearest([], {}, 2) == frozenset()
 
 
 def test_a_perfect_trusted_tiny_layer_scores_one() -> None:
