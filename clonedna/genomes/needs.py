@@ -34,9 +34,10 @@ from clonedna.genomes.need_words import (
 )
 from clonedna.genomes.taxonomy import Alias, Taxonomy, key, parts
 
-NEAR, APART = 0.40, 0.04
+NEAR, APART, ALONE = 0.40, 0.04, 0.55
 """A phrase is a node's where its cosine with the node is at least ``NEAR`` and ``APART`` more than with the next one. Chosen for MiniLM,
-to be seldom wrong rather than often there (``bench/needs.py``). Any other encoder needs a threshold of its own."""
+to be seldom wrong rather than often there (``bench/needs.py``). Any other encoder needs a threshold of its own. A word alone is near to
+much that is not meant (tables, files, classes): it must be nearer, ``ALONE``."""
 MOST_PHRASES, MOST_TEXT = 12, 200
 WHOLE, BENT, SHARED, FREE = 1.0, 0.95, 0.5, 0.5
 """Strengths: a spelling in full; its plural or with a version's digits; one that several nodes have; the request's own words."""
@@ -149,7 +150,8 @@ class Reader:
         for (phrase, _), row in zip(phrases, rows, strict=True):
             hits = self._two_nearest(self.encoder, Vectors(self.encoder.name, row[None, :]))
             node, cosine = self._keys[hits[0].key], hits[0].cosine
-            clear = cosine >= self._near and (len(hits) == 1 or cosine - hits[1].cosine >= self._apart)
+            least = self._near if " " in phrase else max(self._near, ALONE)
+            clear = cosine >= least and (len(hits) == 1 or cosine - hits[1].cosine >= self._apart)
             # A word that was found to be none of a node's names (swift, go) does not make it near.
             clear = clear and not {key(one) for one in self.taxonomy.nodes[node].everyday}.intersection(parts(phrase))
             found.append((node, min(1.0, cosine)) if clear else ("", FREE))
