@@ -53,15 +53,24 @@ class Shelf:
 
     def order(self, words: Sequence[str], *, only: Collection[str] | None = None) -> tuple[Ranked, ...]:
         """What answers some texts, all counting alike."""
-        features = features_of(words, self.near(self.encoder.encode(words).rows, only=only), self.rarity)
-        return in_order({key: alike(one) for key, one in features.items()})
+        return self.orders([words], only=only)[0]
+
+    def orders(
+        self, groups: Sequence[Sequence[str]], *, only: Collection[str] | None = None
+    ) -> tuple[tuple[Ranked, ...], ...]:
+        """The same for several groups of texts, each text encoded once."""
+        texts = list(dict.fromkeys(text for some in groups for text in some))
+        rows = dict(zip(texts, self.encoder.encode(texts).rows, strict=True))
+        near = [self.near(np.stack([rows[text] for text in some]), only=only) for some in groups]
+        told = [features_of(some, row, self.rarity) for some, row in zip(groups, near, strict=True)]
+        return tuple(in_order({key: alike(one) for key, one in some.items()}) for some in told)
 
 
 def by_skills(shelf: Shelf, reader: Reader) -> Find:
     """The way of a plan: what answers each skill of the request, in turn, the weightiest first."""
 
     def find(text: str) -> tuple[Ranked, ...]:
-        return in_turn([shelf.order(one.words) for one in reader.read(text).skills], len(shelf.keys))
+        return in_turn(shelf.orders([one.words for one in reader.read(text).skills]), len(shelf.keys))
 
     return find
 
