@@ -403,6 +403,9 @@ class Planning:
                 why.append("it would add too little to the whole")
         if route in ("base-suffices", "abstain") or (route == "scratch" and not routed.start):
             layer = None
+        if route == "abstain" and row:
+            near = next(one for one in row if one.id == likest(row))
+            why.append(f"most alike: {near.name}@{near.version}")
         trains, verified = route in TRAINED and trainable, routed.verified
         return SkillPlan(
             skill=skill, route=route, layer=layer, similarity=similarity, matches=tuple(row[:SHOWN]), exemplars=len(evidence.held),

@@ -184,6 +184,12 @@ def test_nothing_found_and_nothing_to_train_from_is_an_error(parts: GenomeParts)
     assert "--pairs" in caught.value.hint
 
 
+def test_who_gets_nothing_is_told_who_would_be_most_alike(parts: GenomeParts) -> None:
+    judge = ToldJudge(parts, {"alpha": {"ada": 0.1}}, predicts={"alpha": {"ada": 0.4, "bob": 0.3}})
+    with pytest.raises(GenomeEmpty, match=r"most alike: ada@1\.0\.0"):
+        planned(parts, "alpha", judge)
+
+
 def test_given_pairs_are_what_is_measured_on_and_trained_from(parts: GenomeParts) -> None:
     plan = planned(parts, "alpha omega", pairs=given_lines("omega", "mno")).plan
     omega = plan.skills[1]
