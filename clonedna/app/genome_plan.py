@@ -292,7 +292,9 @@ class Planning:
         found = self._chosen(desired, rows, pool, config)
         costs = Costs(self.parts, base)
         skills = tuple(
-            self._skill(desired, number, matches[number], evidence[number], probed[number], found, costs)
+            self._skill(
+                desired.skills[number], matches[number], rows[number], evidence[number], probed[number], found, costs
+            )
             for number in range(len(desired.skills))
         )
         skills = within(skills, ask)
@@ -372,12 +374,12 @@ class Planning:
         return found or tried  # words never win over what was measured
 
     def _skill(
-        self, desired: DesiredGenome, number: int, row: Sequence[Match], evidence: Evidence, probed: Probed, found: Chosen,
+        self, skill: Skill, row: Sequence[Match], usable: Mapping[str, float], evidence: Evidence, probed: Probed, found: Chosen,
         costs: Costs,
     ) -> SkillPlan:  # fmt: skip
-        """The route of one skill, by the best layer of S, or where none of S brings it, by the best candidate."""
-        skill, usable = desired.skills[number], self._usable(desired.skills[number], row, probed, evidence)
-        picked, mine = [one for one in found.ids if usable.get(one, 0.0) > 0], expected(row) | usable
+        """The route of one skill, by the best layer of S, or where none of S brings it, by the best candidate. ``usable``: what was chosen
+        by."""
+        picked, mine = [one for one in found.ids if usable.get(one, 0.0) > 0], expected(row) | dict(usable)
         best = min(
             picked or [one for one in mine if mine[one] > 0], key=lambda one: (-round(mine[one], 6), one), default=None
         )

@@ -98,13 +98,17 @@ def members_of(skills: Sequence[SkillPlan]) -> tuple[str, ...]:
 def within(skills: Sequence[SkillPlan], ask: PlanAsk) -> tuple[SkillPlan, ...]:
     """At most as many trainings, and as many estimated seconds, as the budget has: the weightiest skills first.
 
-    What would have been trained on is used as it is only where that was measured: to be refined, or forked with an interval above 0.
+    What would have been trained on is used as it is only where that was measured: with an interval above 0, or to be refined, if nothing is
+    more like what is asked.
     """
     spent, count, kept = 0.0, 0, list[SkillPlan]()
     for one in skills:
         takes = one.seconds.value or 0.0
         if one.trains and (count >= ask.trainings or spent + takes > ask.seconds or not ask.seconds):
-            brings = one.route == "refine" or (one.route == "fork" and (one.similarity.low or 0.0) > 0)
+            sure = (one.similarity.low or 0.0) > 0
+            brings = one.route in ("refine", "fork") and (
+                sure or (one.route, one.layer) == ("refine", likest(one.matches))
+            )
             layer = one.layer if brings and one.verified else None
             over = f"{one.reason}; not trained: over the budget of {ask.trainings} trainings and {ask.seconds:g} s"
             one = one.model_copy(update={"trains": False, "reason": over, "layer": layer})

@@ -68,7 +68,7 @@ class Theme:
         return Picture(svg=self._saved(figure, "svg", nothing), png=self.png(figure))
 
     def png(self, figure: Figure) -> bytes:
-        """The same as pixels alone, which takes half as long."""
+        """The same as pixels alone."""
         return self._saved(figure, "png", {"Software": None})
 
     def _saved(self, figure: Figure, form: str, metadata: dict[str, None]) -> bytes:

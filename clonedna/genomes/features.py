@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from clonedna.core.genome import Features
 from clonedna.core.vectors import Near
@@ -15,7 +15,7 @@ from clonedna.genomes.ranking import likeness
 from clonedna.genomes.rarity import Rarity
 
 POOL = 50
-"""Of so many nearest blocks the mean and spread of a query are taken: hand in as many, or all where there are fewer."""
+"""Of so many nearest blocks the mean and spread of a query are taken, of all where there are fewer."""
 LEAST_POOL = 5
 NEIGHBOURS = 10
 Distance = Callable[[str], float | None]
@@ -25,7 +25,7 @@ def features_of(
     asked: Sequence[str], near: Sequence[Near], rarity: Rarity, *, hubs: Mapping[str, float] | None = None,
     distance: Distance | None = None,
 ) -> dict[str, Features]:  # fmt: skip
-    """Of every block in ``near`` (all of one query), by id.
+    """Of every block in ``near`` (all of one query, the nearest first), by id.
 
     ``margin`` and ``z`` are of what blocks are ordered by (``likeness``): ``margin`` is a block's less the greatest of any other (0 if
     there is none), ``z`` is it in standard deviations above the pool's mean (0 for a pool of fewer than five, where a spread says nothing).
@@ -35,7 +35,7 @@ def features_of(
     overlap = rarity.sharing(asked)
     shares = {one.id: overlap(one.id) for one in near}
     alike = {one.id: likeness(one.text_cosine, one.centroid_cosine, shares[one.id]) for one in near}
-    mean, spread = _moments(alike.values())
+    mean, spread = _moments([alike[one.id] for one in near[:POOL]])
     order = sorted(alike.values(), reverse=True)
     return {
         one.id: Features(
@@ -47,7 +47,7 @@ def features_of(
     }  # fmt: skip
 
 
-def _moments(cosines: Collection[float]) -> tuple[float, float]:
+def _moments(cosines: Sequence[float]) -> tuple[float, float]:
     if len(cosines) < LEAST_POOL:
         return 0.0, 0.0
     mean = math.fsum(cosines) / len(cosines)

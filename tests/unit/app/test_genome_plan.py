@@ -222,7 +222,8 @@ def test_licences_that_exclude_each_other_are_refused(parts: GenomeParts) -> Non
 @pytest.mark.parametrize(
     ("route", "value", "low", "status", "kept"),
     [
-        ("refine", 0.8, 0.0, "measured", True), ("refine", 0.8, 0.5, "predicted", False), ("fork", 0.7, 0.1, "measured", True),
+        ("refine", 0.8, 0.1, "measured", True), ("refine", 0.8, 0.0, "measured", False),
+        ("refine", 0.8, 0.5, "predicted", False), ("fork", 0.7, 0.1, "measured", True),
         ("fork", 0.7, 0.0, "measured", False), ("fork", 0.7, 0.1, "predicted", False), ("scratch", 0.4, 0.3, "measured", False),
     ],
 )  # fmt: skip
@@ -242,6 +243,19 @@ def test_what_the_budget_leaves_untrained_is_used_where_that_was_measured(
     unknown = one.model_copy(update={"seconds": not_available("no pace is recorded")})
     assert within([unknown], PlanAsk(request="alpha", seconds=10.0)) == (unknown,)
     assert not within([unknown], PlanAsk(request="alpha", seconds=0))[0].trains
+
+
+def test_where_the_budget_leaves_no_training_words_decide_what_a_probe_left_open(parts: GenomeParts) -> None:
+    pairs = given_lines("alpha", "ab")
+    brings = {"alpha": {"ada": 0.8, "bob": 0.1}}
+    for predicts, used in (({"ada": 0.5, "bob": 0.3}, True), ({"ada": 0.3, "bob": 0.5}, False)):
+        told = ToldJudge(parts, brings, predicts={"alpha": predicts}, unsure=("ada", "bob"))
+        if used:
+            (skill,) = planned(parts, "alpha", told, pairs=pairs, trainings=0).plan.skills
+            assert (skill.route, skill.layer is not None, skill.trains) == ("refine", True, False)
+        else:
+            with pytest.raises(GenomeEmpty, match="budget"):
+                planned(parts, "alpha", told, pairs=pairs, trainings=0)
 
 
 @pytest.mark.parametrize(("compose", "told"), [("route", False), ("mixture", True), ("arrow", True), ("stack", True)])

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clonedna.core.vectors import Near
-from clonedna.genomes.features import features_of, hubness, neighbours
+from clonedna.genomes.features import POOL, features_of, hubness, neighbours
 from clonedna.genomes.rarity import Rarity
 
 TEXTS = {"a": "python http client", "b": "rust parser", "c": "python tables in a terminal"}
@@ -38,6 +38,12 @@ def test_z_has_no_mean_and_spread_one_over_the_pool(values: list[float]) -> None
         return
     assert sum(z) / len(z) == pytest.approx(0, abs=1e-6)
     assert math.sqrt(sum(one * one for one in z) / len(z)) == pytest.approx(1)
+
+
+def test_z_is_of_the_nearest_alone_however_many_are_handed_in() -> None:
+    values = [1 - i / 200 for i in range(120)]
+    first, every = (features_of(["x"], rows(some), Rarity({})) for some in (values[:POOL], values))
+    assert [every[name].z for name in first] == [one.z for one in first.values()]
 
 
 def test_distance_and_hubs_are_those_of_the_block() -> None:
