@@ -9,7 +9,7 @@ from typing import Any
 from clonedna.app.parts import Parts
 from clonedna.app.settings import Settings
 from clonedna.core.block import Capability, Manifest, not_available
-from clonedna.core.canonical import canonical, sha256
+from clonedna.core.canonical import sha256
 from clonedna.core.genome import (
     GENOME_PAYLOAD,
     Composition,
@@ -19,6 +19,7 @@ from clonedna.core.genome import (
     GenomeManifest,
     SignedGenome,
     Skill,
+    genome_bytes,
     genome_id,
 )
 from clonedna.core.seams import Signer
@@ -56,7 +57,7 @@ def genome(key_id: str, name: str = "stack", version: str = "1.0.0", **changes: 
 def signed(signer: Signer, name: str = "stack", version: str = "1.0.0", **changes: Any) -> SignedGenome:
     """... and its envelope."""
     made = genome(signer.key_id, name, version, **changes)
-    return SignedGenome(manifest=made, envelope=signer.sign(canonical(made), GENOME_PAYLOAD))
+    return SignedGenome(manifest=made, envelope=signer.sign(genome_bytes(made), GENOME_PAYLOAD))
 
 
 class GenomeParts(FakeEngineParts):

@@ -29,6 +29,15 @@ def canonical(value: Any) -> bytes:
     return rfc8785.dumps(plain(value))
 
 
+def lasting(value: BaseModel) -> dict[str, Any]:
+    """A value as plain JSON types: its ``format``, if it has one, and all that is not as it is by default.
+
+    What is signed or named by its digest, and read again by later versions, is written so: a field that they add changes none of it.
+    """
+    told = value.model_dump(mode="json", include={"format"})
+    return told | value.model_dump(mode="json", exclude_defaults=True)
+
+
 def digest(value: Any) -> str:
     """Hex SHA-256 over the canonical JSON of ``value``."""
     return hashlib.sha256(canonical(value)).hexdigest()

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clonedna.core.block import BlockRef, ConsentRecord, Envelope, Manifest, SignatureEntry, Teaching, Use
-from clonedna.core.canonical import canonical, sha256
+from clonedna.core.canonical import sha256
 from clonedna.core.errors import (
     AdapterInvalid,
     BadReference,
@@ -36,7 +36,7 @@ from clonedna.core.errors import (
     TooLarge,
 )
 from clonedna.core.events import Emit
-from clonedna.core.genome import GENOME_PAYLOAD, GenomeManifest, Refused, SignedGenome, genome_id
+from clonedna.core.genome import GENOME_PAYLOAD, GenomeManifest, Refused, SignedGenome, genome_bytes, genome_id
 from clonedna.core.interference import Observed
 from clonedna.core.model import (
     AdapterInfo,
@@ -439,7 +439,7 @@ class FakeGenomes:
     def put(self, signed: SignedGenome) -> str:
         manifest = signed.manifest
         if (
-            self._signer.verify(signed.envelope, GENOME_PAYLOAD) != canonical(manifest)
+            self._signer.verify(signed.envelope, GENOME_PAYLOAD) != genome_bytes(manifest)
             or genome_id(manifest) != manifest.id
         ):
             raise Corrupt("not the genome that was signed", "sign it again")

@@ -12,7 +12,7 @@ from pydantic import Field
 from rfc8785 import CanonicalizationError
 
 from clonedna.core.block import DIGEST_PATTERN, NAME_PATTERN, VERSION_PATTERN, Envelope, Measure
-from clonedna.core.canonical import digest, plain
+from clonedna.core.canonical import canonical, digest, lasting
 from clonedna.core.errors import InputError
 from clonedna.core.merge import MAX_PARENTS, MergeMethod
 from clonedna.core.model import Layer, Mixture
@@ -252,7 +252,7 @@ class CompatibilityNote(Value):
 
 
 class GenomeManifest(Value):
-    """A signed genome. ``id``: SHA-256 over the canonical JSON of all but itself. ``parent``: the id of the version before it.
+    """A signed genome. ``id``: SHA-256 over ``genome_bytes`` without itself. ``parent``: the id of the version before it.
 
     ``composite_embedding``: the centroid of the members' vectors under ``encoder``; a cache, never what is compared with another
     encoder's. ``artifact``: the id of the merged block, where the composition is one; ``gate`` of one that routes; ``shares`` of a mixture.
@@ -286,15 +286,20 @@ class GenomeManifest(Value):
 
 
 class SignedGenome(Value):
-    """A manifest and the DSSE envelope over its canonical JSON."""
+    """A manifest and the DSSE envelope over its ``genome_bytes``."""
 
     manifest: GenomeManifest
     envelope: Envelope
 
 
+def genome_bytes(manifest: GenomeManifest) -> bytes:
+    """What is kept and signed."""
+    return canonical(lasting(manifest))
+
+
 def genome_id(manifest: GenomeManifest) -> str:
-    """SHA-256 over the canonical JSON of everything in the manifest but its id. Raises ``InputError`` for numbers that have none."""
-    fields = plain(manifest)
+    """SHA-256 over what is kept of the manifest but its id. Raises ``InputError`` for numbers that JSON does not keep exactly."""
+    fields = lasting(manifest)
     del fields["id"]
     try:
         return digest(fields)

@@ -92,7 +92,7 @@ class Persona(Value):
 
 
 class SignedPersona(Value):
-    """A persona and the DSSE envelope over its canonical JSON."""
+    """A persona and the DSSE envelope over its canonical JSON, without what is as it is by default."""
 
     persona: Persona
     envelope: Envelope

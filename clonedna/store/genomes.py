@@ -1,6 +1,6 @@
 """Where genomes are kept: a directory for each, named by its id, with the manifest and the DSSE envelope over its bytes.
 
-    genomes/<id>/genome.json      canonical JSON of the manifest
+    genomes/<id>/genome.json      canonical JSON of the manifest, without what is as it is by default
                 /signature.json   the envelope
            /.<id>.<pid>.tmp/      one on its way in
 
@@ -34,7 +34,7 @@ from clonedna.core.errors import (
     SignatureInvalid,
     not_a_genome,
 )
-from clonedna.core.genome import GENOME_PAYLOAD, GenomeManifest, Refused, SignedGenome, genome_id
+from clonedna.core.genome import GENOME_PAYLOAD, GenomeManifest, Refused, SignedGenome, genome_bytes, genome_id
 from clonedna.core.seams import Signer
 from clonedna.store.files import disk_errors, fsync_directory, new_file, read_small
 
@@ -77,9 +77,9 @@ class GenomeFiles:
             shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process that had our number
             temporary.mkdir()
         try:
-            for name, value in ((MANIFEST, signed.manifest), (SIGNATURE, signed.envelope)):
+            for name, data in ((MANIFEST, genome_bytes(manifest)), (SIGNATURE, canonical(signed.envelope))):
                 with new_file(temporary / name) as file:
-                    file.write(canonical(value))
+                    file.write(data)
             fsync_directory(temporary)
             with disk_errors(place):
                 try:
@@ -186,7 +186,7 @@ class GenomeFiles:
             manifest = read_manifest(data)
         except DnaError as error:
             raise type(error)(f"genome {one[:12]}: {error.message}", error.hint) from error
-        if canonical(manifest) != data:
+        if genome_bytes(manifest) != data:
             raise damaged(f"genome {one[:12]}: {MANIFEST}: not canonical JSON")
         if manifest.id != one:
             raise damaged(f"genome {one[:12]}: the directory holds genome {manifest.id[:12]}")
@@ -219,10 +219,10 @@ def read_manifest(data: bytes) -> GenomeManifest:
 
 
 def sign_genome(manifest: GenomeManifest, signer: Signer) -> SignedGenome:
-    """The manifest with an envelope over its canonical JSON. Raises ``Corrupt`` for a wrong id or another maker, and as the signer."""
+    """The manifest with an envelope over its bytes. Raises ``Corrupt`` for a wrong id or another maker, and as the signer."""
     if genome_id(manifest) != manifest.id or manifest.created_by != signer.key_id:
         raise damaged(f"genome {manifest.id[:12]}: id or created_by are not what would be signed")
-    return SignedGenome(manifest=manifest, envelope=signer.sign(canonical(manifest), GENOME_PAYLOAD))
+    return SignedGenome(manifest=manifest, envelope=signer.sign(genome_bytes(manifest), GENOME_PAYLOAD))
 
 
 def verify_genome(signed: SignedGenome, signer: Signer) -> GenomeManifest:
@@ -237,7 +237,7 @@ def verify_genome(signed: SignedGenome, signer: Signer) -> GenomeManifest:
         payload = signer.verify(signed.envelope, GENOME_PAYLOAD)
     except (SignatureInvalid, BlockUntrusted, KeyLogInvalid) as error:
         raise type(error)(f"genome {manifest.id[:12]}: {error.message}", error.hint, **error.facts) from error
-    if read_manifest(payload) != manifest or canonical(manifest) != payload:
+    if read_manifest(payload) != manifest or genome_bytes(manifest) != payload:
         raise damaged(f"genome {manifest.id[:12]}: not the manifest that was signed")
     if manifest.created_by != signed.envelope.signatures[0].keyid:
         raise damaged(f"genome {manifest.id[:12]}: created_by is not the key that signed it")

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from clonedna.core.block import NAME_PATTERN
-from clonedna.core.canonical import canonical, strict_json
+from clonedna.core.canonical import canonical, lasting, strict_json
 from clonedna.core.errors import BlockCorrupt, Corrupt, DnaError, InputError, NotFound
 from clonedna.core.persona import PERSONA_PAYLOAD, Persona, SignedPersona, named
 from clonedna.core.seams import Signer
@@ -58,7 +58,7 @@ class PersonaFiles:
             signed = SignedPersona.model_validate(strict_json(read_small(path, MOST_FILE)), strict=False)
         except (ValueError, RecursionError, BlockCorrupt) as error:
             raise _damaged(name, "cannot be read") from error
-        if self._signer.verify(signed.envelope, PERSONA_PAYLOAD) != canonical(signed.persona):
+        if self._signer.verify(signed.envelope, PERSONA_PAYLOAD) != canonical(lasting(signed.persona)):
             raise _damaged(name, "is not what was signed")
         if signed.persona.name != name or [one.number for one in signed.persona.versions] != list(
             range(1, len(signed.persona.versions) + 1)
@@ -78,8 +78,10 @@ class PersonaFiles:
             before = ()
         if persona.versions[: len(before)] != before:
             raise InputError(f"{persona.name}: a version that was there cannot be changed", "add one behind it")
-        signed = SignedPersona(persona=persona, envelope=self._signer.sign(canonical(persona), PERSONA_PAYLOAD))
-        data = canonical(signed)
+        signed = SignedPersona(
+            persona=persona, envelope=self._signer.sign(canonical(lasting(persona)), PERSONA_PAYLOAD)
+        )
+        data = canonical(lasting(signed))
         if len(data) > MOST_FILE:
             raise InputError(f"{persona.name} has too many versions", "make another persona")
         with disk_errors(path):

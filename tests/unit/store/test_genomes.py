@@ -7,10 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import Field
 
 from clonedna.core.canonical import canonical
 from clonedna.core.errors import BlockUntrusted, Corrupt, DnaError, GenomeEmpty, GenomeUnsigned, SignatureInvalid
-from clonedna.core.genome import GENOME_PAYLOAD, SignedGenome, genome_id
+from clonedna.core.genome import (
+    GENOME_PAYLOAD,
+    DesiredGenome,
+    GenomeManifest,
+    SignedGenome,
+    Skill,
+    genome_bytes,
+    genome_id,
+)
 from clonedna.store.genomes import GenomeFiles, read_manifest, sign_genome
 from clonedna.trust.keys import KeyRing
 from tests.genomes import genome, signed
@@ -79,7 +88,7 @@ def test_a_foreign_key_is_not_believed_until_it_is_trusted(files: GenomeFiles, s
 def test_another_type_of_payload_is_no_genome(files: GenomeFiles, signer: KeyRing) -> None:
     made = genome(signer.key_id)
     good = signed(signer)
-    envelope = signer.sign(canonical(made), "application/vnd.clonedna.manifest+json")
+    envelope = signer.sign(genome_bytes(made), "application/vnd.clonedna.manifest+json")
     with pytest.raises(SignatureInvalid):
         files.put(good.model_copy(update={"envelope": envelope}))
 
@@ -88,9 +97,30 @@ def test_one_that_says_it_is_somebody_elses_is_refused(files: GenomeFiles, signe
     with pytest.raises(Corrupt):
         sign_genome(genome("f" * 64), signer)
     foreign = genome("f" * 64)
-    envelope = signer.sign(canonical(foreign), GENOME_PAYLOAD)
+    envelope = signer.sign(genome_bytes(foreign), GENOME_PAYLOAD)
     with pytest.raises(Corrupt):
         files.put(SignedGenome(manifest=foreign, envelope=envelope))
+
+
+def test_a_field_that_a_later_version_adds_changes_no_genome_from_before(
+    files: GenomeFiles, signer: KeyRing, tmp_path: Path
+) -> None:
+    class LaterSkill(Skill):
+        told: str = ""
+
+    class LaterDesired(DesiredGenome):
+        skills: tuple[LaterSkill, ...]  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    class Later(GenomeManifest):
+        desired: LaterDesired
+        scores: dict[str, float] = Field(default_factory=dict)
+
+    data = (place(files, signer, tmp_path) / "genome.json").read_bytes()
+    later = Later.model_validate_json(data)
+    assert genome_bytes(later) == data
+    assert genome_id(later) == later.id
+    assert genome_bytes(Later.model_validate_json(later.model_dump_json())) == data
+    assert genome_id(later.model_copy(update={"scores": {"a": 1.0}})) != later.id
 
 
 def test_an_empty_genome_has_its_own_code(signer: KeyRing) -> None:
