@@ -1,35 +1,34 @@
 """How well layers of real packages are found by what a mint says of them: no model is trained, nothing is fitted.
 
 Of each listed package that is installed here, the smallest first, pairs are made as a mint makes them; its text is `capability_text`, its
-exemplars those that a home has. It is asked for in two ways: by its metadata's summary without its own name, written by its authors, and by
-a request in our own words (bench/capability_packages.txt), written before anything was measured. Ways to answer: ``cosine`` with the text
-alone, as the registry's search by meaning has it, and ``alike``, as a plan orders layers. The packages' names are in texts and prompts.
+exemplars those that a home has. It is asked for by a request in our own words (clonedna/genomes/package_requests.py), written before
+anything was measured. Ways to answer: ``cosine`` with the text alone, as the registry's search by meaning has it, and ``alike``, as a plan
+orders layers; each with the text as it is, and (``names alone``) without what the package says of itself. The packages' names are in texts
+and prompts.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Sequence
-from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any, NamedTuple
 
 import anyio
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from bench.capability_set import Package, packages
 from bench.common import Report, arguments, figure, say
-from clonedna.app.lab_layers import subject_of
 from clonedna.app.parts import factory
 from clonedna.core.block import Recipe
 from clonedna.core.errors import DnaError
 from clonedna.core.vectors import Near
-from clonedna.core.work import Identity, Pair
+from clonedna.core.work import Identity, Pair, Repository
 from clonedna.engine.encoder import MiniLM, open_minilm
 from clonedna.genomes.exemplars import centroids, drawn
 from clonedna.genomes.features import features_of
 from clonedna.genomes.finding import mean, place
+from clonedna.genomes.package_requests import package_requests
 from clonedna.genomes.ranking import Ranked, alike, in_order
 from clonedna.genomes.rarity import Rarity
 from clonedna.mint.capability import capability_text
@@ -45,14 +44,16 @@ LICENCES = ("MIT", "Apache-2.0", "BSD-3-Clause", "BSD-2-Clause", "PSF-2.0", "ISC
 
 
 class Layer(NamedTuple):
+    """``text``: as a mint has it; ``names``: without what the package says of itself."""
+
     name: str
     text: str
+    names: str
     prompts: tuple[str, ...]
-    asked: dict[str, str]
 
 
-def pairs_of(name: str) -> tuple[Pair, ...]:
-    """As a mint by the rules and the program's recipe. Raises ``DnaError``."""
+def pairs_of(name: str) -> tuple[Repository, tuple[Pair, ...]]:
+    """The package, and pairs as a mint by the rules and the program's recipe. Raises ``DnaError``."""
     source, recipe = PackageSource(), Recipe()
     found = source.find(f"package:{name}")
     collection = source.collect(
@@ -67,58 +68,52 @@ def pairs_of(name: str) -> tuple[Pair, ...]:
         )  # fmt: skip
         return apart(made).pairs
 
-    return anyio.run(taught)
+    return found.repository, anyio.run(taught)
 
 
 def layers(most: int) -> tuple[list[Layer], dict[str, str]]:
     """At most ``most``, the smallest packages first; and why a package that was tried is none."""
-    there: list[tuple[int, Package, Distribution]] = []
-    for one in packages():
+    there: list[tuple[int, str]] = []
+    for name in package_requests():
         try:
-            found = distribution(one.name)
+            found = distribution(name)
         except PackageNotFoundError:
             continue
-        there.append((sum(file.size or 0 for file in found.files or () if file.suffix == ".py"), one, found))
+        there.append((sum(file.size or 0 for file in found.files or () if file.suffix == ".py"), name))
     made: list[Layer] = []
     left: dict[str, str] = {}
-    for _, one, found in sorted(there, key=lambda row: (row[0], row[1].name)):
+    for _, name in sorted(there):
         if len(made) == most:
             break
         try:
-            pairs = pairs_of(one.name)
+            repository, pairs = pairs_of(name)
         except DnaError as error:
-            left[one.name] = error.code
+            left[name] = error.code
             continue
-        # Also where its name is written with another sign between the words.
-        named = re.sub(r"[-_.]", "[-_. ]?", one.name)
-        said = re.sub(rf"(?<!\w){named}(?!\w)", " ", subject_of(found), flags=re.IGNORECASE)
-        asked = {"request": one.request, "summary": " ".join(said.split()).strip(" .,:;-")}
-        told = capability_text(pairs, tuple(language for language, _ in languages(pairs)), one.name)
-        made.append(Layer(one.name, told, drawn(pairs), {kind: text for kind, text in asked.items() if " " in text}))
+        spoken = tuple(language for language, _ in languages(pairs))
+        text, names = (capability_text(pairs, spoken, name, one) for one in (repository, None))
+        made.append(Layer(name, text, names, drawn(pairs)))
     return sorted(made), left
 
 
-def orders(found: Sequence[Layer], encoder: MiniLM, kind: str) -> list[tuple[str, dict[str, tuple[Ranked, ...]]]]:
-    """For each layer that is asked for in this way: its name, and what each way of answering says."""
-    texts = encoder.encode([one.text for one in found]).rows
+def orders(found: Sequence[Layer], texts: Sequence[str], encoder: MiniLM) -> list[dict[str, tuple[Ranked, ...]]]:
+    """For each layer, asked for by its request: what each way of answering says, by these texts."""
+    rows_of_texts = encoder.encode(texts).rows
     middles = [centroids(encoder.encode(one.prompts).rows) for one in found]
-    rarity = Rarity({one.name: one.text for one in found})
-    told: list[tuple[str, dict[str, tuple[Ranked, ...]]]] = []
+    rarity = Rarity({one.name: text for one, text in zip(found, texts, strict=True)})
+    told: list[dict[str, tuple[Ranked, ...]]] = []
     for layer in found:
-        if text := layer.asked.get(kind):
-            asked = encoder.encode([text]).rows[0]
-            cosines = texts @ asked
-            near = [
-                Near(one.name, float(cosine), float(np.max(rows @ asked)) if len(rows) else None)
-                for one, cosine, rows in zip(found, cosines, middles, strict=True)
-            ]
-            features = features_of([text], near, rarity)
-            told.append(
-                (layer.name, {
-                    "cosine": in_order({one.id: one.text_cosine for one in near}),
-                    "alike": in_order({name: alike(one) for name, one in features.items()}),
-                })
-            )  # fmt: skip
+        text = package_requests()[layer.name]
+        asked = encoder.encode([text]).rows[0]
+        near = [
+            Near(one.name, float(cosine), float(np.max(rows @ asked)) if len(rows) else None)
+            for one, cosine, rows in zip(found, rows_of_texts @ asked, middles, strict=True)
+        ]
+        features = features_of([text], near, rarity)
+        told.append({
+            "cosine": in_order({one.id: one.text_cosine for one in near}),
+            "alike": in_order({name: alike(one) for name, one in features.items()}),
+        })  # fmt: skip
     return told
 
 
@@ -133,10 +128,10 @@ def measure(report: Report, most: int) -> None:
     if len(found) < 2:
         raise SystemExit("fewer than two of the listed packages are installed here: nothing to choose among")
     report.setup |= {"encoder": encoder.name, "packages": [one.name for one in found], "left_out": left}
-    for kind in ("summary", "request"):
-        told = orders(found, encoder, kind)
+    for kind, texts in (("text", [one.text for one in found]), ("names alone", [one.names for one in found])):
+        told = orders(found, texts, encoder)
         for way in ("cosine", "alike"):
-            at = [place((name,), order[way]) for name, order in told]
+            at = [place((one.name,), order[way]) for one, order in zip(found, told, strict=True)]
             report.raw[f"{kind} {way}"] = {
                 "R@1": shown([float(one == 1) for one in at]), "R@5": shown([float(one <= 5) for one in at]),
                 "MRR": shown([1 / one for one in at]),

@@ -212,19 +212,17 @@ def _of_blocks(cosines: dict[str, float], blocks: Sequence[tuple[str, tuple[Pair
     """The nearest of the blocks' pairs, of no block more than half where several have some."""
     told = {pair.id: (pair, name) for name, pairs in blocks for pair in pairs}
     floor = floor_of(cosines[one] for one in told)
-    best = sorted((one for one in told if cosines[one] >= floor), key=lambda one: (-cosines[one], one))
-    several = len({told[one][1] for one in best}) > 1
+    near = sorted((one for one in told if cosines[one] >= floor), key=lambda one: (-cosines[one], one))
+    best = sound([told[one][0] for one in near], most=len(near))
+    several = len({told[pair.id][1] for pair in best}) > 1
     taken: list[Pair] = []
     counts: dict[str, int] = {}
-    for one in best:
-        pair, name = told[one]
-        if len(taken) == MOST // 2:
-            break
-        if several and counts.get(name, 0) >= MOST // 4:
-            continue
-        counts[name] = counts.get(name, 0) + 1
-        taken.append(pair)
-    pairs = sound(taken)
+    for pair in best:
+        name = told[pair.id][1]
+        if len(taken) < MOST and (not several or counts.get(name, 0) < MOST // 2):
+            counts[name] = counts.get(name, 0) + 1
+            taken.append(pair)
+    pairs = tuple(taken)
     if len(pairs) < LEAST:
         most = max((cosines[one] for one in told), default=0.0)
         why = f"{len(pairs)} held-out pairs of the near blocks are of this skill, and {LEAST} are needed (nearest: {most:.2f})"
@@ -232,14 +230,14 @@ def _of_blocks(cosines: dict[str, float], blocks: Sequence[tuple[str, tuple[Pair
     return Evidence(origin="library", held=pairs, why="measured on held-out pairs of the blocks themselves")
 
 
-def sound(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
-    """At most ``MOST`` of them, in their order: each answer once, none empty, none over ``MOST_BYTES``."""
+def sound(pairs: Sequence[Pair], most: int = MOST) -> tuple[Pair, ...]:
+    """At most ``most`` of them, in their order: each answer once, none empty, none over ``MOST_BYTES``."""
     seen: set[str] = set()
     kept: list[Pair] = []
     for pair in pairs:
         answer = " ".join(pair.completion.split())
         size = len(pair.completion.encode("utf-8", "replace")) + len(pair.instruction.encode("utf-8", "replace"))
-        if answer and answer not in seen and size <= MOST_BYTES and len(kept) < MOST:
+        if answer and answer not in seen and size <= MOST_BYTES and len(kept) < most:
             seen.add(answer)
             kept.append(pair)
     return tuple(kept)

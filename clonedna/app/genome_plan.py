@@ -20,6 +20,7 @@ from clonedna.app.genome_costs import Costs
 from clonedna.app.genome_judge import Judge, Probed
 from clonedna.app.genome_pairs import Evidence, Evidences
 from clonedna.app.genome_plan_values import (
+    HALF,
     adapter_bytes,
     best_evidence,
     best_known,
@@ -29,6 +30,7 @@ from clonedna.app.genome_plan_values import (
     likest,
     members_of,
     nothing,
+    stranger,
     trained_on,
     warnings_of,
     with_measured,
@@ -59,10 +61,10 @@ from clonedna.core.model import BaseInfo
 from clonedna.core.vectors import Near
 from clonedna.genomes.planning import Candidate, Choosing, Chosen, chosen, nearest, plan_id, ranked, trust_prior
 from clonedna.genomes.ranking import DIGITS, alike
-from clonedna.genomes.routes import Routed
+from clonedna.genomes.routes import Routed, figures
 
 FOLDER = "plans"
-VERSION = "plan-3"
+VERSION = "plan-4"
 """Changes when the same inputs would give another plan."""
 WIDE = 200
 """Nearest blocks that a skill's figures are told from; only the nearest of them are candidates."""
@@ -335,24 +337,32 @@ class Planning:
         )  # fmt: skip
 
     def _routed(
-        self, skill: Skill, one: Match, row: Sequence[Match], base_passes: bool | None, *, trainable: bool
+        self, skill: Skill, one: Match, row: Sequence[Match], probed: Probed, evidence: Evidence, *, trainable: bool
     ) -> tuple[Routed, bool]:
         """The route by one layer of ``row``, and whether it is a training's without one: it brings something as it is, which was measured.
 
-        Where a probe leaves open whether a layer brings anything (its interval begins at 0), words decide: the layer that is most like
-        what is asked may be used if it measured well enough to be trained on, or tried on the word of its prediction where a training
-        would begin with it. No other may.
+        What was measured on the blocks' own pairs tells what a layer does to code like theirs; that this is what is asked for, words must
+        say (``stranger``). And where a probe leaves open whether a layer brings anything (its interval begins at 0), words decide: the
+        layer that is most like what is asked may be used. No other may.
         """
         similarity = best_known(one)
-        routed = self.judge.route(skill, similarity, base_passes, trainable=trainable)
-        if routed.route != "abstain" or similarity.status != "measured":
+        routed = self.judge.route(skill, similarity, probed.base_passes, trainable=trainable)
+        if similarity.status != "measured" or trainable or routed.route == "base-suffices":
             return routed, False
-        other, sure = self.judge.route(skill, similarity, base_passes, trainable=True), (similarity.low or 0.0) > 0
-        first = one.id == likest(row)
-        if (other.route == "refine" and (sure or first)) or (other.route == "fork" and sure):
+        if evidence.origin == "library" and (why := stranger(one)):
+            return Routed("abstain", f"{figures(similarity)}, but {why}", verified=False), False
+        if routed.route != "abstain":
+            return routed, False
+        other = self.judge.route(skill, similarity, probed.base_passes, trainable=True)
+        first, sure = one.id == likest(row), (similarity.low or 0.0) > 0
+        if other.route in ("refine", "fork") and (sure or first):
             return replace(other, verified=sure), True
-        if first and not sure and similarity.high == 1 and (other.route == "fork" or other.start):
-            tried = self.judge.route(skill, one.predicted, base_passes, trainable=False)
+        if first and (similarity.value or 0.0) >= HALF:
+            return Routed(
+                "use-as-is", f"{figures(similarity)}: nothing is more like what is asked: a trial", verified=False
+            ), False
+        if first and not sure and similarity.high == 1 and other.start:
+            tried = self.judge.route(skill, one.predicted, probed.base_passes, trainable=False)
             if tried.route == "use-as-is":
                 return tried, False
         return routed, False
@@ -365,7 +375,7 @@ class Planning:
         tried: dict[str, float] = {}
         for one in row:
             if one.id in found:
-                routed, _ = self._routed(skill, one, row, probed.base_passes, trainable=False)
+                routed, _ = self._routed(skill, one, row, probed, evidence, trainable=False)
                 trial = routed.route == "use-as-is" and not routed.verified and one.measured.status == "measured"
                 if trial:
                     tried[one.id] = one.predicted.value or 0.0
@@ -390,7 +400,7 @@ class Planning:
             routed = self.judge.route(skill, similarity, probed.base_passes, trainable=trainable)
         else:
             similarity = best_known(match)
-            routed, partly = self._routed(skill, match, row, probed.base_passes, trainable=trainable)
+            routed, partly = self._routed(skill, match, row, probed, evidence, trainable=trainable)
         route, why, layer = routed.route, [routed.reason], best
         if not routed.verified and route != "base-suffices":
             why.append("unverified: " + (probed.why or ("its interval begins at 0" if partly else evidence.why)))

@@ -136,20 +136,20 @@ async def retrieval(bench: Bench, held: RetrievalSet | None = None) -> LabResult
 
 
 def _own(bench: Bench) -> list[LabFigure]:
-    """Of the lab's layers: whether a package's own subject finds its layer first."""
-    asked = [one for one in bench.layers if one.subject]
+    """Of the lab's layers: whether the request for its package finds its layer first."""
+    asked = [one for one in bench.layers if one.request]
     if not asked:
-        none = not_available("no layer's package says what it is for")
+        none = not_available("no layer's package has a request")
         return [figure(f"lab {name}", none) for name in ("R@1", "R@5", "MRR")]
     ids = [one.block for one in bench.layers]
     rows, rarity = (
-        bench.parts.meanings.nearest([[one.subject] for one in asked], len(ids), among=ids),
+        bench.parts.meanings.nearest([[one.request] for one in asked], len(ids), among=ids),
         Rarity(bench.parts.lines.meanings()),
     )
-    found = [features_of([one.subject], row, rarity) for one, row in zip(asked, rows, strict=True)]
+    found = [features_of([one.request], row, rarity) for one, row in zip(asked, rows, strict=True)]
     orders = [in_order({key: alike(one) for key, one in row.items()}) for row in found]
     at = [finding.place((one.block,), order) for one, order in zip(asked, orders, strict=True)]
-    by = f"of {len(ids)} layers, by what its text, exemplars and words are like, for the summary of the package without its name"
+    by = f"of {len(ids)} layers, by what its text, exemplars and words are like, for a request in our own words"
     told = {
         "R@1": part([n == 1 for n in at], f"right layer first {by}", "nothing was asked"),
         "R@5": part([n <= 5 for n in at], f"right layer among five {by}", "nothing was asked"),
@@ -188,8 +188,8 @@ async def probe(bench: Bench) -> LabResult:
     began = anyio.current_time()
     for number, layer in enumerate(bench.layers):
         exemplars = bench.held(layer, EXEMPLARS)
-        if len(exemplars) < LEAST or not layer.subject:
-            why = f"{len(exemplars)} held-out pairs" if len(exemplars) < LEAST else "no summary to ask by"
+        if len(exemplars) < LEAST or not layer.request:
+            why = f"{len(exemplars)} held-out pairs" if len(exemplars) < LEAST else "no request to ask by"
             notes.append(f"{layer.package}: not asked ({why})")
         else:
             said += await _asked(judge, engine, layer, number, exemplars, blocks)
@@ -204,8 +204,8 @@ async def _asked(
     judge: HomeJudge, engine: Engine, layer: LabLayer, number: int, exemplars: Sequence[Pair], blocks: Mapping[str, Path]
 ) -> list[_Said]:  # fmt: skip
     """Raises ``InputError`` where nothing could be measured."""
-    skill = Skill(text=layer.subject, weight=1.0)
-    desired = DesiredGenome(request=layer.subject, skills=(skill,), taxonomy="lab", encoder="lab")
+    skill = Skill(text=layer.request, weight=1.0)
+    desired = DesiredGenome(request=layer.request, skills=(skill,), taxonomy="lab", encoder="lab")
     near = await anyio.to_thread.run_sync(lambda: judge.near([skill], len(blocks), among=list(blocks)))
     features = judge.features(desired, near)[0]
     places = {one.id: place for place, one in enumerate(near[0])}

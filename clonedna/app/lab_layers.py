@@ -1,6 +1,6 @@
 """The layers of a lab: mints from installed packages, local-only, in the lab's own home. What is there already is not trained again.
 
-A package's summary is its own text: it is cut, made one line, and its name taken out, so that a layer is asked for by its subject.
+A layer is asked for by a request in our own words, where there is one for its package: what the package says of itself is in its text.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
 from clonedna.app.jobs import Jobs
-from clonedna.app.lab_values import MOST_SUBJECT, LabLayer, LabOrder
+from clonedna.app.lab_values import LabLayer, LabOrder
 from clonedna.app.orders import order_of
 from clonedna.app.papers import evaluation_of
 from clonedna.app.parts import Parts
@@ -23,6 +23,7 @@ from clonedna.core.errors import DnaError, InputError, Interrupted, NotFound, Re
 from clonedna.core.events import Emit
 from clonedna.core.value import Value
 from clonedna.core.work import Identity
+from clonedna.genomes.package_requests import package_requests
 from clonedna.mint.papers import slug
 
 PACKAGES = (
@@ -139,22 +140,15 @@ class LabLayers:
 
 def _facts(distribution: Distribution, package: str, program: str) -> LabLayer:
     return LabLayer(
-        package=package, version=distribution.version[:60], subject=subject_of(distribution), made_by=program
+        package=package,
+        version=distribution.version[:60],
+        request=package_requests().get(_normal(package), ""),
+        made_by=program,
     )
 
 
 def _why(error: DnaError) -> str:
     return f"{error.code}: {error.message}"[:500]
-
-
-def subject_of(distribution: Distribution) -> str:
-    """What a package's metadata say it is for: one line, without the package's name and without characters that are no text."""
-    text = _said(distribution, "Summary")
-    line = " ".join("".join(c if c.isprintable() else " " for c in text[:2000]).split())
-    name = _said(distribution, "Name")
-    if name:
-        line = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", " ", line, flags=re.IGNORECASE)
-    return " ".join(line.split())[:MOST_SUBJECT].strip(" .,:;-")
 
 
 def _said(distribution: Distribution, key: str) -> str:

@@ -13,7 +13,7 @@ from clonedna.core.value import Value
 Experiment = Literal["retrieval", "probe", "composition", "interference"]
 EXPERIMENTS: tuple[Experiment, ...] = get_args(Experiment)
 LEAST_LAYERS, MOST_LAYERS = 3, 16
-MOST_PACKAGES, MOST_SUBJECT = 48, 200
+MOST_PACKAGES = 48
 Package = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?$")]
 
 
@@ -32,14 +32,16 @@ class LabOrder(Value):
 
 
 class LabLayer(Value):
-    """A package's layer, or (``why``) why there is none. ``subject``: what the package's metadata say it is for, without its name;
-    third-party text. ``made_by``: the program's digest when it was tried; ``seconds`` that took; ``kept``: by an earlier run."""
+    """A package's layer, or (``why``) why there is none. ``request``: what it is asked for by, in our own words; empty: it is not asked.
+
+    ``made_by``: the program's digest when it was tried; ``seconds`` that took; ``kept``: by an earlier run.
+    """
 
     package: str
     version: str = ""
     block: str = ""
     reference: str = ""
-    subject: str = ""
+    request: str = ""
     gain: Measure | None = None
     made_by: str = ""
     seconds: float = 0.0

@@ -486,7 +486,7 @@ class Minting:
 
     def _capability(self, draft: Draft, spoken: tuple[str, ...]) -> str:
         source = draft.repository.name if draft.repository is not None else ""
-        return capability_text(draft.pairs, spoken, source)
+        return capability_text(draft.pairs, spoken, source, draft.repository)
 
     def _manifest(self, draft: Draft, staging: Path) -> Manifest:
         """The manifest of the packed files. Exactly these files under this name already registered: that block's version and time."""

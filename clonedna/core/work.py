@@ -67,7 +67,7 @@ class Repository(Value):
     """A repository at one commit. ``url`` is fit for a block: no credentials, never a local path (``local:NAME`` when it has no remote).
 
     Of a whole account: ``parts`` are its repositories, ``commit`` the first 40 hex digits of the SHA-256 of their ``url commit`` lines,
-    and ``commits`` those that the account's API listing showed.
+    and ``commits`` those that the account's API listing showed. ``description``: what it says that it is for, one plain line; a claim.
     """
 
     name: str
@@ -78,6 +78,7 @@ class Repository(Value):
     commits: int
     authors: tuple[AuthorShare, ...] = ()
     parts: tuple[Repository, ...] = ()
+    description: str = ""
 
 
 class Refusal(Value):

@@ -6,7 +6,8 @@ What a pass is. A layer must be measured against something that does not depend 
 not on the other candidates either, or the best of bad ones would. So P comes from what blocks that were minted for exactly their work reach
 on their own held-out code (``Bar``): P is the base's loss less the *share* of it that three in four such specialists take away, or the loss
 that the best quarter of them ends at, whichever is higher. So s* = 1 says: no worse than a training for this would usually be. A base that
-is at that level already passes without any layer. A gain that somebody states replaces the share.
+is at that level already passes without any layer, unless a layer surely takes away a tenth of the share or more: then something is left to
+want, and the level of other work does not count. A gain that somebody states replaces the share.
 
 Exemplars are never from a block's training pairs: what overlaps is taken out for that block, and where less than eight are left it is not
 measured. The base is measured beside the layers, piece by piece, and once more at the end: an engine that changed meanwhile is an error.
@@ -227,14 +228,21 @@ async def probe(
         with anyio.CancelScope(shield=True):
             for adapter in set(adapters.values()) - before:
                 await engine.unload(adapter)
+    sides = {
+        name: ([base[i] for i in usable[name]], [scores[i] for i in usable[name]]) for name, scores in through.items()
+    }
+    files = {name: [file_of(exemplars[i]) for i in usable[name]] for name in through}
+    passes = None if bar.gain is None else base_passes(base, bar, seed=seed)
+    if passes:
+        whole = bar.model_copy(update={"level": None})
+        sure = (similarity_of(*sides[name], whole, seed=seed, clusters=files[name]).low or 0.0 for name in sides)
+        if max(sure, default=0.0) >= LEAST_WANTED:
+            bar, passes = whole, False
     found: dict[str, Similarity] = {}
     for one in blocks:
         kept = usable[one.id]
-        if one.id in through:
-            files = [file_of(exemplars[i]) for i in kept]
-            found[one.id] = similarity_of(
-                [base[i] for i in kept], [through[one.id][i] for i in kept], bar, seed=seed, clusters=files
-            )
+        if one.id in sides:
+            found[one.id] = similarity_of(*sides[one.id], bar, seed=seed, clusters=files[one.id])
             continue
         why = (
             failed.get(one.id)
@@ -242,7 +250,6 @@ async def probe(
         )
         found[one.id] = Similarity(value=None, status="not_available", n=len(kept), how=why[:500])
     loss = sum(one.nll for one in base) / sum(one.tokens for one in base)
-    passes = None if bar.gain is None else base_passes(base, bar, seed=seed)
     return Probe(base_passes=passes, base=loss, similarities=found, exemplars=len(exemplars))
 
 

@@ -46,6 +46,12 @@ def thresholds_for(node: str, tuned: Mapping[str, Thresholds]) -> Thresholds:
     return tuned.get("*", Thresholds())
 
 
+def figures(similarity: Similarity) -> str:
+    """A known s* in words: value, interval, status."""
+    low, high = similarity.low or 0.0, 1.0 if similarity.high is None else similarity.high
+    return f"s* {similarity.value or 0.0:.2f}, 90 % from {low:.2f} to {high:.2f}, {similarity.status}"
+
+
 def route_of(
     similarity: Similarity | None, thresholds: Thresholds, *, base_passes: bool | None, trainable: bool
 ) -> Routed:
@@ -64,7 +70,7 @@ def route_of(
         )
     measured = similarity.status == "measured"
     low = similarity.low if similarity.low is not None else 0.0
-    told = f"s* {value:.2f}, 90 % from {low:.2f} to {similarity.high if similarity.high is not None else 1:.2f}, {similarity.status}"
+    told = figures(similarity)
     if measured and low >= thresholds.use:
         return Routed(
             "use-as-is", f"{told}: it surely brings at least {thresholds.use:.0%} of what is wanted", verified=True

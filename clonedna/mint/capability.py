@@ -1,7 +1,9 @@
-"""What a block can do, in words for an index: what its person's own training code is written in, works on and uses.
+"""What a block can do, in words for an index: what its person's own training code is written in, works on and uses, and what the projects
+that it stands in say they are for.
 
-Every word stands in the names of that code: of functions and classes, files and folders, libraries. There are no counts in it, no praise,
-and nothing that a model or a person claimed. Names are third-party text.
+Every word but those of the projects' own lines stands in the names of that code: of functions and classes, files and folders, libraries.
+There are no counts in it, and nothing that a model claimed. Names and lines are third-party text; a project's line is its claim, and what
+a layer brings is measured.
 """
 
 from __future__ import annotations
@@ -11,10 +13,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 from clonedna.core.words import words
-from clonedna.core.work import Pair
+from clonedna.core.work import Pair, Repository
 from clonedna.evals.domains import domains_of
 
-MOST_SUBJECTS, MOST_LIBRARIES = 24, 12
+MOST_SUBJECTS, MOST_LIBRARIES, MOST_SAID = 24, 12, 3
 MOST_LETTERS = 64
 _EVERYWHERE = (
     "abstract add all any args base body bool build call check class cls code data def default del do doc dunder"
@@ -28,10 +30,13 @@ EVERYWHERE = frozenset(_EVERYWHERE.split()) - {"parse"}
 """Words that stand in everybody's names."""
 
 
-def capability_text(pairs: Sequence[Pair], languages: Sequence[str], source: str) -> str:
+def capability_text(
+    pairs: Sequence[Pair], languages: Sequence[str], source: str, repository: Repository | None = None
+) -> str:
     """``pairs``: all of a mint, of which the person's training pairs count. ``source``: the repository's name, or nothing.
 
-    The same pairs give the same text.
+    ``repository``: whose description is told; of one that has parts, those of the ``MOST_SAID`` that most pairs are from. The same pairs
+    of the same repository give the same text.
     """
     subjects, libraries = Counter[str](), Counter[str]()
     for pair in pairs:
@@ -41,9 +46,20 @@ def capability_text(pairs: Sequence[Pair], languages: Sequence[str], source: str
     works_on, uses = _often(subjects, MOST_SUBJECTS), _often(libraries, MOST_LIBRARIES)
     parts = (
         ", ".join(languages), f"works on {', '.join(works_on)}" if works_on else "",
-        f"uses {', '.join(uses)}" if uses else "", f"from {source}" if source else "",
+        f"uses {', '.join(uses)}" if uses else "", f"from {source}" if source else "", *_said(pairs, repository),
     )  # fmt: skip
     return ". ".join(part for part in parts if part)
+
+
+def _said(pairs: Sequence[Pair], repository: Repository | None) -> list[str]:
+    """What the projects say of themselves, those first that most training pairs are from."""
+    if repository is None:
+        return []
+    if not repository.parts:
+        return [repository.description.rstrip(".")]
+    own = Counter(pair.provenance.url for pair in pairs if pair.split == "train")
+    parts = sorted((one for one in repository.parts if own[one.url]), key=lambda one: (-own[one.url], one.url))
+    return [one.description.rstrip(".") for one in parts[:MOST_SAID]]
 
 
 def _often(counts: Counter[str], most: int) -> list[str]:

@@ -14,6 +14,7 @@ from clonedna.core.errors import GitFailed, NoSuchAuthor, TimedOut
 from clonedna.core.events import Emit, Note
 from clonedna.core.work import Collection, Found, Identity, Repository
 from clonedna.sources.collecting import Request, collect_spans
+from clonedna.sources.description import description_of
 from clonedna.sources.history import author_shares, identities, new_commits, own_commits, own_identities
 from clonedna.sources.licences import repository_licence
 from clonedna.sources.process import Git, Objects
@@ -48,8 +49,10 @@ class GitSource:
         total, shares = author_shares(identities(git, commit))
         with Objects(git) as objects:
             licence = repository_licence(git, objects, commit)
+            description = description_of(lambda name, most: objects.get(f"{commit}:{name}", most))
         repository = Repository(
-            name=view.name, url=view.url, commit=commit, committed_at=committed_at, licence=licence, commits=total, authors=shares
+            name=view.name, url=view.url, commit=commit, committed_at=committed_at, licence=licence, commits=total, authors=shares,
+            description=description,
         )  # fmt: skip
         return Found(repository=repository, location=str(view.directory), you=view.you)
 

@@ -18,6 +18,7 @@ from clonedna.core.errors import DnaError, LicenceNotAllowed, LicenceUnknown, No
 from clonedna.core.events import Emit, Note
 from clonedna.core.people import Account, GithubProfile, RepositoryFacts
 from clonedna.core.work import About, AuthorShare, Collection, Found, Identity, Licence, Refusal, Repository, Span
+from clonedna.sources.description import one_line
 from clonedna.sources.git import GitSource
 from clonedna.sources.github import Read, read_account
 from clonedna.sources.github_client import GitHub
@@ -204,6 +205,7 @@ def _part(facts: RepositoryFacts) -> Repository:
     return Repository(
         name=facts.name, url=facts.url, commit=facts.head or "", committed_at=facts.committed_at,
         licence=Licence(spdx=facts.licence if known else None, how=how), commits=facts.commits_seen,
+        description=one_line(facts.description),
     )  # fmt: skip
 
 

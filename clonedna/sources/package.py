@@ -32,6 +32,7 @@ from clonedna.core.errors import (
 )
 from clonedna.core.events import Emit
 from clonedna.core.work import AuthorShare, Collection, Found, Identity, Licence, Refusal, Repository, Span
+from clonedna.sources.description import one_line
 from clonedna.sources.filters import SEGMENTS, path_refusal
 from clonedna.sources.history import Commit
 from clonedna.sources.languages import Entry, entry_of
@@ -63,6 +64,7 @@ class _Package:
     root: Path
     files: dict[str, str]
     licence: Licence
+    description: str
 
     @property
     def repository(self) -> Repository:
@@ -70,6 +72,7 @@ class _Package:
         return Repository(
             name=self.name, url=f"pkg:pypi/{self.name}@{quote(self.version, safe='')}", commit=sha256(lines)[:40], committed_at="",
             licence=self.licence, commits=0, authors=(AuthorShare(identity=Identity(name=self.name), commits=0, share=1.0),),
+            description=self.description,
         )  # fmt: skip
 
 
@@ -260,7 +263,8 @@ def _open(name: str, where: list[str] | None) -> _Package:
     licence = package_licence(
         chosen, {path: data for path in files if (data := _checked(root, path, files)) is not None}
     )
-    return _Package(name, chosen.version, root, files, licence)
+    summary = chosen.metadata.get_all("Summary") or [""]
+    return _Package(name, chosen.version, root, files, licence, one_line(str(summary[0])))
 
 
 def _checked(root: Path, path: str, files: dict[str, str]) -> str | None:

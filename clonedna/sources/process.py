@@ -152,7 +152,10 @@ class Objects:
         self.git.end(self._process)
 
     def get(self, name: str, most: int) -> bytes | None:
-        """An object's bytes by its full id; ``None`` when it is missing or over ``most`` bytes. Raises ``GitFailed``, ``TimedOut``."""
+        """An object's bytes by its full id, or ``COMMIT:PATH``; ``None`` when it is missing or over ``most`` bytes.
+
+        Raises ``GitFailed``, ``TimedOut``.
+        """
         late = threading.Event()
         timer = threading.Timer(self.git.timeout, lambda: (late.set(), self._process.terminate()))
         timer.daemon = True

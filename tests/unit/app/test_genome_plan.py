@@ -95,7 +95,9 @@ def test_words_alone_do_not_win_once_there_is_a_probe(parts: GenomeParts) -> Non
         (0.3, 0.99, 0.5, "", "abstain"),
         (0.3, 0.99, 0.95, "ada", "use-as-is"),
         (0.2, 0.99, 0.95, "", "abstain"),
-        (0.65, 0.1, 0.5, "", "abstain"),
+        (0.65, 0.1, 0.5, "ada", "fork"),
+        (0.5, 0.1, 0.5, "ada", "use-as-is"),
+        (0.45, 0.1, 0.5, "", "abstain"),
     ],
 )
 def test_a_probe_that_leaves_everything_open_proves_nothing(
@@ -117,6 +119,21 @@ def test_a_sure_measurement_is_used_whatever_words_say(parts: GenomeParts) -> No
         parts, {"alpha": {"ada": 0.4, "bob": 0.92}}, predicts={"alpha": {"ada": 0.99, "bob": 0.3}}, unsure=["ada"]
     )
     (skill,) = planned(parts, "alpha", told).plan.skills
+    assert parts.registry.resolve(skill.layer or "", unsafe=True).name == "bob"
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_what_the_blocks_own_pairs_say_is_of_no_skill_that_words_do_not_name(parts: GenomeParts, given: bool) -> None:
+    told = ToldJudge(
+        parts, {"alpha": {"ada": 0.0, "bob": 0.97}}, predicts={"alpha": {"ada": 0.4, "bob": 0.29}}
+    )  # bob is measured well on his own work, and nothing says that it is what is asked
+    pairs = given_lines("alpha", "abc", 10) if given else None
+    if not given:
+        with pytest.raises(GenomeEmpty) as caught:
+            planned(parts, "alpha", told)
+        assert "most alike: ada" in str(caught.value.facts["gaps"])
+        return
+    (skill,) = planned(parts, "alpha", told, pairs=pairs).plan.skills
     assert parts.registry.resolve(skill.layer or "", unsafe=True).name == "bob"
 
 

@@ -25,7 +25,7 @@ from tests.parts import FakeEngineParts
 from tests.whose import add, pair, work
 
 NAMES = ("ada", "bob", "cyd")
-SUBJECTS = ("adds letters", "bends metals", "cuts paper")
+REQUESTS = ("adds letters", "bends metals", "cuts paper")
 
 
 class LettersParts(FakeEngineParts):
@@ -42,9 +42,9 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     monkeypatch.setattr(HomeJudge, "_bar", lambda *_: Bar(gain=0.05, n=3, how="stated"))
     parts = LettersParts(Settings(home=tmp_path / "home", min_free_bytes=0))
     layers: list[LabLayer] = []
-    for habit, (name, subject) in enumerate(zip(NAMES, SUBJECTS, strict=True)):
+    for habit, (name, request) in enumerate(zip(NAMES, REQUESTS, strict=True)):
         pairs = [*work(habit, held=12), *(pair(habit, number, "validation") for number in range(200, 206))]
-        layers.append(LabLayer(package=name, block=add(parts, name, pairs).id, subject=subject))
+        layers.append(LabLayer(package=name, block=add(parts, name, pairs).id, request=request))
     return Bench(parts, tuple(layers), "fake", 0, silent)
 
 
@@ -66,11 +66,11 @@ def test_a_probe_lays_what_is_measured_beside_what_is_predicted(bench: Bench) ->
 
 
 def test_who_cannot_be_asked_is_told(bench: Bench) -> None:
-    some = (bench.layers[0].model_copy(update={"subject": ""}), *bench.layers[1:])
+    some = (bench.layers[0].model_copy(update={"request": ""}), *bench.layers[1:])
     found = anyio.run(probe, Bench(bench.parts, some, "fake", 0, silent))
     assert found.figures[0].measure.n == 2
     assert any("ada: not asked" in note for note in found.notes)
-    nobody = tuple(one.model_copy(update={"subject": ""}) for one in bench.layers)
+    nobody = tuple(one.model_copy(update={"request": ""}) for one in bench.layers)
     with pytest.raises(InputError, match="nothing could be probed"):
         anyio.run(probe, Bench(bench.parts, nobody, "fake", 0, silent))
 
@@ -100,7 +100,7 @@ def test_what_an_engine_cannot_show_is_an_error_with_its_reason(bench: Bench) ->
         anyio.run(interference, bench)
 
 
-def test_retrieval_asks_for_layers_by_their_subject(bench: Bench) -> None:
+def test_retrieval_asks_for_layers_by_their_request(bench: Bench) -> None:
     layers = tuple(
         LayerText(id=f"l-{n}", text=text, languages=("python",), domain="web", split=split, form="line")
         for n, (text, split) in enumerate((("parses dates", "dev"), ("draws charts", "test"), ("sends mail", "test"), ("reads", "dev")))

@@ -143,16 +143,22 @@ def test_a_specialist_is_what_a_block_measured() -> None:
 
 
 def run(
-    folder: Path, exemplars: Sequence[Pair], *, engine: FakeEngine | None = None, trained: Sequence[Pair] = ()
+    folder: Path,
+    exemplars: Sequence[Pair],
+    *,
+    engine: FakeEngine | None = None,
+    trained: Sequence[Pair] = (),
+    bar: Bar = BAR,
+    of: Sequence[Pair] | None = None,
 ) -> Probe:
     """Probe the block that was trained on ``alpha`` and one that was trained on something else."""
 
     async def main() -> Probe:
         blocks = [
-            Probed(id="right", directory=await adapter(work("alpha", 50, 40), folder / "right"), trained=trained),
+            Probed(id="right", directory=await adapter(of or work("alpha", 50, 40), folder / "right"), trained=trained),
             Probed(id="wrong", directory=await adapter(OTHERS, folder / "wrong")),
         ]
-        return await probe(engine or FakeEngine(), blocks, exemplars, BAR, overlaps=overlaps)
+        return await probe(engine or FakeEngine(), blocks, exemplars, bar, overlaps=overlaps)
 
     return anyio.run(main)
 
@@ -166,6 +172,21 @@ def test_the_right_layer_measures_more_than_a_wrong_one_and_nothing_stays_loaded
     assert found.exemplars == right.n == 12
     assert found.base_passes is False
     assert not engine.status.adapters
+
+
+def test_the_base_passes_only_where_no_layer_surely_brings_more(tmp_path: Path) -> None:
+    high = BAR.model_copy(update={"level": 50.0})  # other work ends far above what the base has here
+    found = run(tmp_path / "a", work("alpha", 0, 12), bar=high)
+    plain = run(tmp_path / "b", work("alpha", 0, 12), bar=BAR.model_copy(update={"level": None}))
+    assert found.base_passes is False
+    assert found.similarities == plain.similarities  # the level of other work does not count for any of them
+    nobody = run(
+        tmp_path / "c",
+        work("alpha", 0, 12),
+        bar=high,
+        of=[pair(f"z-{n}", f"%%{n} ZZ## QQ;; " * 9) for n in range(40, 80)],
+    )
+    assert nobody.base_passes is True
 
 
 def test_what_was_loaded_before_stays_loaded(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from clonedna.core.work import Licence, Repository
 from clonedna.mint.capability import capability_text
 from tests.values import pair
 
@@ -11,6 +12,32 @@ def test_it_names_what_the_code_is_about() -> None:
         pair(name, "x = 1\n") for name in ("parse_header", "HeaderWriter", "test_header", "socketPool", "open_socket")
     ]
     assert capability_text(pairs, ("python",), "abacus") == "python. works on header, socket. from abacus"
+
+
+def test_what_the_projects_say_of_themselves_ends_it() -> None:
+    def part(name: str, said: str) -> Repository:
+        return Repository(
+            name=name,
+            url=f"local:{name}",
+            commit="c",
+            committed_at="",
+            licence=Licence(spdx=None, how="none"),
+            commits=1,
+            description=said,
+        )
+
+    pairs = [pair(name, "x = 1\n") for name in ("parse_header", "HeaderWriter")]
+    assert capability_text(pairs, (), "abacus", part("abacus", "Counts beads.")).endswith("from abacus. Counts beads")
+    assert capability_text(pairs, (), "abacus", part("abacus", "")).endswith("from abacus")
+    # Of an account: the repositories that most training pairs are from, and none that has none.
+    names = ("a", "b", "b", "c", "c", "c", "d", "d", "d", "d")
+    own = [
+        one.model_copy(update={"provenance": one.provenance.model_copy(update={"url": f"local:{name}"})})
+        for number, name in enumerate(names)
+        for one in [pair(f"parse_{number}", "x = 1\n")]
+    ]
+    account = part("ada", "").model_copy(update={"parts": tuple(part(name, f"Is {name}.") for name in "abcde")})
+    assert capability_text(own, (), "ada", account).endswith("from ada. Is d. Is c. Is b")
 
 
 def test_the_libraries_are_those_that_training_code_imports() -> None:
