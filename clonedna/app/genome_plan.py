@@ -24,6 +24,7 @@ from clonedna.app.genome_plan_values import (
     adapter_bytes,
     best_evidence,
     best_known,
+    closest,
     composition_of,
     covered_by,
     expected,
@@ -342,8 +343,8 @@ class Planning:
         """The route by one layer of ``row``, and whether it is a training's without one: it brings something as it is, which was measured.
 
         What was measured on the blocks' own pairs tells what a layer does to code like theirs; that this is what is asked for, words must
-        say (``stranger``). And where a probe leaves open whether a layer brings anything (its interval begins at 0), words decide: the
-        layer that is most like what is asked may be used. No other may.
+        say (``stranger``). And where a probe leaves open whether a layer brings anything (its interval begins at 0), only the layer may be
+        used whose own training prompts are nearest (``closest``): what a layer says of itself decides nothing.
         """
         similarity = best_known(one)
         routed = self.judge.route(skill, similarity, probed.base_passes, trainable=trainable)
@@ -354,12 +355,12 @@ class Planning:
         if routed.route != "abstain":
             return routed, False
         other = self.judge.route(skill, similarity, probed.base_passes, trainable=True)
-        first, sure = one.id == likest(row), (similarity.low or 0.0) > 0
+        first, sure = one.id == closest(row), (similarity.low or 0.0) > 0
         if other.route in ("refine", "fork") and (sure or first):
             return replace(other, verified=sure), True
         if first and (similarity.value or 0.0) >= HALF:
             return Routed(
-                "use-as-is", f"{figures(similarity)}: nothing is more like what is asked: a trial", verified=False
+                "use-as-is", f"{figures(similarity)}: nothing was trained on what is nearer: a trial", verified=False
             ), False
         if first and not sure and similarity.high == 1 and other.start:
             tried = self.judge.route(skill, one.predicted, probed.base_passes, trainable=False)

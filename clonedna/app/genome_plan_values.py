@@ -74,6 +74,20 @@ def stranger(one: Match) -> str:
     return ""
 
 
+def closest(row: Sequence[Match]) -> str | None:
+    """The block whose own training prompts are nearest to what is asked, of equals the one that was ranked first.
+
+    What a block says of itself does not count, but where it has no prompts that may be seen.
+    """
+
+    def near(one: Match) -> float:
+        found = one.features
+        return round(found.text_cosine if found.centroid_cosine is None else found.centroid_cosine, DIGITS)
+
+    best = max(row, key=near, default=None)
+    return None if best is None else best.id
+
+
 def expected(row: Sequence[Match]) -> dict[str, float]:
     """What a choice goes by: s*, but of measured ones that a probe cannot tell from the best the one that was ranked first counts most.
 
@@ -110,7 +124,7 @@ def within(skills: Sequence[SkillPlan], ask: PlanAsk) -> tuple[SkillPlan, ...]:
     """At most as many trainings, and as many estimated seconds, as the budget has: the weightiest skills first.
 
     What would have been trained on is used as it is only where that was measured: with an interval above 0, or to be refined, if nothing is
-    more like what is asked.
+    nearer to what is asked by what it was trained on.
     """
     spent, count, kept = 0.0, 0, list[SkillPlan]()
     for one in skills:
@@ -118,7 +132,7 @@ def within(skills: Sequence[SkillPlan], ask: PlanAsk) -> tuple[SkillPlan, ...]:
         if one.trains and (count >= ask.trainings or spent + takes > ask.seconds or not ask.seconds):
             sure = (one.similarity.low or 0.0) > 0
             brings = one.route in ("refine", "fork") and (
-                sure or (one.route, one.layer) == ("refine", likest(one.matches))
+                sure or (one.route, one.layer) == ("refine", closest(one.matches))
             )
             layer = one.layer if brings and one.verified else None
             over = f"{one.reason}; not trained: over the budget of {ask.trainings} trainings and {ask.seconds:g} s"

@@ -9,12 +9,12 @@ import anyio
 import pytest
 
 from clonedna.app.genome_plan import Planning
-from clonedna.app.genome_plan_values import within
+from clonedna.app.genome_plan_values import closest, likest, within
 from clonedna.app.genome_values import KeptPlan, PlanAsk
 from clonedna.core.block import GivenFile, Lineage, Measure, not_available
 from clonedna.core.canonical import canonical, sha256
 from clonedna.core.errors import GenomeEmpty, InputError, LicenceNotAllowed, LicenceUnknown, NotFound
-from clonedna.core.genome import Similarity, Skill, SkillPlan
+from clonedna.core.genome import Features, Match, Similarity, Skill, SkillPlan
 from clonedna.genomes.planning import plan_id
 from tests.genomes import GenomeParts, given_lines, skilled
 from tests.judges import ToldJudge
@@ -135,6 +135,22 @@ def test_what_the_blocks_own_pairs_say_is_of_no_skill_that_words_do_not_name(par
         return
     (skill,) = planned(parts, "alpha", told, pairs=pairs).plan.skills
     assert parts.registry.resolve(skill.layer or "", unsafe=True).name == "bob"
+
+
+def test_what_a_layer_says_of_itself_does_not_make_it_the_closest() -> None:
+    unknown = Similarity(value=None, status="not_available", how="")
+
+    def one(name: str, text: float, prompts: float | None) -> Match:
+        features = Features(text_cosine=text, centroid_cosine=prompts)
+        return Match(
+            id=name, name=name, version="1.0.0", features=features, predicted=unknown, measured=unknown, score=0.0
+        )
+
+    stuffed, right, bare = one("stuffed", 0.9, 0.1), one("right", 0.4, 0.5), one("bare", 0.45, None)
+    assert likest((stuffed, right, bare)) == "stuffed"
+    assert closest((stuffed, right, bare)) == "right"
+    assert closest((stuffed, bare)) == "bare"
+    assert closest(()) is None
 
 
 def test_what_was_not_probed_is_unverified_and_used_as_a_trial_only(parts: GenomeParts) -> None:
