@@ -14,7 +14,7 @@ from clonedna.app.genome_values import KeptPlan, PlanAsk
 from clonedna.core.block import GivenFile, Lineage, Measure, not_available
 from clonedna.core.canonical import canonical, sha256
 from clonedna.core.errors import GenomeEmpty, InputError, LicenceNotAllowed, LicenceUnknown, NotFound
-from clonedna.core.genome import Features, Match, Similarity, Skill, SkillPlan
+from clonedna.core.genome import Features, LayerScore, Match, Similarity, Skill, SkillPlan
 from clonedna.genomes.planning import plan_id
 from tests.genomes import GenomeParts, given_lines, skilled
 from tests.judges import ToldJudge
@@ -139,17 +139,18 @@ def test_what_the_blocks_own_pairs_say_is_of_no_skill_that_words_do_not_name(par
 
 def test_what_a_layer_says_of_itself_does_not_make_it_the_closest() -> None:
     unknown = Similarity(value=None, status="not_available", how="")
+    score = LayerScore(score=0.0, similarity=0.0, diversity=0.0, trust=0.0, size=0.0)
 
     def one(name: str, text: float, prompts: float | None) -> Match:
-        features = Features(text_cosine=text, centroid_cosine=prompts)
         return Match(
-            id=name, name=name, version="1.0.0", features=features, predicted=unknown, measured=unknown, score=0.0
-        )
+            id=sha256(name), name=name, version="1.0.0", features=Features(text_cosine=text, centroid_cosine=prompts),
+            predicted=unknown, measured=unknown, score=score,
+        )  # fmt: skip
 
     stuffed, right, bare = one("stuffed", 0.9, 0.1), one("right", 0.4, 0.5), one("bare", 0.45, None)
-    assert likest((stuffed, right, bare)) == "stuffed"
-    assert closest((stuffed, right, bare)) == "right"
-    assert closest((stuffed, bare)) == "bare"
+    assert likest((stuffed, right, bare)) == stuffed.id
+    assert closest((stuffed, right, bare)) == right.id
+    assert closest((stuffed, bare)) == bare.id
     assert closest(()) is None
 
 
