@@ -20,7 +20,7 @@ from clonedna.genomes.routes import Routed, Thresholds, route_of
 
 class ToldJudge:
     """``brings``: skill -> block name -> s*; ``predicts``: the same before any probe (else what it brings); ``kin``: names;
-    ``unsure``: names of blocks whose probes leave everything open."""
+    ``unsure``: names of blocks whose probes leave everything open; ``prompts``: how near their own prompts are to any skill, by name."""
 
     calibration = "told"
     gated = True
@@ -28,9 +28,10 @@ class ToldJudge:
     def __init__(
         self, parts: Parts, brings: Mapping[str, Mapping[str, float]], *, predicts: Mapping[str, Mapping[str, float]] | None = None,
         kin: Mapping[str, Collection[str]] | None = None, light: str = "green", base: Collection[str] = (), unsure: Collection[str] = (),
+        prompts: Mapping[str, float] | None = None,
     ) -> None:  # fmt: skip
         self.parts, self.brings, self.predicts = parts, brings, predicts or brings
-        self._kin, self._light, self._base, self._unsure = kin or {}, light, base, unsure
+        self._kin, self._light, self._base, self._unsure, self._prompts = kin or {}, light, base, unsure, prompts or {}
         self.probes: list[tuple[str, tuple[str, ...]]] = []
 
     def _name(self, block_id: str) -> str:
@@ -56,7 +57,13 @@ class ToldJudge:
         return tuple(found)
 
     def features(self, desired: DesiredGenome, near: Sequence[Sequence[Near]]) -> tuple[dict[str, Features], ...]:
-        return tuple({one.id: Features(text_cosine=one.text_cosine) for one in row} for row in near)
+        return tuple(
+            {
+                one.id: Features(text_cosine=one.text_cosine, centroid_cosine=self._prompts.get(self._name(one.id)))
+                for one in row
+            }
+            for row in near
+        )
 
     def predicted(self, skill: Skill, features: Features) -> Similarity:
         return Similarity(value=features.text_cosine, low=0.0, high=1.0, status="predicted", n=50, how="told")

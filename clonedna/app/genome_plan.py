@@ -348,14 +348,19 @@ class Planning:
         """
         similarity = best_known(one)
         routed = self.judge.route(skill, similarity, probed.base_passes, trainable=trainable)
-        if similarity.status != "measured" or trainable or routed.route == "base-suffices":
+        if trainable or routed.route == "base-suffices":
+            return routed, False
+        first, sure = one.id == closest(row), (similarity.low or 0.0) > 0
+        if similarity.status != "measured":
+            if routed.route == "use-as-is" and not first:
+                why = f"{figures(similarity)}, by words that others may have written; another was trained on what is nearer"
+                return Routed("abstain", why, verified=False), False
             return routed, False
         if evidence.origin == "library" and (why := stranger(one)):
             return Routed("abstain", f"{figures(similarity)}, but {why}", verified=False), False
         if routed.route != "abstain":
             return routed, False
         other = self.judge.route(skill, similarity, probed.base_passes, trainable=True)
-        first, sure = one.id == closest(row), (similarity.low or 0.0) > 0
         if other.route in ("refine", "fork") and (sure or first):
             return replace(other, verified=sure), True
         if first and (similarity.value or 0.0) >= HALF:

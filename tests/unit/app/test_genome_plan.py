@@ -154,6 +154,18 @@ def test_what_a_layer_says_of_itself_does_not_make_it_the_closest() -> None:
     assert closest(()) is None
 
 
+def test_a_text_of_all_words_is_not_tried_without_a_probe(parts: GenomeParts) -> None:
+    skilled(parts, "mallory", "alpha beta alpha beta", "!?")
+    predicts = {"alpha": {"mallory": 0.99, "ada": 0.5}}
+    stuffed = ToldJudge(parts, predicts, prompts={"mallory": 0.1, "ada": 0.4})
+    with pytest.raises(GenomeEmpty, match="another was trained on what is nearer"):
+        planned(parts, "alpha", stuffed, probe=False)
+    honest = ToldJudge(parts, predicts, prompts={"mallory": 0.6, "ada": 0.4})
+    (skill,) = planned(parts, "alpha", honest, probe=False).plan.skills
+    assert parts.registry.resolve(skill.layer or "", unsafe=True).name == "mallory"
+    assert not skill.verified
+
+
 def test_what_was_not_probed_is_unverified_and_used_as_a_trial_only(parts: GenomeParts) -> None:
     plan = planned(parts, "alpha", probe=False).plan
     assert not plan.skills[0].verified
