@@ -152,17 +152,15 @@ class GitHubSource:
 
     @staticmethod
     def _at(git: GitSource, part: Repository) -> Found:
-        """The clone of a part, at the commit that was found; its licence is what the API and its own files say together."""
+        """The clone of a part, at the commit that was found; its licence is what the API and its own files say together, its
+        description what the API says, else its files."""
         there = git.find(f"{part.url}.git", part.commit)
         mine = there.repository
-        licence = agreed(part.licence.spdx, mine.licence)
-        return there.model_copy(
-            update={
-                "repository": mine.model_copy(
-                    update={"name": part.name, "url": part.url, "licence": licence, "authors": ()}
-                )
-            }
-        )
+        named = {
+            "name": part.name, "url": part.url, "licence": agreed(part.licence.spdx, mine.licence), "authors": (),
+            "description": part.description or mine.description,
+        }  # fmt: skip
+        return there.model_copy(update={"repository": mine.model_copy(update=named)})
 
 
 def clones_of(cache: Path, account: Account) -> Path:

@@ -155,6 +155,21 @@ def test_a_licence_can_be_allowed_beside_the_settings(fake: FakeGitHub, home: Pa
     assert {span.licence for span in spans if span.repository == "isc"} == {"ISC"}
 
 
+def test_what_a_repository_says_of_itself_is_the_apis_word_or_its_files(
+    fake: FakeGitHub, home: Path, tmp_path: Path
+) -> None:
+    told, silent_one = RepoBuilder(tmp_path / "told"), RepoBuilder(tmp_path / "silent")
+    for repo, number in ((told, 1), (silent_one, 3)):
+        readme = f"# It\n\nSorts shells by {repo.path.name} colours.\n"
+        repo.commit(ADA, "add it", {"LICENSE": MIT, "it.py": function("it", number), "README.md": readme})
+    add(fake, told, "told", description="Counts <b>beads</b> | https://x.org")
+    add(fake, silent_one, "silent")
+    made = source(fake, home)
+    result = collected(made, made.find("ada-example"))
+    said = {part.name: part.description for part in result.repository.parts}
+    assert (said["told"], said["silent"]) == ("Counts beads", "Sorts shells by silent colours.")
+
+
 def test_files_decide_where_the_api_does_not_know(fake: FakeGitHub, home: Path, tmp_path: Path) -> None:
     known = RepoBuilder(tmp_path / "known")
     known.commit(ADA, "add it", {"LICENSE": MIT, "it.py": function("it", 1)})
