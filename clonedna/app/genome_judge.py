@@ -198,9 +198,9 @@ class HomeJudge:
             )
         bar = await anyio.to_thread.run_sync(self._bar, engine.base)
         examples = [example_of(pair) for pair in held]
-        return probing.similarity_of(
-            await engine.nll(examples), await nll(examples), bar, clusters=[file_of(pair) for pair in held]
-        )
+        base, through, files = await engine.nll(examples), await nll(examples), [file_of(pair) for pair in held]
+        bar, _ = probing.bar_here(bar, base, [(base, through, files)])
+        return probing.similarity_of(base, through, bar, clusters=files)
 
     def _bar(self, base: BaseInfo) -> probing.Bar:
         """What a pass is, by the blocks of this base that are here. A card's lab is of other work: it sets no mark for these."""

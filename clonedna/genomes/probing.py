@@ -167,6 +167,21 @@ def base_passes(base: Sequence[Score], bar: Bar, *, seed: int = 0) -> bool:
     return bool(np.mean(losses - bar.level < LEAST_WANTED * bar.gain * losses) >= 0.95)
 
 
+def bar_here(
+    bar: Bar, base: Sequence[Score], through: Sequence[tuple[Sequence[Score], Sequence[Score], Sequence[str]]], *, seed: int = 0
+) -> tuple[Bar, bool | None]:  # fmt: skip
+    """The bar as it counts on these exemplars, and whether the base passes (``None``: not known).
+
+    ``through``: of each layer the base's scores, its own, and the files. Where one surely takes away a tenth of the wanted share, a base
+    that is at the level of other work does not pass, and that level does not count.
+    """
+    if bar.gain is None or not base_passes(base, bar, seed=seed):
+        return bar, None if bar.gain is None else False
+    whole = bar.model_copy(update={"level": None})
+    sure = (similarity_of(one, two, whole, seed=seed, clusters=files).low or 0.0 for one, two, files in through)
+    return (whole, False) if max(sure, default=0.0) >= LEAST_WANTED else (bar, True)
+
+
 def _rows(base: Sequence[Score], tuned: Sequence[Score]) -> Floats:
     """Nats of the base, nats through the layer, tokens. Raises ``InputError`` for what are no scores of the same exemplars."""
     if (
@@ -232,12 +247,7 @@ async def probe(
         name: ([base[i] for i in usable[name]], [scores[i] for i in usable[name]]) for name, scores in through.items()
     }
     files = {name: [file_of(exemplars[i]) for i in usable[name]] for name in through}
-    passes = None if bar.gain is None else base_passes(base, bar, seed=seed)
-    if passes:
-        whole = bar.model_copy(update={"level": None})
-        sure = (similarity_of(*sides[name], whole, seed=seed, clusters=files[name]).low or 0.0 for name in sides)
-        if max(sure, default=0.0) >= LEAST_WANTED:
-            bar, passes = whole, False
+    bar, passes = bar_here(bar, base, [(*sides[name], files[name]) for name in sides], seed=seed)
     found: dict[str, Similarity] = {}
     for one in blocks:
         kept = usable[one.id]
