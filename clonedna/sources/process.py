@@ -152,7 +152,7 @@ class Objects:
         self.git.end(self._process)
 
     def get(self, name: str, most: int) -> bytes | None:
-        """An object's bytes by its full id, or ``COMMIT:PATH``; ``None`` when it is missing or over ``most`` bytes.
+        """A file's bytes by its full id, or ``COMMIT:PATH``; ``None`` when it is missing, a folder, or over ``most`` bytes.
 
         Raises ``GitFailed``, ``TimedOut``.
         """
@@ -181,7 +181,7 @@ class Objects:
         if head[1:] == [b"missing"]:
             return None
         left = int(head[2])
-        if left <= most:
+        if left <= most and head[1] == b"blob":
             data = out.read(left + 1)
             if len(data) != left + 1:
                 raise OSError("cut short")

@@ -67,11 +67,17 @@ def test_whatever_is_said_comes_out_plain_and_short(text: str) -> None:
     assert len(line) <= MOST
     assert all(c.isalnum() or c in PLAIN for c in line)
     assert one_line(line) in (line, "")
-    assert said(README__md=text) == said(README__md=text)
+    for name in ("README__md", "README__rst", "setup__py", "package__json", "pyproject__toml", "setup__cfg"):
+        assert all(c.isalnum() or c in PLAIN for c in said(**{name: text}))
 
 
 def test_git_gives_it_with_the_repository(tmp_path: Path) -> None:
     made = RepoBuilder(tmp_path / "beads")
     made.commit(ADA, "begin", {"pyproject.toml": '[project]\nname = "beads"\ndescription = "Counts beads"\n'})
-    made.commit(ADA, "a folder of that name is none", {"README.md/x.py": "x = 1\n"})
     assert GitSource(cache=tmp_path / "cache").find(str(made.path)).repository.description == "Counts beads"
+
+
+def test_a_folder_of_that_name_says_nothing(tmp_path: Path) -> None:
+    made = RepoBuilder(tmp_path / "beads")
+    made.commit(ADA, "begin", {f"README.md/counts beads on a {word}": "x = 1\n" for word in ("string", "table")})
+    assert GitSource(cache=tmp_path / "cache").find(str(made.path)).repository.description == ""
