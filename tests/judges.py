@@ -11,6 +11,7 @@ from clonedna.app.parts import Parts
 from clonedna.core.block import not_available
 from clonedna.core.canonical import digest
 from clonedna.core.genome import Conflict, DesiredGenome, Features, Match, Similarity, Skill
+from clonedna.core.model import BaseInfo
 from clonedna.core.seams import Engine
 from clonedna.core.vectors import Near
 from clonedna.core.work import Pair
@@ -41,6 +42,9 @@ class ToldJudge:
         words = list(dict.fromkeys(request.split()))[:6]
         skills = tuple(Skill(text=one, weight=1 / len(words)) for one in words)
         return DesiredGenome(request=request, skills=skills, taxonomy="words@1", encoder=self.parts.encoder.name)
+
+    def unmeasured(self, base: BaseInfo) -> str:
+        return ""
 
     def snapshot(self) -> str:
         return digest(sorted(one.id for one in self.parts.lines.accepted()))

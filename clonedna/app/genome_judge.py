@@ -95,6 +95,10 @@ class Judge(Protocol):
         """s* as calibrated."""
         ...
 
+    def unmeasured(self, base: BaseInfo) -> str:
+        """Why nothing can be measured on this base; empty where it can."""
+        ...
+
     async def probed(self, engine: Engine, skill: Skill, held: Sequence[Pair], blocks: Mapping[str, Path]) -> Probed:
         """s* as measured on held-out pairs, with the base interleaved."""
         ...
@@ -176,10 +180,14 @@ class HomeJudge:
             return Similarity(value=None, status="not_available", how=self._no_card)
         return self._calibrating.predicted(self._card, skill, features)
 
+    def unmeasured(self, base: BaseInfo) -> str:
+        bar = self._bar(base)
+        return "" if bar.gain is not None else f"what a pass is, is not known: {bar.how}"
+
     async def probed(self, engine: Engine, skill: Skill, held: Sequence[Pair], blocks: Mapping[str, Path]) -> Probed:
-        bar = await anyio.to_thread.run_sync(self._bar, engine.base)
-        if bar.gain is None:
-            return Probed(None, {}, f"what a pass is, is not known: {bar.how}")
+        if why := await anyio.to_thread.run_sync(self.unmeasured, engine.base):
+            return Probed(None, {}, why)
+        bar = self._bar(engine.base)
         trained = await anyio.to_thread.run_sync(_trained, blocks)
         wanted = [probing.Probed(id=name, directory=path, trained=trained[name]) for name, path in blocks.items()]
         try:

@@ -1,9 +1,9 @@
 """Evidence for a need: pairs that show what each skill is, some to measure on and some to train on, and where they come from.
 
-In this order, for each skill: examples that the user gave; own-words pairs of the repositories in ``genome_sources``; held-out pairs of the
-blocks that are near. Only what is near enough to the skill's words counts (``app.focus``), and none of it was trained on by any layer that
-is measured on it: hold-outs alone. Of the blocks' own no one gives more than half where several have some, so that none is measured on its
-own kind of work alone.
+In this order, for each skill: examples that the user gave; own-words pairs of the repositories in ``genome_sources``; where a teacher was
+named, examples that it writes (to measure on, never to train from); held-out pairs of the blocks that are near. Only what is near enough to
+the skill's words counts (``app.focus``), and none of it was trained on by any layer that is measured on it: hold-outs alone. Of the blocks'
+own no one gives more than half where several have some, so that none is measured on its own kind of work alone.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Protocol
 
 import numpy as np
 
@@ -23,12 +23,13 @@ from clonedna.app.papers import pairs_of as pairs_at
 from clonedna.app.parts import Parts, factory
 from clonedna.app.staging import staging
 from clonedna.app.workspace import Workspace, write_atomic
-from clonedna.core.block import ConsentRecord, GivenFile, GivenPairs, MintOrder
-from clonedna.core.canonical import sha256
+from clonedna.core.block import ConsentRecord, GivenFile, GivenPairs, MintOrder, Teaching
+from clonedna.core.canonical import digest, sha256
 from clonedna.core.errors import ConsentMissing, DnaError, InputError, TooFewSpans
-from clonedna.core.events import silent
-from clonedna.core.genome import Refused, Skill
-from clonedna.core.work import Identity, Pair
+from clonedna.core.events import Emit, Note, silent
+from clonedna.core.genome import Origin, Refused, Skill
+from clonedna.core.model import Message
+from clonedna.core.work import Example, Identity, Pair, Provenance
 from clonedna.genomes.probing import LEAST, MOST, MOST_BYTES
 from clonedna.mint.given import pairs_of, read_examples
 from clonedna.mint.values import GivenExample, Read, Taught
@@ -38,7 +39,33 @@ MOST_OF_BLOCK = 32
 """Held-out pairs of one block that are looked at."""
 READ_STAGES = ("find", "consent", "collect", "filter", "split", "instruct")
 GIVER = Identity(name="given")
-Origin = Literal["given", "source", "library", "none"]
+ASKED = 16
+"""Examples of a skill that a teacher is asked for."""
+
+
+class Written(Protocol):
+    """What a teacher wrote; ``dropped`` counts what could not be used; tokens as its server counted them."""
+
+    @property
+    def examples(self) -> tuple[Example, ...]: ...
+    @property
+    def dropped(self) -> dict[str, int]: ...
+
+
+class Exemplifier(Protocol):
+    """A teacher that can write examples of a skill."""
+
+    name: str
+
+    def examples_cost(self, words: Sequence[str], most: int) -> Teaching:
+        """An estimate."""
+        ...
+
+    async def examples(self, words: Sequence[str], most: int) -> Written:
+        """At most ``most``, told nothing but the words; the same ones whenever it is asked again on this machine."""
+        ...
+
+    async def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +197,25 @@ class Evidences:
             self.refused.append(Refused(id="", name=target[:200], code=error.code, why=error.message))
             return None
 
+    async def asked(self, skills: Sequence[Skill], teacher: Exemplifier, emit: Emit) -> tuple[Evidence, ...]:
+        """Examples of each skill that ``teacher`` writes; it is told the words that are read for the skill. Raises what the teacher raises,
+        but for answers that cannot be used: there is no evidence of it then, and why."""
+        found: list[Evidence] = []
+        for skill in skills:
+            cost = teacher.examples_cost(skill.words, ASKED)
+            if cost.calls:
+                emit(Note(text=_asking(skill, cost)))
+            written = await teacher.examples(skill.words, ASKED)
+            held = sound([_written(one, skill, cost) for one in written.examples])
+            dropped = ", ".join(f"{count} {why}" for why, count in written.dropped.items())
+            by = f"{cost.teacher} ({cost.model})"
+            if len(held) < LEAST:
+                why = f"{by} wrote {len(held)} examples that can be used, and {LEAST} are needed"
+                found.append(Evidence("none", why=f"{why} (dropped: {dropped})" if dropped else why))
+            else:
+                found.append(Evidence("teacher", held, why=f"measured on {len(held)} examples that {by} wrote"))
+        return tuple(found)
+
     def library(self, skills: Sequence[Skill], near: Sequence[Sequence[tuple[str, Path]]]) -> tuple[Evidence, ...]:
         """Held-out pairs of the blocks that are near to each skill: ids and places, the best first.
 
@@ -206,6 +252,25 @@ class Evidences:
         encoder = self.parts.encoder
         wanted = np.stack([encoder.encode(words).rows.mean(axis=0) for words in skills])
         return encoder.encode([text[:MOST_READ] for text in texts]).rows @ wanted.T
+
+
+def _asking(skill: Skill, cost: Teaching) -> str:
+    price = "" if cost.cost.value is None else f", about {cost.cost.value:.2f} US dollars"
+    return (
+        f"asking {cost.teacher} ({cost.model}) for {ASKED} examples of {skill.text!r}: {cost.calls} questions, about "
+        f"{cost.prompt_tokens + cost.completion_tokens} tokens (estimated){price}"
+    )
+
+
+def _written(one: Example, skill: Skill, by: Teaching) -> Pair:
+    origin = Provenance(
+        repository="teacher", url=f"urn:sha256:{digest([by.teacher, by.model, *skill.words])}", commit="", path=by.teacher,
+        blob=sha256(one.answer), start=1, end=1, sha256=sha256(one.answer), licence="", author=by.teacher,
+    )  # fmt: skip
+    return Pair(
+        id=digest([origin, one.task])[:16], form="given", instruction=one.task, completion=one.answer, split="holdout", kind="example",
+        name="example", language="text", teacher=by.teacher, provenance=origin, messages=(Message(role="user", content=one.task),),
+    )  # fmt: skip
 
 
 def _of_blocks(cosines: dict[str, float], blocks: Sequence[tuple[str, tuple[Pair, ...]]]) -> Evidence:
@@ -245,8 +310,8 @@ def sound(pairs: Sequence[Pair], most: int = MOST) -> tuple[Pair, ...]:
 
 def write_files(workspace: Workspace, files: dict[str, bytes]) -> None:
     """Lay given files where a mint of them looks."""
-    for digest, data in files.items():
-        write_atomic(workspace.directory / "given" / digest, data)
+    for name, data in files.items():
+        write_atomic(workspace.directory / "given" / name, data)
 
 
 def _given(order: MintOrder) -> GivenPairs:

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+import anyio.from_thread
 import anyio.to_thread
 import numpy as np
 from numpy.typing import NDArray
@@ -61,11 +63,12 @@ from clonedna.core.genome import (
 from clonedna.core.model import BaseInfo
 from clonedna.core.vectors import Near
 from clonedna.genomes.planning import Candidate, Choosing, Chosen, chosen, nearest, plan_id, ranked, trust_prior
+from clonedna.genomes.probing import LEAST
 from clonedna.genomes.ranking import DIGITS, alike
 from clonedna.genomes.routes import Routed, figures
 
 FOLDER = "plans"
-VERSION = "plan-4"
+VERSION = "plan-5"
 """Changes when the same inputs would give another plan."""
 WIDE = 200
 """Nearest blocks that a skill's figures are told from; only the nearest of them are candidates."""
@@ -260,17 +263,46 @@ class Planning:
         self, desired: DesiredGenome, matches: Sequence[Sequence[Match]], pool: Pool, ask: PlanAsk, base: str,
         pairs: bytes | None,
     ) -> tuple[tuple[Evidence, ...], tuple[Refused, ...]]:  # fmt: skip
-        """What each skill is measured on, and would be trained on: given, else of the sources, else held out by the near blocks."""
+        """What each skill is measured on, and would be trained on: given, else of the sources, else written by the teacher that was named,
+        else held out by the near blocks."""
         finder = Evidences(self.parts, base, seed=ask.seed)
         nothing = tuple(Evidence(origin="none", why="no pairs were given") for _ in desired.skills)
         given = nothing
         if pairs is not None and ask.pairs is not None:
             given = finder.given(desired.skills, pairs, ask.pairs, ask.licence)
         sources = finder.sources(desired.skills) if any(one.order is None for one in given) else nothing
+        asked = self._taught(desired.skills, matches, given, sources, ask, base, finder)
         near = [[(one.id, pool.parents[one.id].path) for one in row if not one.duplicate_of][:SHOWN] for row in matches]
         library = finder.library(desired.skills, near) if ask.probe else nothing
-        best = tuple(best_evidence(*three) for three in zip(given, sources, library, strict=True))
+        best = tuple(best_evidence(*four) for four in zip(given, sources, asked, library, strict=True))
         return best, tuple(finder.refused)
+
+    def _taught(
+        self, skills: Sequence[Skill], matches: Sequence[Sequence[Match]], given: Sequence[Evidence], sources: Sequence[Evidence],
+        ask: PlanAsk, base: str, finder: Evidences,
+    ) -> tuple[Evidence, ...]:  # fmt: skip
+        """What the teacher that was named writes, of each skill that has too little else, and a layer to be measured."""
+        found = [Evidence(origin="none") for _ in skills]
+        lacking = [
+            number
+            for number, row in enumerate(matches)
+            if row and max(len(given[number].held), len(sources[number].held)) < LEAST
+        ]
+        if ask.teacher == "none" or not ask.probe or not lacking or self.judge.unmeasured(self.parts.engine(base).base):
+            return tuple(found)
+        wanted = [skills[number] for number in lacking]
+        made = anyio.from_thread.run(self._asked, finder, wanted, ask.teacher, base)
+        for number, one in zip(lacking, made, strict=True):
+            found[number] = one
+        return tuple(found)
+
+    async def _asked(self, finder: Evidences, skills: Sequence[Skill], name: str, base: str) -> tuple[Evidence, ...]:
+        teacher: Any = self.parts.teacher(name, base=base)
+        try:
+            return await finder.asked(skills, teacher, self.emit)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await teacher.close()
 
     async def _probed(
         self, desired: DesiredGenome, matches: Sequence[Sequence[Match]], evidence: Sequence[Evidence], pool: Pool,
@@ -427,8 +459,8 @@ class Planning:
         trains, verified = route in TRAINED and trainable, routed.verified
         return SkillPlan(
             skill=skill, route=route, layer=layer, similarity=similarity, matches=tuple(row[:SHOWN]), exemplars=len(evidence.held),
-            reason="; ".join(one for one in why if one), verified=verified, trains=trains,
-            seconds=costs.training(evidence) if trains else NO_TIME,
+            evidence=evidence.origin if evidence.held else "none", reason="; ".join(one for one in why if one), verified=verified,
+            trains=trains, seconds=costs.training(evidence) if trains else NO_TIME,
         )  # fmt: skip
 
     def _keep(self, kept: KeptPlan, evidence: Sequence[Evidence]) -> None:

@@ -195,16 +195,24 @@ def with_measured(row: Sequence[Match], probed: Probed) -> tuple[Match, ...]:
     return tuple(found)
 
 
-def best_evidence(given: Evidence, source: Evidence, library: Evidence) -> Evidence:
-    """To measure on: given, else of a source, else of the blocks. To train on: given, else of a source."""
-    held = next((one for one in (given, source, library) if len(one.held) >= LEAST), None)
-    held = held or next((one for one in (given, source, library) if one.held), None)
+def best_evidence(given: Evidence, source: Evidence, asked: Evidence, library: Evidence) -> Evidence:
+    """To measure on: given, else of a source, else written by a teacher, else of the blocks. To train on: given, else of a source."""
+    every = (given, source, asked, library)
+    held = next((one for one in every if len(one.held) >= LEAST), None) or next(
+        (one for one in every if one.held), None
+    )
     trained = next((one for one in (given, source) if one.order is not None), None)
     if trained is None:
         why = given.why if given.origin == "given" else source.why
-        return Evidence(held.origin, held.held, why=why) if held else Evidence("none", why=library.why or why)
-    pairs = held.held if held is not None else trained.held
-    return Evidence(trained.origin, pairs, trained.training, trained.order, trained.files, trained.size)
+        tried = f"; {asked.why}" if asked.why and held is not asked else ""
+        return (
+            Evidence(held.origin, held.held, why=why + tried)
+            if held
+            else Evidence("none", why=(library.why or why) + tried)
+        )
+    if held is None:
+        return trained
+    return Evidence(held.origin, held.held, trained.training, trained.order, trained.files, trained.size)
 
 
 def covered_by(desired: DesiredGenome, skills: Sequence[SkillPlan]) -> Measure:

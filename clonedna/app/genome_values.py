@@ -20,7 +20,8 @@ class _Need(Value):
     """A need, in words. ``licence``: of the pairs that go with it; ``probe``: measure, or predict only.
 
     ``trainings`` and ``seconds`` bound what applying the plan may train. ``target``: the coverage at which no further layer is added.
-    ``top_k``: with ``arrow``, so many layers for each token (2 where it is not said).
+    ``top_k``: with ``arrow``, so many layers for each token (2 where it is not said). ``teacher``: who writes examples to measure on of a
+    skill that has none of the user's or of a source; it is told the skill's words, and a server may cost money.
     """
 
     request: Request
@@ -33,6 +34,7 @@ class _Need(Value):
     seconds: float = Field(default=3600.0, ge=0, le=MOST_SECONDS, allow_inf_nan=False)
     seed: int = Field(default=0, ge=0, lt=2**31)
     licence: str = Field(default="", max_length=256)
+    teacher: Literal["none", "openai", "engine"] = "none"
 
     @field_validator("top_k")
     @classmethod

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from clonedna.app.genome_values import ApplyOrder, Assembled, FoundLayer, KeptPlan
     from clonedna.core.genome import Match, Similarity, SkillPlan
 
+EVIDENCE = {
+    "given": "given", "source": "of genome_sources", "teacher": "written by the teacher", "library": "held out by the near blocks",
+    "none": "",
+}  # fmt: skip
 Name = Annotated[str | None, typer.Option(help="The genome's name; default: made of the request.", show_default=False)]
 
 
@@ -203,7 +207,8 @@ def _show_plan(kept: KeptPlan) -> None:
         whole=3,
     )
     for one in found.skills:
-        tell(f"{printable(one.skill.text)}: {printable(one.reason)}")
+        on = f" [{one.exemplars} exemplars: {EVIDENCE[one.evidence]}]" if one.exemplars else ""
+        tell(f"{printable(one.skill.text)}: {printable(one.reason)}{on}")
     facts = [
         ["composition", f"{found.composition.kind} ({found.composition.method})"], ["covered before training", _value(found.covered)],
         ["licence", found.license or "none yet"], ["training", _value(found.seconds, " s")],

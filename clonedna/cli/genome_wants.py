@@ -51,6 +51,10 @@ class Wants:
         Path | None, typer.Option(help="Examples (chat JSONL) to measure on and train from.", show_default=False)
     ] = None
     licence: Annotated[str, typer.Option(help="The licence of --pairs, as an SPDX id.")] = ""
+    teacher: Annotated[
+        Literal["none", "openai", "engine"],
+        typer.Option(help="Who writes examples to measure on of a skill that has none; a server may cost money."),
+    ] = "none"
     seed: Annotated[int, typer.Option(min=0, help="For trainings and draws.")] = 0
     on: On = None
 

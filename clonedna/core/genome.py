@@ -28,6 +28,9 @@ Words = Annotated[tuple[Annotated[str, Field(min_length=1, max_length=MOST_ASKED
 """Texts that are read together, all counting alike."""
 Share = Annotated[float, Field(ge=0, le=1)]
 
+Origin = Literal["given", "source", "teacher", "library", "none"]
+"""Where the exemplars of a skill come from: the user's, a repository of the settings, written by a teacher, held out by the near blocks."""
+
 Route = Literal["use-as-is", "refine", "fork", "scratch", "base-suffices", "abstain"]
 """What is done for one skill. ``abstain``: nothing, because it is not known what would be right."""
 
@@ -112,7 +115,8 @@ class Match(Value):
 class SkillPlan(Value):
     """What is done for one skill, why, and with which block (``layer``: an id; for ``scratch`` the one that it would start from, if any).
 
-    ``trains``: whether applying the plan trains for it, within the budget; ``seconds``: what that takes.
+    ``trains``: whether applying the plan trains for it, within the budget; ``seconds``: what that takes. ``evidence``: where the
+    ``exemplars`` that it was measured on come from.
     """
 
     skill: Skill
@@ -121,6 +125,7 @@ class SkillPlan(Value):
     similarity: Similarity
     matches: tuple[Match, ...] = ()
     exemplars: int = 0
+    evidence: Origin = "none"
     reason: str
     verified: bool
     trains: bool = False

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
+from pydantic import Field
+
 from clonedna.core.model import Message
 from clonedna.core.people import Account
 from clonedna.core.value import Value
@@ -202,6 +204,13 @@ class Pair(Value):
     messages: tuple[Message, ...] = ()
     tools: tuple[dict[str, Any], ...] = ()
     ancestor: str = ""
+
+
+class Example(Value):
+    """A task of some skill and an answer to it, both written by a teacher: something to measure on, never to train from."""
+
+    task: str = Field(min_length=1, max_length=2000)
+    answer: str = Field(min_length=1, max_length=8000)
 
 
 class Instruction(Value):

@@ -14,6 +14,8 @@ from clonedna.core.work import Span
 from clonedna.teachers.forms import call_of, completion_of
 
 SHORTEST, LONGEST, MOST_LINES = 12, 600, 8
+MOST_CODE = 3000
+"""Bytes of an answer that a teacher writes itself."""
 WORDS_IN_A_ROW = 8
 CODE_IN_A_ROW, MARKS_IN_CODE = 5, 2
 _TOKEN = re.compile(r"\w+|[^\w\s]")
@@ -27,20 +29,39 @@ _GAP = "\0"
 def checked(text: str, span: Span, secret_in: Callable[[str], str | None]) -> str:
     """``text`` without space around it. Raises ``BadAnswer``; ``facts["why"]`` is one of ``length``, ``unseen_characters``, ``markup``,
     ``email``, ``secret``, ``leak``."""
-    text = text.strip()
-    if not SHORTEST <= len(text) <= LONGEST or text.count("\n") >= MOST_LINES or len(text.split()) < 3:
-        raise bad("length")
-    if any(unicodedata.category(one) in _UNSEEN and one != "\n" for one in text):
-        raise bad("unseen_characters")
-    if _MARKUP.search(text):
-        raise bad("markup")
-    if _EMAIL.search(text):
-        raise bad("email")
-    if secret_in(text):
-        raise bad("secret")
+    text = prose(text, secret_in)
     if leaks(text, completion_of(span), (span.signature, call_of(span))):
         raise bad("leak")
     return text
+
+
+def prose(text: str, secret_in: Callable[[str], str | None]) -> str:
+    """``text`` without space around it: a task in plain words. Raises ``BadAnswer`` as ``checked`` does, but for ``leak``."""
+    text = text.strip()
+    if not SHORTEST <= len(text) <= LONGEST or text.count("\n") >= MOST_LINES or len(text.split()) < 3:
+        raise bad("length")
+    _sound(text, "\n", secret_in)
+    if _EMAIL.search(text):
+        raise bad("email")
+    return text
+
+
+def code(text: str, secret_in: Callable[[str], str | None]) -> str:
+    """``text`` with one end of line behind it: an answer that is code. Raises ``BadAnswer`` as ``prose``; an address may stand in code."""
+    text = text.strip("\n") + "\n"
+    if not SHORTEST <= len(text.encode("utf-8", "replace")) <= MOST_CODE or not text.strip():
+        raise bad("length")
+    _sound(text, "\n\t", secret_in)
+    return text
+
+
+def _sound(text: str, spaces: str, secret_in: Callable[[str], str | None]) -> None:
+    if any(unicodedata.category(one) in _UNSEEN and one not in spaces for one in text):
+        raise bad("unseen_characters")
+    if _MARKUP.search(text):
+        raise bad("markup")
+    if secret_in(text):
+        raise bad("secret")
 
 
 def bad(why: str) -> BadAnswer:

@@ -20,6 +20,18 @@ from clonedna.core.value import Value
 from clonedna.core.work import About, Instruction, Span
 from clonedna.teachers.answers import LONGEST, bad, checked
 from clonedna.teachers.cache import AnswerCache, Kept
+from clonedna.teachers.examples import (
+    AT_ONCE,
+    EXAMPLE_TOKENS,
+    EXAMPLES_SCHEMA,
+    EXAMPLES_SYSTEM,
+    EXAMPLES_VERSION,
+    MOST_QUESTIONS,
+    Written,
+    asked_about,
+    grown,
+    question_about,
+)
 from clonedna.teachers.forms import call_of, completion_of, completion_start, form_of, language_of, one_line, shown_of
 
 PROMPT_VERSION = "instruction/1"
@@ -101,10 +113,12 @@ class AskingTeacher:
 
     def __init__(
         self, name: str, model_name: str, model: Model, *, about: About, secret_in: Callable[[str], str | None],
-        cache: AnswerCache | None = None, prices: Prices | None = None, most_code: int = MOST_CODE,
+        cache: AnswerCache[Kept] | None = None, examples: AnswerCache[Written] | None = None, prices: Prices | None = None,
+        most_code: int = MOST_CODE,
     ) -> None:  # fmt: skip
         self.name = name
         self._model_name, self._model, self._cache = model_name, model, cache
+        self._examples = examples
         self._secret_in, self._prices, self._most_code = secret_in, prices or Prices(), most_code
         self._person = person_of(about, secret_in)
         self._taken: list[Kept] = []
@@ -158,6 +172,50 @@ class AskingTeacher:
         caller against ``schema`` (a server need not keep to it). Nothing is cached. Raises as ``write_instruction``."""
         return (await self._model.ask(system, data, schema, brief=False)).fields
 
+    async def examples(self, words: Sequence[str], most: int) -> Written:
+        """At most ``most`` examples of the skill that ``words`` ask for, in a few questions; once found, they are not asked for again.
+        Answers that are no JSON object are counted as dropped. Raises what its model raises, but for ``BadAnswer``."""
+        key = AnswerCache.key(asked_about(words, most), EXAMPLES_VERSION, self._model.identity)
+        if self._examples and (kept := self._examples.get(key)):
+            return kept
+        made = Written()
+        if self._secret_in("\n".join(words)):
+            return made.model_copy(update={"dropped": {"secret_in_question": 1}})
+        while made.questions < MOST_QUESTIONS and len(made.examples) < most:
+            question = question_about(
+                words, min(AT_ONCE, most - len(made.examples)), [one.task for one in made.examples]
+            )
+            try:
+                said = await self._model.ask(EXAMPLES_SYSTEM, question, EXAMPLES_SCHEMA, brief=False)
+            except BadAnswer as error:
+                said, why = Answer({}, None, None), str(error.facts.get("why", "not_json"))
+                made = made.model_copy(update={"dropped": made.dropped | {why: made.dropped.get(why, 0) + 1}})
+            else:
+                made = grown(made, said.fields, most, self._secret_in)
+            made = made.model_copy(
+                update={
+                    "questions": made.questions + 1,
+                    "prompt_tokens": _sum(made.prompt_tokens, said.prompt_tokens),
+                    "completion_tokens": _sum(made.completion_tokens, said.completion_tokens),
+                }
+            )
+        if self._examples and made.examples:
+            self._examples.put(key, made)
+        return made
+
+    def examples_cost(self, words: Sequence[str], most: int) -> Teaching:
+        """What asking for them would take, an estimate; nothing where the answer is kept."""
+        key = AnswerCache.key(asked_about(words, most), EXAMPLES_VERSION, self._model.identity)
+        if self._examples and self._examples.get(key):
+            return self._teaching(cached=1, cost=self._prices.cost(0, 0, asked=False))
+        questions = -(-most // AT_ONCE)
+        length = len(EXAMPLES_SYSTEM) + len(canonical(question_about(words, AT_ONCE, ())))
+        prompt, answers = questions * length // BYTES_PER_TOKEN, EXAMPLE_TOKENS * most
+        return self._teaching(
+            calls=questions, prompt_tokens=prompt, completion_tokens=answers,
+            cost=self._prices.cost(prompt, answers, asked=False),
+        )  # fmt: skip
+
     async def close(self) -> None:
         await self._model.close()
 
@@ -191,6 +249,10 @@ class AskingTeacher:
 
     def _teaching(self, **figures: Any) -> Teaching:
         return Teaching(teacher=self.name, model=self._model_name, prompt=PROMPT_VERSION, **figures)
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one + other
 
 
 def question_of(span: Span, person: dict[str, Any], most_code: int = MOST_CODE) -> dict[str, Any]:

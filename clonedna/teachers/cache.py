@@ -1,6 +1,7 @@
 """What was asked of a teacher is kept, so that no question is paid twice: one private file an answer, and a way to forget a person's.
 
-An answer that could not be used is kept as the reason alone. No code is kept: a file holds digests, the instruction and token counts.
+An answer about somebody's code that could not be used is kept as the reason alone, and none of that code: a file holds digests, the
+instruction and token counts. Examples that a teacher wrote of a skill lie in a folder of their own: nobody's code was in the question.
 """
 
 from __future__ import annotations
@@ -9,14 +10,16 @@ import os
 import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Generic, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from clonedna.core.block import DIGEST_PATTERN
 from clonedna.core.canonical import canonical, digest
 from clonedna.core.value import Value
 
-FOLDER = "teacher-cache"
+FOLDER, EXAMPLES = "teacher-cache", "teacher-examples"
+K = TypeVar("K", bound=BaseModel)
 
 
 class Kept(Value):
@@ -35,25 +38,25 @@ class Kept(Value):
     completion_tokens: int | None = None
 
 
-class AnswerCache:
-    """Answers under ``home``, by the digest of (span, prompt version, model). Files are 0600, folders 0700."""
+class AnswerCache(Generic[K]):
+    """Answers of one ``kind`` in a folder, by the digest of (what is asked about, prompt version, model). Files are 0600, folders 0700."""
 
-    def __init__(self, home: Path) -> None:
-        self._folder = home / FOLDER
+    def __init__(self, folder: Path, kind: type[K]) -> None:
+        self._folder, self._kind = folder, kind
 
     @staticmethod
-    def key(span: str, prompt: str, model: str) -> str:
-        """``span``: a digest of all that is asked about."""
-        return digest([span, prompt, model])
+    def key(about: str, prompt: str, model: str) -> str:
+        """``about``: a digest of all that is asked about."""
+        return digest([about, prompt, model])
 
-    def get(self, key: str) -> Kept | None:
+    def get(self, key: str) -> K | None:
         """The answer, or ``None`` where there is none that can be read: then it is asked again."""
         try:
-            return Kept.model_validate_json(self._path(key).read_bytes())
+            return self._kind.model_validate_json(self._path(key).read_bytes())
         except (OSError, ValidationError):
             return None
 
-    def put(self, key: str, kept: Kept) -> None:
+    def put(self, key: str, kept: K) -> None:
         path = self._path(key)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         for folder in (path.parent, self._folder):

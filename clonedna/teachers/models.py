@@ -15,8 +15,9 @@ from clonedna.core.seams import Engine
 from clonedna.core.work import About
 from clonedna.teachers.answers import bad
 from clonedna.teachers.asking import Answer, AskingTeacher, Prices
-from clonedna.teachers.cache import AnswerCache
+from clonedna.teachers.cache import EXAMPLES, FOLDER, AnswerCache, Kept
 from clonedna.teachers.client import OpenAIModel
+from clonedna.teachers.examples import Written
 
 BRIEF_TOKENS, MOST_TOKENS = 160, 1024
 ENGINE_CODE = 900
@@ -33,8 +34,8 @@ def openai_teacher(
         url=url, model=model, key=key, schema=schema, timeout=timeout, retries=retries, at_once=at_once
     )
     return AskingTeacher(
-        "openai", f"{model} at {server.host}", server, about=about, secret_in=secret_in, cache=AnswerCache(home),
-        prices=Prices(prompt_price, completion_price),
+        "openai", f"{model} at {server.host}", server, about=about, secret_in=secret_in, cache=AnswerCache(home / FOLDER, Kept),
+        examples=AnswerCache(home / EXAMPLES, Written), prices=Prices(prompt_price, completion_price),
     )  # fmt: skip
 
 
@@ -43,7 +44,8 @@ def engine_teacher(
 ) -> AskingTeacher:
     """The `engine` teacher: it costs nothing and asks nobody, and is as good as the base is at prose (the bundled one is not)."""
     return AskingTeacher(
-        "engine", engine.base.id, EngineModel(engine), about=about, secret_in=secret_in, cache=AnswerCache(home), most_code=ENGINE_CODE
+        "engine", engine.base.id, EngineModel(engine), about=about, secret_in=secret_in, cache=AnswerCache(home / FOLDER, Kept),
+        examples=AnswerCache(home / EXAMPLES, Written), most_code=ENGINE_CODE,
     )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import anyio
 import pytest
 
 from clonedna.app import genome_pairs
@@ -12,17 +13,19 @@ from clonedna.app.focus import floor_of, focused
 from clonedna.app.genome_pairs import Evidences, sound
 from clonedna.app.orders import order_of
 from clonedna.app.papers import consent_of
-from clonedna.core.block import GivenFile, Recipe
+from clonedna.core.block import GivenFile, Recipe, Teaching
 from clonedna.core.canonical import sha256
 from clonedna.core.errors import InputError, TooFewSpans
+from clonedna.core.events import Event, Note, silent
 from clonedna.core.fakes import FakeSource
 from clonedna.core.genome import Skill
 from clonedna.core.profile import CodeFacts
 from clonedna.core.seams import Source
 from clonedna.core.vectors import Vectors
-from clonedna.core.work import Found, Identity, Repository
+from clonedna.core.work import Example, Found, Identity, Repository
 from clonedna.engine.hashed import HashedEncoder
 from clonedna.mint.values import Taught
+from clonedna.teachers.examples import Written
 from tests.genomes import GenomeParts, given_lines, skilled
 from tests.values import FOUND, collection, pair
 
@@ -148,3 +151,48 @@ def test_exemplars_are_each_answer_once() -> None:
     assert [one.id for one in sound(pairs)] == ["p0", "p1", "p2", "p4", "p6", "p8"]
     assert sound([pair("a", "  "), pair("b", "x" * 50_000)]) == ()
     assert len(sound([pair(f"p{i}", f"{i}") for i in range(99)])) == 32
+
+
+class Writer:
+    """A teacher that writes ``count`` examples of each skill, and keeps what it was told."""
+
+    name = "fake"
+
+    def __init__(self, count: int, calls: int = 2) -> None:
+        self.count, self.calls = count, calls
+        self.told: list[tuple[str, ...]] = []
+
+    def examples_cost(self, words: Sequence[str], most: int) -> Teaching:
+        return Teaching(teacher=self.name, model="m at host", calls=self.calls, prompt_tokens=10, completion_tokens=20)
+
+    async def examples(self, words: Sequence[str], most: int) -> Written:
+        self.told.append(tuple(words))
+        made = tuple(Example(task=f"{words[0]} {i}", answer=f"answer {i}\n") for i in range(self.count))
+        return Written(examples=made, dropped={} if self.count == most else {"leak": most - self.count})
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+def test_a_teacher_is_told_the_words_and_what_it_writes_is_measured_on_alone(tmp_path: Path) -> None:
+    notes: list[Event] = []
+    writer = Writer(16)
+    evidences = Evidences(GenomeParts(tmp_path), "nano", seed=0)
+    one, two = anyio.run(evidences.asked, skills("sql queries", "plots"), writer, notes.append)
+    assert writer.told == [("sql queries",), ("plots",)]
+    assert [note.text for note in notes if isinstance(note, Note)] == [
+        f"asking fake (m at host) for 16 examples of {text!r}: 2 questions, about 30 tokens (estimated)"
+        for text in ("sql queries", "plots")
+    ]
+    assert (one.origin, len(one.held), one.order, one.training, one.files) == ("teacher", 16, None, 0, {})
+    assert {pair.split for pair in one.held} == {"holdout"}
+    assert not {pair.id for pair in one.held} & {pair.id for pair in two.held}
+    again, _ = anyio.run(evidences.asked, skills("sql queries", "plots"), Writer(16, calls=0), notes.append)
+    assert (again, len(notes)) == (one, 2), "what is kept is asked without a word, and is the same evidence"
+
+
+def test_too_few_examples_are_no_evidence_and_it_says_why(tmp_path: Path) -> None:
+    evidences = Evidences(GenomeParts(tmp_path), "nano", seed=0)
+    (one,) = anyio.run(evidences.asked, skills("sql queries"), Writer(5), silent)
+    assert (one.origin, one.held) == ("none", ())
+    assert one.why == "fake (m at host) wrote 5 examples that can be used, and 8 are needed (dropped: 11 leak)"

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
+from clonedna.app.genome_judge import HomeJudge
 from clonedna.app.genome_plan import Planning
 from clonedna.app.genome_plan_values import closest, likest, within
 from clonedna.app.genome_values import KeptPlan, PlanAsk
 from clonedna.core.block import GivenFile, Lineage, Measure, not_available
 from clonedna.core.canonical import canonical, sha256
-from clonedna.core.errors import GenomeEmpty, InputError, LicenceNotAllowed, LicenceUnknown, NotFound
+from clonedna.core.errors import GenomeEmpty, InputError, LicenceNotAllowed, LicenceUnknown, NotFound, Unauthorised
 from clonedna.core.genome import Features, LayerScore, Match, Similarity, Skill, SkillPlan
 from clonedna.genomes.planning import plan_id
 from tests.genomes import GenomeParts, given_lines, skilled
 from tests.judges import ToldJudge
+from tests.unit.teachers.server import Script, completion, serving
 
 BRINGS = {"alpha": {"ada": 0.97, "bob": 0.1}, "beta": {"bob": 0.8, "ada": 0.2}}
 
@@ -309,3 +312,58 @@ def test_harm_is_warned_of_where_layers_answer_together(parts: GenomeParts, comp
     brings = {"alpha": {"ada": 0.97}, "beta": {"bob": 0.97}}
     plan = planned(parts, "alpha beta", ToldJudge(parts, brings, light="red"), compose=compose).plan
     assert any(one.startswith("red: ") for one in plan.warnings) == told
+
+
+def test_without_pairs_a_teacher_writes_what_is_measured_on_and_nothing_is_trained_on_it(tmp_path: Path) -> None:
+    def answer(body: dict[str, Any]) -> dict[str, Any]:
+        asked = json.loads(body["messages"][1]["content"])
+        start, word = len(asked["had"]), asked["skill"][-1]
+        said = [
+            {"task": f"{word} of the kind {start + i}", "answer": "abc" * (start + i + 5)}
+            for i in range(asked["count"])
+        ]
+        return completion({"examples": said})
+
+    script = Script(answer=answer)
+    with serving(script) as url:
+        parts = GenomeParts(tmp_path / "home", teacher_url=url, teacher_model="m")
+        skilled(parts, "ada", "alpha", "abc")
+        skilled(parts, "bob", "beta", "xyz")
+        judge = ToldJudge(parts, BRINGS)
+        first = planned(parts, "alpha", judge, teacher="openai")
+        questions = len(script.bodies)
+        assert canonical(planned(parts, "alpha", judge, teacher="openai")) == canonical(first)
+        assert (questions, len(script.bodies)) == (2, 2), "asked once, kept for good"
+        without = planned(parts, "alpha", judge)
+        predicted = planned(parts, "alpha", judge, teacher="openai", probe=False)
+    (one,) = first.plan.skills
+    assert (one.evidence, one.exemplars, one.trains) == ("teacher", 16, False)
+    measured = {match.name: match.measured for match in one.matches}
+    assert measured["ada"].status == "measured"
+    assert measured["ada"].value or (measured["bob"].value or 0.0) < 0.0
+    assert [without.plan.skills[0].evidence, predicted.plan.skills[0].evidence] == ["library", "none"]
+    assert len({first.plan.id, without.plan.id, predicted.plan.id}) == 3
+
+
+def test_given_pairs_come_before_a_teacher_and_one_that_fails_ends_the_plan(tmp_path: Path) -> None:
+    script = Script(answer=lambda body: (401, {}, b"{}"))
+    with serving(script) as url:
+        parts = GenomeParts(tmp_path / "home", teacher_url=url, teacher_model="m")
+        skilled(parts, "ada", "alpha", "abc")
+        judge = ToldJudge(parts, BRINGS)
+        kept = planned(parts, "alpha", judge, given_lines("alpha", "ab", 80), teacher="openai")
+        assert (kept.plan.skills[0].evidence, script.bodies) == ("given", [])
+        with pytest.raises(Unauthorised):
+            planned(parts, "alpha", judge, teacher="openai")
+
+
+def test_no_teacher_is_asked_where_nothing_could_be_measured(tmp_path: Path) -> None:
+    script = Script(answer=lambda body: (401, {}, b"{}"))
+    with serving(script) as url:
+        parts = GenomeParts(tmp_path / "home", teacher_url=url, teacher_model="m")
+        skilled(parts, "ada", "alpha", "abc")
+        with pytest.raises(GenomeEmpty, match="what a pass is, is not known"):
+            planned(parts, "alpha", HomeJudge(parts), teacher="openai")
+        with pytest.raises(GenomeEmpty):
+            planned(parts, "omega", ToldJudge(parts, BRINGS), teacher="openai")
+    assert script.bodies == []

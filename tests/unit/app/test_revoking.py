@@ -26,7 +26,7 @@ from clonedna.core.errors import BlockNotFound, BlockRevoked, BlockUntrusted, Co
 from clonedna.core.model import Message, SampleRequest
 from clonedna.core.work import Identity
 from clonedna.store.archive import zip_block
-from clonedna.teachers.cache import AnswerCache, Kept
+from clonedna.teachers.cache import FOLDER, AnswerCache, Kept
 from tests.parts import FakeParts, order
 from tests.serving import ScriptedEngine, ServerParts, add_block
 from tests.unit.store.making import contents, write_block
@@ -154,7 +154,7 @@ def test_what_was_made_from_it_is_refused_over_generations(parts: ServerParts, t
 def test_weights_pairs_and_answers_are_purged(parts: ServerParts) -> None:
     ada = put(parts, "ada", {"pairs.jsonl": PAIR})
     home = parts.settings.home
-    cache = AnswerCache(home)
+    cache = AnswerCache(home / FOLDER, Kept)
     for span in (SPAN, sha256("other")):
         kept = Kept(
             span=span,

@@ -14,7 +14,7 @@ ONE = Kept(span=sha256("span"), completion=sha256("body"), model="m", prompt="p"
 
 
 def test_an_answer_is_found_by_all_of_its_key(tmp_path: Path) -> None:
-    cache = AnswerCache(tmp_path)
+    cache = AnswerCache(tmp_path / FOLDER, Kept)
     cache.put(cache.key("s", "1", "m"), ONE)
     assert cache.get(cache.key("s", "1", "m")) == ONE
     for other in (("t", "1", "m"), ("s", "2", "m"), ("s", "1", "n")):
@@ -22,7 +22,7 @@ def test_an_answer_is_found_by_all_of_its_key(tmp_path: Path) -> None:
 
 
 def test_files_and_folders_are_private(tmp_path: Path) -> None:
-    cache = AnswerCache(tmp_path)
+    cache = AnswerCache(tmp_path / FOLDER, Kept)
     cache.put("ab" * 32, ONE)
     modes = {path: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / FOLDER, *(tmp_path / FOLDER).rglob("*"))}
     assert len(modes) == 3
@@ -31,7 +31,7 @@ def test_files_and_folders_are_private(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"span": 1}', b"\xff\xfe"])
 def test_a_broken_file_is_no_answer_and_is_replaced(tmp_path: Path, content: bytes) -> None:
-    cache = AnswerCache(tmp_path)
+    cache = AnswerCache(tmp_path / FOLDER, Kept)
     cache.put("ab" * 32, ONE)
     (path,) = (tmp_path / FOLDER).glob("*/*")
     path.write_bytes(content)
@@ -42,7 +42,7 @@ def test_a_broken_file_is_no_answer_and_is_replaced(tmp_path: Path, content: byt
 
 @pytest.mark.parametrize("named", [ONE.span, ONE.completion])
 def test_purging_forgets_by_span_or_completion_and_nothing_else(tmp_path: Path, named: str) -> None:
-    cache = AnswerCache(tmp_path)
+    cache = AnswerCache(tmp_path / FOLDER, Kept)
     other = ONE.model_copy(update={"span": sha256("x"), "completion": sha256("y")})
     cache.put("ab" * 32, ONE)
     cache.put("cd" * 32, ONE.model_copy(update={"model": "n"}))
@@ -53,10 +53,10 @@ def test_purging_forgets_by_span_or_completion_and_nothing_else(tmp_path: Path, 
 
 
 def test_purging_takes_what_nobody_can_read(tmp_path: Path) -> None:
-    AnswerCache(tmp_path).put("ab" * 32, ONE)
+    AnswerCache(tmp_path / FOLDER, Kept).put("ab" * 32, ONE)
     (tmp_path / FOLDER / "ab" / ".left.1234").write_text("half an ans")
     assert purge(tmp_path, []) == 1
-    assert AnswerCache(tmp_path).get("ab" * 32) == ONE
+    assert AnswerCache(tmp_path / FOLDER, Kept).get("ab" * 32) == ONE
 
 
 def test_purging_where_nothing_was_asked(tmp_path: Path) -> None:
