@@ -58,7 +58,7 @@ class Held:
 
     def by_graph(self, graph: Graph, wanted: Rows, most: int, chosen: Chosen) -> tuple[Hit, ...] | None:
         """The nearest of what the graph proposes, and of all that it does not know. ``None``: it proposes too few that may be told."""
-        width = max(4 * most, most + 64)
+        width = 2 * most + 20
         while width <= min(WIDEST, len(graph.places)):
             found = self._few(wanted, graph.candidates(wanted, width), chosen)
             if len(found) >= most:

@@ -191,3 +191,25 @@ def test_a_kill_while_it_is_built_loses_nothing(both: tuple[VectorFiles, VectorF
     assert other.settle() == "graph"
     assert recall(other, both[1]) >= 0.95
     assert vectors_graph.header_of(next(both[0]._directory.glob("*.graph")))[1] == ROWS
+
+
+def test_wide_rows_are_led_to_by_half_of_their_axes_and_gone_ones_stand_in_nobodys_way(tmp_path: Path) -> None:
+    draw, wide = np.random.default_rng(3), 400
+    topics = draw.normal(size=(60, wide)) * np.linspace(1, 0.1, wide)
+    made = topics[draw.integers(60, size=ROWS)] + 0.3 * draw.normal(size=(ROWS, wide)) * np.linspace(1, 0.1, wide)
+    whole = (made / np.linalg.norm(made, axis=1, keepdims=True)).astype(np.float32)
+    index = VectorFiles(tmp_path, "e@1", wide, graph_from=1000)
+    index.add(keys(), Vectors("e@1", whole))
+    assert index.settle() == "graph"
+    index.remove(keys()[: ROWS // 6])
+    graph = VectorFiles(tmp_path, "e@1", wide, graph_from=1000)  # as another process reads it
+    questions = np.concatenate([whole[ROWS // 2 :: 100], -whole[ROWS // 2 :: 100]])  # near to some, and far from all
+    found = 0
+    for row in questions:
+        graph.search(asked(row), 10)
+        true = np.argsort(-(whole[ROWS // 6 :] @ row))[:10] + ROWS // 6
+        found += len({hit.key for hit in graph.search(asked(row), 10)} & {keys()[at] for at in true})
+    assert graph._graph is not None
+    assert graph._graph.axes.shape == (wide, wide // 2)
+    assert all(len(graph._graph.candidates(row, 40)) == 40 for row in questions), "none of them is gone"
+    assert found >= 0.95 * 10 * len(questions)
