@@ -27,8 +27,8 @@ from clonedna.store.vectors_file import Rows, Segment
 
 FORMAT = "dna-graph/2"
 MOST_HEADER = 1 << 24
-LINKS, BUILDING = 24, 160  # neighbours of a row, and candidates for them while the graph is built
-SEARCHING = 128  # candidates of a search, at least
+LINKS, BUILDING = 24, 100  # neighbours of a row, and candidates for them while the graph is built
+SEARCHING = 200  # candidates of a search, at least
 KEY_BYTES = 12
 SAMPLE = 65_536  # rows that the axes and the eight-bit scale are fitted to
 FAR = 2.0  # along every axis, where a row is gone: no row of length 1 reaches that, so nothing is nearer to it than to a row
