@@ -91,7 +91,8 @@ def layers(most: int) -> tuple[list[Layer], dict[str, str]]:
             left[name] = error.code
             continue
         spoken = tuple(language for language, _ in languages(pairs))
-        text, names = (capability_text(pairs, spoken, name, one) for one in (repository, None))
+        silent = repository.model_copy(update={"description": ""})
+        text, names = (capability_text(pairs, spoken, one) for one in (repository, silent))
         made.append(Layer(name, text, names, drawn(pairs)))
     return sorted(made), left
 

@@ -484,10 +484,6 @@ class Minting:
             return before, before.version, before.previous_version
         return None, *self.parts.registry.next_version(name)
 
-    def _capability(self, draft: Draft, spoken: tuple[str, ...]) -> str:
-        source = draft.repository.name if draft.repository is not None else ""
-        return capability_text(draft.pairs, spoken, source, draft.repository)
-
     def _manifest(self, draft: Draft, staging: Path) -> Manifest:
         """The manifest of the packed files. Exactly these files under this name already registered: that block's version and time."""
         table = factory("block", "table")(staging)
@@ -509,7 +505,7 @@ class Minting:
             ),
             consent_mode=draft.consent.mode, specialization=specialization, tags=("lora", *spoken),
             capability=Capability(
-                text=self._capability(draft, spoken) or specialization, exemplars=digests(drawn(draft.pairs))
+                text=capability_text(draft.pairs, spoken, draft.repository) or specialization, exemplars=digests(drawn(draft.pairs))
             ),
             base_model=base.id, base_fingerprint=base.fingerprint, base_weights_digest=base.weights_digest,
             rank=lora.rank, alpha=lora.alpha, target_modules=lora.target_modules,

@@ -30,14 +30,13 @@ EVERYWHERE = frozenset(_EVERYWHERE.split()) - {"parse"}
 """Words that stand in everybody's names."""
 
 
-def capability_text(
-    pairs: Sequence[Pair], languages: Sequence[str], source: str, repository: Repository | None = None
-) -> str:
-    """``pairs``: all of a mint, of which the person's training pairs count. ``source``: the repository's name, or nothing.
+def capability_text(pairs: Sequence[Pair], languages: Sequence[str], repository: Repository | None = None) -> str:
+    """``pairs``: all of a mint, of which the person's training pairs count.
 
-    ``repository``: whose description is told; of one that has parts, those of the ``MOST_SAID`` that most pairs are from. The same pairs
-    of the same repository give the same text.
+    ``repository``: whose name and description are told; of one that has parts, the descriptions of the ``MOST_SAID`` that most pairs are
+    from. The same pairs of the same repository give the same text.
     """
+    source = repository.name if repository is not None else ""
     subjects, libraries = Counter[str](), Counter[str]()
     for pair in pairs:
         if pair.split == "train":
