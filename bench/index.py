@@ -219,7 +219,7 @@ def _graph(index: VectorFiles, folder: Path, questions: Rows, told: dict[str, An
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--counts", default="100000,1000000", help="how many vectors, the fewest first")
-    parser.add_argument("--most-seconds", type=float, default=300, help="that building a graph may be expected to take")
+    parser.add_argument("--most-seconds", type=float, default=600, help="that building a graph may be expected to take")
     options = parser.parse_args()
     options.threads = 1
     report = Report("index", options)

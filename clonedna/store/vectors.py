@@ -60,6 +60,7 @@ class VectorFiles:
         self._twice: dict[str, list[int]] = {}  # rows of keys that stand in another file, too
         self._narrow: dict[str, Narrow] = {}
         self._graph: Graph | None = None
+        self._graph_over: dict[str, Segment] | None = None  # the segments that it was last brought to
         self._graph_file = self._graph_held = ""  # the newest that is there, and the one that was read
         self._searches = 0
 
@@ -281,8 +282,9 @@ class VectorFiles:
                 log.warning("the graph %s is built again: %s", path.name, error)
                 path.unlink(missing_ok=True)
                 self._graph_file = self._graph_held = ""
-        elif self._graph is not None:
+        elif self._graph is not None and self._graph_over is not self._segments:
             self._graph = self._graph.following(self._segments)
+        self._graph_over = self._segments
 
 
 def forget(root: Path, keys: Collection[str]) -> None:

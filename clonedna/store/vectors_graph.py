@@ -39,8 +39,8 @@ Labels = NDArray[np.int64]
 @dataclass(frozen=True, slots=True, eq=False)
 class Graph:
     """``index``: FAISS's, over the rows' parts along ``axes`` [d, k] at eight bits a number (``storage``). ``origins``: whose rows were in
-    it, in order, and how many of each; ``keys``: a digest for each row. ``places``: for each label the file, as its place in ``names``,
-    and the row; -1 where it is gone.
+    it, in order, and how many of each (``covered``: without how many); ``keys``: a digest for each row. ``places``: for each label the
+    file, as its place in ``names``, and the row; -1 where it is gone.
     """
 
     index: Any
@@ -50,10 +50,7 @@ class Graph:
     keys: bytes
     names: tuple[str, ...]
     places: Labels
-
-    @property
-    def covered(self) -> frozenset[str]:
-        return frozenset(origin for origin, _ in self.origins)
+    covered: frozenset[str]
 
     def candidates(self, wanted: Rows, most: int) -> list[tuple[str, int]]:
         """At most ``most`` rows near ``wanted``, each with its file; those that are gone are left out."""
@@ -134,7 +131,7 @@ def read_graph(path: Path, segments: Mapping[str, Segment], encoder: str, dimens
     if index.ntotal != start:
         raise ValueError("it has links for another number of rows")
     index.storage, index.own_fields = storage, False
-    return Graph(index, storage, axes, tuple(origins), keys, names, places)
+    return Graph(index, storage, axes, tuple(origins), keys, names, places, frozenset(covered))
 
 
 def header_of(path: Path) -> tuple[frozenset[str], int]:

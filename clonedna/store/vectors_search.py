@@ -69,17 +69,18 @@ class Held:
 
     def _few(self, wanted: Rows, places: Sequence[tuple[str, int]], chosen: Chosen) -> list[Hit]:
         """These rows, as far as they are still there and chosen."""
-        there = [(self.segments[name].keys[row], self.segments[name].rows[row], (name, row))
-                 for name, row in places if name in self.segments]  # fmt: skip
-        kept = [
-            (key, row)
-            for key, row, place in there
-            if self.places.get(key) == place and (chosen is None or key in chosen)
-        ]
-        if not kept:
+        keys, rows = list[str](), list[Rows]()
+        for place in places:
+            segment = self.segments.get(place[0])
+            if segment is not None:
+                key = segment.keys[place[1]]
+                if self.places.get(key) == place and (chosen is None or key in chosen):
+                    keys.append(key)
+                    rows.append(segment.rows[place[1]])
+        if not keys:
             return []
-        cosines = np.einsum("ij,j->i", np.array([row for _, row in kept]), wanted)
-        return [Hit(key, cosine) for (key, _), cosine in zip(kept, cosines.tolist(), strict=True)]
+        cosines = np.einsum("ij,j->i", np.array(rows), wanted)
+        return [Hit(key, cosine) for key, cosine in zip(keys, cosines.tolist(), strict=True)]
 
     def _bounds(self, name: str, wanted: Rows) -> Rows:
         # On one thread, without the matrix library: for one row its threads only wait for each other.
