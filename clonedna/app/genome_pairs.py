@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import anyio
 import numpy as np
 
 from clonedna.app.focus import MOST_READ, floor_of
@@ -200,20 +201,21 @@ class Evidences:
     async def asked(self, skills: Sequence[Skill], teacher: Exemplifier, emit: Emit) -> tuple[Evidence, ...]:
         """Examples of each skill that ``teacher`` writes; it is told the words that are read for the skill. Raises what the teacher raises,
         but for answers that cannot be used: there is no evidence of it then, and why."""
-        found: list[Evidence] = []
-        for skill in skills:
-            cost = teacher.examples_cost(skill.words, ASKED)
+        found = [Evidence("none") for _ in skills]
+
+        async def one(number: int, skill: Skill, cost: Teaching) -> None:
+            found[number] = _taught(await teacher.examples(skill.words, ASKED), skill, cost)
+
+        costs = [teacher.examples_cost(skill.words, ASKED) for skill in skills]
+        for skill, cost in zip(skills, costs, strict=True):
             if cost.calls:
                 emit(Note(text=_asking(skill, cost)))
-            written = await teacher.examples(skill.words, ASKED)
-            held = sound([_written(one, skill, cost) for one in written.examples])
-            dropped = ", ".join(f"{count} {why}" for why, count in written.dropped.items())
-            by = f"{cost.teacher} ({cost.model})"
-            if len(held) < LEAST:
-                why = f"{by} wrote {len(held)} examples that can be used, and {LEAST} are needed"
-                found.append(Evidence("none", why=f"{why} (dropped: {dropped})" if dropped else why))
-            else:
-                found.append(Evidence("teacher", held, why=f"measured on {len(held)} examples that {by} wrote"))
+        try:
+            async with anyio.create_task_group() as group:
+                for number, (skill, cost) in enumerate(zip(skills, costs, strict=True)):
+                    group.start_soon(one, number, skill, cost)
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
         return tuple(found)
 
     def library(self, skills: Sequence[Skill], near: Sequence[Sequence[tuple[str, Path]]]) -> tuple[Evidence, ...]:
@@ -260,6 +262,15 @@ def _asking(skill: Skill, cost: Teaching) -> str:
         f"asking {cost.teacher} ({cost.model}) for {ASKED} examples of {skill.text!r}: {cost.calls} questions, about "
         f"{cost.prompt_tokens + cost.completion_tokens} tokens (estimated){price}"
     )
+
+
+def _taught(written: Written, skill: Skill, by: Teaching) -> Evidence:
+    held, who = sound([_written(one, skill, by) for one in written.examples]), f"{by.teacher} ({by.model})"
+    if len(held) >= LEAST:
+        return Evidence("teacher", held, why=f"measured on {len(held)} examples that {who} wrote")
+    dropped = ", ".join(f"{count} {why}" for why, count in written.dropped.items())
+    why = f"{who} wrote {len(held)} examples that can be used, and {LEAST} are needed"
+    return Evidence("none", why=f"{why} (dropped: {dropped})" if dropped else why)
 
 
 def _written(one: Example, skill: Skill, by: Teaching) -> Pair:
