@@ -40,7 +40,6 @@ from clonedna.genomes.features import features_of
 from clonedna.genomes.fitting import Outcome
 from clonedna.genomes.kin import kin_sets, kinships
 from clonedna.genomes.needs import Reader
-from clonedna.genomes.rarity import Rarity
 from clonedna.genomes.routes import Routed, Thresholds, route_of, thresholds_for
 from clonedna.mint.overlap import overlaps
 
@@ -172,7 +171,7 @@ class HomeJudge:
         return self.parts.meanings.nearest([one.words for one in skills], most, among=among)
 
     def features(self, desired: DesiredGenome, near: Sequence[Sequence[Near]]) -> tuple[dict[str, Features], ...]:
-        rarity = Rarity(self.parts.lines.meanings())
+        rarity = self.parts.rarity
         return tuple(features_of(skill.words, row, rarity) for skill, row in zip(desired.skills, near, strict=True))
 
     def predicted(self, skill: Skill, features: Features) -> Similarity:

@@ -37,7 +37,6 @@ from clonedna.genomes.calibration import expected_error
 from clonedna.genomes.features import features_of
 from clonedna.genomes.probing import LEAST
 from clonedna.genomes.ranking import alike, in_order
-from clonedna.genomes.rarity import Rarity
 from clonedna.genomes.retrieval_set import RetrievalSet, retrieval_set
 
 FIRST_ROUTED = 5  # of the layers that an index gives for a skill a plan probes so many
@@ -142,10 +141,8 @@ def _own(bench: Bench) -> list[LabFigure]:
         none = not_available("no layer's package has a request")
         return [figure(f"lab {name}", none) for name in ("R@1", "R@5", "MRR")]
     ids = [one.block for one in bench.layers]
-    rows, rarity = (
-        bench.parts.meanings.nearest([[one.request] for one in asked], len(ids), among=ids),
-        Rarity(bench.parts.lines.meanings()),
-    )
+    rows = bench.parts.meanings.nearest([[one.request] for one in asked], len(ids), among=ids)
+    rarity = bench.parts.rarity
     found = [features_of([one.request], row, rarity) for one, row in zip(asked, rows, strict=True)]
     orders = [in_order({key: alike(one) for key, one in row.items()}) for row in found]
     at = [finding.place((one.block,), order) for one, order in zip(asked, orders, strict=True)]

@@ -20,6 +20,7 @@ from clonedna.core.people import Account
 from clonedna.core.profile import CodeFacts
 from clonedna.core.seams import Consents, Encoder, Engine, Genomes, Index, Registry, Signer, Source, Store, Teacher
 from clonedna.core.work import About, Found, Identity, Refusal, Repository
+from clonedna.genomes.rarity import Rarity
 
 if TYPE_CHECKING:
     from clonedna.evals.examination import Lent
@@ -170,6 +171,7 @@ class Parts:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._engines: dict[str, Engine] = {}
+        self._rarity: tuple[tuple[int, int], Rarity] | None = None
         self.ask_passphrase: Callable[[], str] | None = None  # set by a face that has a person before it
         self.stays = False  # set by a server: its process lives long enough to make what helps later questions
 
@@ -372,6 +374,15 @@ class Parts:
     def meanings(self) -> Meanings:
         """Blocks by what they mean; raises as ``encoder``."""
         return self.meanings_by(self.encoder)
+
+    @property
+    def rarity(self) -> Rarity:
+        """How rare words are among the texts of all blocks: read again only when a block came or went."""
+        lines = self.lines
+        state, kept = lines.state(), self._rarity
+        if kept is None or kept[0] != state:
+            kept = self._rarity = state, Rarity(lines.meanings())
+        return kept[1]
 
     def meanings_by(self, encoder: Encoder) -> Meanings:
         """The same by any encoder."""

@@ -38,3 +38,16 @@ def test_a_block_s_sketch_is_made_once_for_all_judges_of_a_process(
     assert HomeJudge(parts).kin(blocks) == wanted
     assert HomeJudge(parts).kin(blocks) == wanted
     assert sorted(made) == sorted(blocks.values())
+
+
+def test_words_are_counted_again_only_when_a_block_came_or_went(tmp_path: Path) -> None:
+    parts = GenomeParts(tmp_path)
+    skilled(parts, "ada", "socket parser", "abc")
+    first = parts.rarity
+    assert parts.rarity is first
+    bob = skilled(parts, "bob", "quantum parser", "xyz")
+    second = parts.rarity
+    assert second is not first
+    assert second.sharing(["quantum"])(bob.id) == 1.0
+    parts.registry.forget(bob.id)
+    assert parts.rarity.of("quantum") > second.of("quantum")
