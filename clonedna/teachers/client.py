@@ -105,15 +105,15 @@ class OpenAIModel:
             )
         if isinstance(error, openai.RateLimitError):
             return Overloaded(
-                f"{self.host} is asked too much (status 429)", "mint again later: what was answered is kept"
+                f"{self.host} is asked too much (status 429)", "try again later: what was answered is kept"
             )
         if isinstance(error, openai.APITimeoutError):
-            return TimedOut(f"no answer from {self.host} in time", "mint again later, or raise teacher_timeout")
+            return TimedOut(f"no answer from {self.host} in time", "try again later, or raise teacher_timeout")
         if status is not None and status < 500:
             return bad("request_refused")
         return Unavailable(
             f"no answer from {self.host}" + (f" (status {status})" if status else ""),
-            "check teacher_url; mint again later: what was answered is kept",
+            "check teacher_url; try again later: what was answered is kept",
         )
 
 
