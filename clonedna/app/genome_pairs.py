@@ -51,6 +51,10 @@ class Written(Protocol):
     def examples(self) -> tuple[Example, ...]: ...
     @property
     def dropped(self) -> dict[str, int]: ...
+    @property
+    def prompt_tokens(self) -> int | None: ...
+    @property
+    def completion_tokens(self) -> int | None: ...
 
 
 class Exemplifier(Protocol):
@@ -204,7 +208,10 @@ class Evidences:
         found = [Evidence("none") for _ in skills]
 
         async def one(number: int, skill: Skill, cost: Teaching) -> None:
-            found[number] = _taught(await teacher.examples(skill.words, ASKED), skill, cost)
+            written = await teacher.examples(skill.words, ASKED)
+            found[number] = _taught(written, skill, cost)
+            if cost.calls:
+                emit(Note(text=_wrote(skill, written)))
 
         costs = [teacher.examples_cost(skill.words, ASKED) for skill in skills]
         for skill, cost in zip(skills, costs, strict=True):
@@ -262,6 +269,14 @@ def _asking(skill: Skill, cost: Teaching) -> str:
         f"asking {cost.teacher} ({cost.model}) for {ASKED} examples of {skill.text!r}: {cost.calls} questions, about "
         f"{cost.prompt_tokens + cost.completion_tokens} tokens (estimated){price}"
     )
+
+
+def _wrote(skill: Skill, written: Written) -> str:
+    asked, said = written.prompt_tokens, written.completion_tokens
+    took = (
+        "tokens were not counted" if asked is None or said is None else f"{asked} + {said} tokens, as it counted them"
+    )
+    return f"{len(written.examples)} examples of {skill.text!r} can be used ({took})"
 
 
 def _taught(written: Written, skill: Skill, by: Teaching) -> Evidence:

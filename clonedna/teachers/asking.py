@@ -199,7 +199,7 @@ class AskingTeacher:
                     "completion_tokens": _sum(made.completion_tokens, said.completion_tokens),
                 }
             )
-        if self._examples and made.examples:
+        if self._examples and 2 * len(made.examples) >= most:  # of fewer the next one who asks may get more
             self._examples.put(key, made)
         return made
 

@@ -168,7 +168,12 @@ class Writer:
     async def examples(self, words: Sequence[str], most: int) -> Written:
         self.told.append(tuple(words))
         made = tuple(Example(task=f"{words[0]} {i}", answer=f"answer {i}\n") for i in range(self.count))
-        return Written(examples=made, dropped={} if self.count == most else {"leak": most - self.count})
+        return Written(
+            examples=made,
+            dropped={} if self.count == most else {"leak": most - self.count},
+            prompt_tokens=5,
+            completion_tokens=7,
+        )
 
     async def close(self) -> None:
         """Nothing is open."""
@@ -181,14 +186,17 @@ def test_a_teacher_is_told_the_words_and_what_it_writes_is_measured_on_alone(tmp
     one, two = anyio.run(evidences.asked, skills("sql queries", "plots"), writer, notes.append)
     assert writer.told == [("sql queries",), ("plots",)]
     assert [note.text for note in notes if isinstance(note, Note)] == [
-        f"asking fake (m at host) for 16 examples of {text!r}: 2 questions, about 30 tokens (estimated)"
-        for text in ("sql queries", "plots")
+        *(
+            f"asking fake (m at host) for 16 examples of {text!r}: 2 questions, about 30 tokens (estimated)"
+            for text in ("sql queries", "plots")
+        ),
+        *(f"16 examples of {text!r} are there (5 + 7 tokens, as it counted them)" for text in ("sql queries", "plots")),
     ]
     assert (one.origin, len(one.held), one.order, one.training, one.files) == ("teacher", 16, None, 0, {})
     assert {pair.split for pair in one.held} == {"holdout"}
     assert not {pair.id for pair in one.held} & {pair.id for pair in two.held}
     again, _ = anyio.run(evidences.asked, skills("sql queries", "plots"), Writer(16, calls=0), notes.append)
-    assert (again, len(notes)) == (one, 2), "what is kept is asked without a word, and is the same evidence"
+    assert (again, len(notes)) == (one, 4), "what is kept is asked without a word, and is the same evidence"
 
 
 def test_too_few_examples_are_no_evidence_and_it_says_why(tmp_path: Path) -> None:
