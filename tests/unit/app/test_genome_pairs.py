@@ -168,12 +168,8 @@ class Writer:
     async def examples(self, words: Sequence[str], most: int) -> Written:
         self.told.append(tuple(words))
         made = tuple(Example(task=f"{words[0]} {i}", answer=f"answer {i}\n") for i in range(self.count))
-        return Written(
-            examples=made,
-            dropped={} if self.count == most else {"leak": most - self.count},
-            prompt_tokens=5,
-            completion_tokens=7,
-        )
+        dropped = {} if self.count == most else {"leak": most - self.count}
+        return Written(examples=made, dropped=dropped, prompt_tokens=5, completion_tokens=7)
 
     async def close(self) -> None:
         """Nothing is open."""
@@ -190,7 +186,10 @@ def test_a_teacher_is_told_the_words_and_what_it_writes_is_measured_on_alone(tmp
             f"asking fake (m at host) for 16 examples of {text!r}: 2 questions, about 30 tokens (estimated)"
             for text in ("sql queries", "plots")
         ),
-        *(f"16 examples of {text!r} are there (5 + 7 tokens, as it counted them)" for text in ("sql queries", "plots")),
+        *(
+            f"16 examples of {text!r} can be used (5 + 7 tokens, as it counted them)"
+            for text in ("sql queries", "plots")
+        ),
     ]
     assert (one.origin, len(one.held), one.order, one.training, one.files) == ("teacher", 16, None, 0, {})
     assert {pair.split for pair in one.held} == {"holdout"}
