@@ -180,7 +180,8 @@ def nothing(skills: Sequence[SkillPlan], refused: Sequence[Refused]) -> GenomeEm
     )
     return GenomeEmpty(
         f"no block here brings what is wanted, and nothing can be trained for it{left}: {'; '.join(gaps[:3])}",
-        "give examples: --pairs FILE --licence ID; or name repositories in the setting genome_sources; or mint or pull a block",
+        "give examples: --pairs FILE --licence ID; or let a model write some to measure on: --teacher openai; "
+        "or name repositories in the setting genome_sources; or mint or pull a block",
         gaps=gaps,
     )
 
