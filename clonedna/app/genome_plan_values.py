@@ -242,8 +242,11 @@ def warnings_of(skills: Sequence[SkillPlan], conflicts: Sequence[Conflict], foun
         for one in skills
         if one.layer is None and not one.trains and one.route != "base-suffices"
     ]
+    names = {match.id: f"{match.name}@{match.version}" for one in skills for match in one.matches}
     told_of += [
-        f"{one.light}: {one.source[:12]} beside {one.target[:12]}: {one.why}" for one in conflicts if one.light == "red"
+        f"red: {names.get(one.source, one.source[:12])} beside {names.get(one.target, one.target[:12])}: {one.why}"
+        for one in conflicts
+        if one.light == "red"
     ]
     return (*told_of, f"chosen: {found.stopped}") if found.ids else tuple(told_of)
 

@@ -192,8 +192,7 @@ def _told(made: Assembled, as_json: bool) -> None:
         )
     for skill in made.uncovered:
         tell(f"uncovered: {printable(skill)}")
-    for warning in [one for one in made.warnings if not one.startswith("uncovered")]:
-        tell(f"warning: {printable(warning)}")
+    _tell_warnings([one for one in made.warnings if not one.startswith("uncovered")])
     tell(f"\nnext: dna genome show {made.genome.name}")
 
 
@@ -224,8 +223,13 @@ def _show_plan(kept: KeptPlan) -> None:
         )
     for out in found.refused:
         tell(f"refused: {printable(out.name)}: {out.code}: {printable(out.why)}")
-    for warning in found.warnings:
-        tell(f"warning: {printable(warning)}")
+    _tell_warnings(found.warnings)
+
+
+def _tell_warnings(found: Sequence[str]) -> None:
+    """The last one may say why no more layers were chosen: that is none."""
+    for one in found:
+        tell(printable(one) if one.startswith("chosen: ") else f"warning: {printable(one)}")
 
 
 def _tell_repeats(found: Sequence[FoundLayer | Match]) -> None:
