@@ -116,7 +116,9 @@ def test_it_builds_measures_and_goes_on_where_it_was_stopped(
     assert any(isinstance(one, Note) and "another state of the program" in one.text for one in told)
 
 
-def test_packages_that_give_no_layer_are_told_and_the_next_ones_tried(parts: LabParts, tmp_path: Path) -> None:
+def test_packages_that_give_no_layer_are_told_and_the_next_ones_tried(
+    parts: LabParts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     install(tmp_path / "installed", "granite", files={"granite/a.py": "x = 1\n"})
     install(tmp_path / "installed", "marble", metadata="License-Expression: GPL-3.0-only\n", licence=None)
     names = ("granite", "marble", "nowhere", "abacus")
@@ -130,6 +132,20 @@ def test_packages_that_give_no_layer_are_told_and_the_next_ones_tried(parts: Lab
     assert why["nowhere"] == "it is not installed"
     assert why["abacus"] == ""
     assert all(any(name in one.text for one in told if isinstance(one, Note)) for name in names[:3])
+
+    # They would give none again from the same program, and are tried again by another.
+    tried: list[str] = []
+
+    def made(_: LabLayers, package: str, *__: Any) -> Any:
+        tried.append(package)
+        raise Refused("still nothing")
+
+    monkeypatch.setattr(LabLayers, "_made", made)
+    again = report_of(parts, tmp_path, Counted(), order(tmp_path, packages=names, experiments=("retrieval",)))
+    assert ({one.package: one.why for one in again.layers}, tried) == (why, [])
+    monkeypatch.setattr(labs, "program", lambda: "another")
+    report_of(parts, tmp_path, Counted(), order(tmp_path, packages=names, experiments=("retrieval",)))
+    assert tried == ["granite", "marble"]
 
 
 def test_a_fault_of_one_experiment_does_not_take_the_others(parts: LabParts, tmp_path: Path) -> None:
