@@ -26,7 +26,6 @@ from clonedna.teachers.examples import (
     EXAMPLES_SCHEMA,
     EXAMPLES_SYSTEM,
     EXAMPLES_VERSION,
-    MOST_QUESTIONS,
     Written,
     asked_about,
     grown,
@@ -173,15 +172,13 @@ class AskingTeacher:
         return (await self._model.ask(system, data, schema, brief=False)).fields
 
     async def examples(self, words: Sequence[str], most: int) -> Written:
-        """At most ``most`` examples of the skill that ``words`` ask for, in a few questions; once found, they are not asked for again.
-        Answers that are no JSON object are counted as dropped. Raises what its model raises, but for ``BadAnswer``."""
-        key = AnswerCache.key(asked_about(words, most), EXAMPLES_VERSION, self._model.identity)
-        if self._examples and (kept := self._examples.get(key)):
-            return kept
-        made = Written()
+        """At most ``most`` examples of the skill that ``words`` ask for, in a few questions. Each answer is kept: what was stopped goes on,
+        and what is done is not asked again, unless less than half came of it. Answers that are no JSON object are counted as dropped.
+        Raises what its model raises, but for ``BadAnswer``."""
         if self._secret_in("\n".join(words)):
-            return made.model_copy(update={"dropped": {"secret_in_question": 1}})
-        while made.questions < MOST_QUESTIONS and len(made.examples) < most:
+            return Written(dropped={"secret_in_question": 1})
+        key, made = self._begun(words, most)
+        while not made.done(most):
             question = question_about(
                 words, min(AT_ONCE, most - len(made.examples)), [one.task for one in made.examples]
             )
@@ -199,22 +196,28 @@ class AskingTeacher:
                     "completion_tokens": _sum(made.completion_tokens, said.completion_tokens),
                 }
             )
-        if self._examples and 2 * len(made.examples) >= most:  # of fewer the next one who asks may get more
-            self._examples.put(key, made)
+            if self._examples:
+                self._examples.put(key, made)
         return made
 
     def examples_cost(self, words: Sequence[str], most: int) -> Teaching:
-        """What asking for them would take, an estimate; nothing where the answer is kept."""
-        key = AnswerCache.key(asked_about(words, most), EXAMPLES_VERSION, self._model.identity)
-        if self._examples and self._examples.get(key):
-            return self._teaching(cached=1, cost=self._prices.cost(0, 0, asked=False))
-        questions = -(-most // AT_ONCE)
+        """What asking for those that are not kept would take, an estimate; nothing where nothing is asked."""
+        _, made = self._begun(words, most)
+        missing = 0 if made.done(most) or self._secret_in("\n".join(words)) else most - len(made.examples)
+        questions = -(-missing // AT_ONCE)
         length = len(EXAMPLES_SYSTEM) + len(canonical(question_about(words, AT_ONCE, ())))
-        prompt, answers = questions * length // BYTES_PER_TOKEN, EXAMPLE_TOKENS * most
+        prompt, answers = questions * length // BYTES_PER_TOKEN, EXAMPLE_TOKENS * missing
         return self._teaching(
             calls=questions, prompt_tokens=prompt, completion_tokens=answers,
             cost=self._prices.cost(prompt, answers, asked=False),
         )  # fmt: skip
+
+    def _begun(self, words: Sequence[str], most: int) -> tuple[str, Written]:
+        """The key, and what is kept under it; nothing where all was asked and too little came, so that it is tried anew."""
+        key = AnswerCache.key(asked_about(words, most), EXAMPLES_VERSION, self._model.identity)
+        kept = self._examples.get(key) if self._examples else None
+        poor = kept is not None and kept.done(most) and 2 * len(kept.examples) < most
+        return key, Written() if kept is None or poor else kept
 
     async def close(self) -> None:
         await self._model.close()

@@ -41,6 +41,10 @@ class Written(Value):
     prompt_tokens: int | None = 0
     completion_tokens: int | None = 0
 
+    def done(self, most: int) -> bool:
+        """There are so many, or no further question is asked."""
+        return len(self.examples) >= most or self.questions >= MOST_QUESTIONS
+
 
 class _Said(Value):
     task: str = Field(max_length=20 * LONGEST)

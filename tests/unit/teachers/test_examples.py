@@ -139,13 +139,39 @@ def test_any_answer_is_counted_and_never_an_error(said: Any) -> None:
 
 
 @pytest.mark.parametrize("answer", [lambda body: completion("no JSON"), lambda body: completion({"examples": []})])
-def test_useless_answers_end_after_a_few_questions_and_are_not_kept(
+def test_useless_answers_end_after_a_few_questions_and_do_not_stay(
     tmp_path: Path, answer: Callable[[dict[str, Any]], Any]
 ) -> None:
     script = Script(answer=answer)
-    found = written(script, tmp_path)
-    assert (found.examples, found.questions, len(script.bodies)) == ((), MOST_QUESTIONS, MOST_QUESTIONS)
-    assert not (tmp_path / EXAMPLES).exists()
+
+    async def ask(teacher: AskingTeacher) -> Written:
+        return await teacher.examples(WORDS, 16)
+
+    with serving(script) as url:
+        for times in (1, 2):  # too little came: it is tried anew
+            found = using(lambda: teacher_at(url, tmp_path), ask)
+            assert (found.examples, found.questions, len(script.bodies)) == ((), MOST_QUESTIONS, times * MOST_QUESTIONS)
+
+
+def test_what_was_answered_before_a_failure_is_kept_and_the_rest_asked_later(tmp_path: Path) -> None:
+    def once(body: dict[str, Any]) -> Any:
+        return (401, {}, b"{}") if len(script.bodies) == 2 else eight(body)
+
+    script = Script(answer=once)
+    with serving(script) as url:
+
+        async def ask(teacher: AskingTeacher) -> Written:
+            return await teacher.examples(WORDS, 16)
+
+        async def cost(teacher: AskingTeacher) -> int:
+            return teacher.examples_cost(WORDS, 16).calls
+
+        with pytest.raises(Unauthorised):
+            using(lambda: teacher_at(url, tmp_path), ask)
+        assert using(lambda: teacher_at(url, tmp_path), cost) == 1
+        found = using(lambda: teacher_at(url, tmp_path), ask)
+    assert [one.task for one in found.examples] == [example(i)["task"] for i in range(16)]
+    assert (len(script.bodies), found.questions, found.prompt_tokens) == (3, 2, 400)
 
 
 def test_a_refused_key_is_an_error_and_a_secret_is_not_asked(tmp_path: Path) -> None:
@@ -155,4 +181,5 @@ def test_a_refused_key_is_an_error_and_a_secret_is_not_asked(tmp_path: Path) -> 
     silent = Script(answer=eight)
     found = written(silent, tmp_path, words=("use ghp_" + "a1B2c3D4" * 4 + "e5F6 to sign in",))
     assert (found.dropped, silent.bodies) == ({"secret_in_question": 1}, [])
+    assert not (tmp_path / EXAMPLES).exists()
     assert issubclass(Unauthorised, DnaError)
