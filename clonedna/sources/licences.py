@@ -32,12 +32,16 @@ MAX_POINTER = 1200
 _HEADER = re.compile(
     r"^\W{0,8}SPDX-License-Identifier:[ \t]*([A-Za-z0-9.+\-() ]+?)[ \t]*(?:\*/|-->)?[ \t]*\r?$", re.MULTILINE
 )
-# Riders that take back what the text around them grants: beside a long licence they hardly lower a matcher's score.
+# Riders that take back what the text around them grants: beside a long licence they hardly lower a matcher's score. That a name may not be
+# used to promote (BSD, HPND) and that a text is not read against somebody (MPL) is of the licences themselves.
 _RIDERS = re.compile(
     r"commons clause|elastic license|business source license|server side public license|non-?commercial (use|purposes?)? ?only|"
-    r"good, not evil|(may|shall|must) not be used (by|for|in|to)\b|right to sell the software",
+    r"good, not evil|right to sell the software|"
+    r"(may|shall|must) not be used (by|for|in|to)\b(?! (endorse|promote|construe|(any )?(advertising|publicity))\b)",
     re.IGNORECASE,
 )
+# Apache-2.0 without its appendix is taken for Pixar's edition of it, whose section 6 has other words.
+_APACHE_6 = re.compile(r"required for reasonable and customary use in describing the origin of the Work", re.IGNORECASE)
 _SPDX = get_spdx_licensing()
 
 
@@ -100,7 +104,8 @@ def licence_of_texts(files: Sequence[tuple[str, str]]) -> Licence:
         match = askalono.identify(text)  # pyright: ignore[reportAttributeAccessIssue]
         score = round(float(match.score), 4)
         if score >= ENOUGH:
-            found.append((name, str(match.name), score))
+            apache = match.name == "Pixar" and _APACHE_6.search(" ".join(text.split())) is not None
+            found.append((name, "Apache-2.0" if apache else str(match.name), score))
         elif stated and len(text) < MAX_POINTER and _parsed(stated):
             found.append((name, stated, 1.0))
         else:

@@ -75,6 +75,48 @@ def test_licence_texts() -> None:
     assert licence_of_texts([]).spdx is None
     assert licence_of_texts([("LICENSE", '"Commons Clause" License Condition v1.0\n\n' + MIT)]).spdx is None
     assert licence_of_texts([("LICENSE", MIT), ("LICENSE-EXTRA", "All rights reserved.")]).spdx is None
+
+
+BSD = """Copyright (c) 2019, Ada Example
+All rights reserved.
+
+Redistribution and use in source and binary forms, with or without modification, are permitted provided that the following conditions are met:
+
+1. Redistributions of source code must retain the above copyright notice, this list of conditions and the following disclaimer.
+
+2. Redistributions in binary form must reproduce the above copyright notice, this list of conditions and the following disclaimer in the
+documentation and/or other materials provided with the distribution.
+
+3. The name of the author may not be used to endorse or promote products derived from this software without specific prior written permission.
+
+THIS SOFTWARE IS PROVIDED BY THE COPYRIGHT HOLDERS AND CONTRIBUTORS "AS IS" AND ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO,
+THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE COPYRIGHT HOLDER OR
+CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL, SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT LIMITED TO,
+PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND ON ANY THEORY OF
+LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY, OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT OF THE USE OF THIS
+SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF SUCH DAMAGE.
+"""
+
+
+def test_apache_without_its_appendix_is_apache() -> None:
+    whole = (Path(__file__).parents[3] / "LICENSE").read_text("utf-8")
+    terms = whole.partition("APPENDIX")[0]
+    assert len(terms) < len(whole)
+    assert [licence_of_texts([("LICENSE", text)]).spdx for text in (whole, terms)] == ["Apache-2.0"] * 2
+    other = terms.replace("reasonable and customary use", "what section 4(c) wants")
+    assert other != terms
+    assert licence_of_texts([("LICENSE", other)]).spdx != "Apache-2.0"
+
+
+def test_what_a_licence_says_of_names_is_no_rider() -> None:
+    assert licence_of_texts([("LICENSE", BSD)]).spdx == "BSD-3-Clause"
+    for rider in (
+        "This software may not be used by banks.",
+        "It must not be used for profit.",
+        "It shall not be used to advertise banks.",
+    ):
+        found = licence_of_texts([("LICENSE", f"{BSD}\n{rider}\n")])
+        assert (found.spdx, "rider" in found.how) == (None, True), rider
     assert header_licence("# SPDX-License-Identifier: Apache-2.0\nx = 1\n") == "Apache-2.0"
     assert header_licence("/* SPDX-License-Identifier: MIT */\n") == "MIT"
 
