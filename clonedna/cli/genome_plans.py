@@ -9,7 +9,7 @@ import typer
 
 from clonedna.cli.context import Json, State, print_json, printable, table, tell
 from clonedna.cli.genome_wants import Need, On, Wants, wanting
-from clonedna.cli.genomes import genome_app, show_genome, similarity
+from clonedna.cli.genomes import genome_app, show_genome
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -201,9 +201,9 @@ def _show_plan(kept: KeptPlan) -> None:
     tell(f"plan {found.id[:12]} for {found.base_model}: {printable(found.desired.request)}")
     table(
         "",
-        ["skill", "weight", "route", "layer", "s* predicted", "s* measured"],
+        ["route", "weight", "layer", "s* predicted", "measured", "skill"],
         [_skill_row(one) for one in found.skills],
-        whole=3,
+        whole=5,
     )
     for one in found.skills:
         on = f" [{one.exemplars} exemplars: {EVIDENCE[one.evidence]}]" if one.exemplars else ""
@@ -247,11 +247,11 @@ def _skill_row(one: SkillPlan) -> list[str]:
         if match is None
         else [f"{match.name}@{match.version}", _short(match.predicted), _short(match.measured)]
     )
-    return [one.skill.text, f"{one.skill.weight:.2f}", one.route + (" (trains)" if one.trains else ""), *told]
+    return [one.route + (" (trains)" if one.trains else ""), f"{one.skill.weight:.2f}", *told, one.skill.text]
 
 
 def _short(found: Similarity) -> str:
-    return "n/a" if found.value is None else similarity(found)
+    return "n/a" if found.value is None else f"{found.value:.2f}"
 
 
 def _value(measure: Any, unit: str = "") -> str:
