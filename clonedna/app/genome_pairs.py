@@ -16,7 +16,7 @@ from typing import Protocol
 import anyio
 import numpy as np
 
-from clonedna.app.focus import MOST_READ, floor_of
+from clonedna.app.focus import MOST_READ, NEAR, SHARE, floor_of
 from clonedna.app.minting import Minting, Ordered
 from clonedna.app.orders import given_order, order_of
 from clonedna.app.papers import consent_of
@@ -225,13 +225,16 @@ class Evidences:
             raise errors.exceptions[0] from None
         return tuple(found)
 
-    def library(self, skills: Sequence[Skill], near: Sequence[Sequence[tuple[str, Path]]]) -> tuple[Evidence, ...]:
-        """Held-out pairs of the blocks that are near to each skill: ids and places, the best first.
+    def library(
+        self, skills: Sequence[Skill], near: Sequence[Sequence[tuple[str, Path, float]]]
+    ) -> tuple[Evidence, ...]:
+        """Held-out pairs of the blocks that are near to each skill: ids, places, and how near each block's own training
+        prompts are to the skill, the best first.
 
         An encoder on another machine is told nothing of blocks that are local-only.
         """
         held: dict[str, tuple[Pair, ...]] = {}
-        for block_id, path in dict(one for row in near for one in row).items():
+        for block_id, path in {one: path for row in near for one, path, _ in row}.items():
             if self._elsewhere and consent_of(path).mode == "local-only":
                 continue
             pairs = [pair for pair in pairs_at(path) if pair.split == "holdout" and not pair.ancestor]
@@ -243,9 +246,9 @@ class Evidences:
         ids = sorted(told)
         cosines = self._cosines([told[one].instruction for one in ids], [skill.words for skill in skills])
         return tuple(
-            _of_blocks(
+            of_blocks(
                 {one: float(c) for one, c in zip(ids, cosines[:, number], strict=True)},
-                [(name, held.get(name, ())) for name, _ in row],
+                [(name, cosine, held.get(name, ())) for name, _, cosine in row],
             )
             for number, row in enumerate(near)
         )
@@ -299,11 +302,16 @@ def _written(one: Example, skill: Skill, by: Teaching) -> Pair:
     )  # fmt: skip
 
 
-def _of_blocks(cosines: dict[str, float], blocks: Sequence[tuple[str, tuple[Pair, ...]]]) -> Evidence:
-    """The nearest of the blocks' pairs, of no block more than half where several have some."""
-    told = {pair.id: (pair, name) for name, pairs in blocks for pair in pairs}
-    floor = floor_of(cosines[one] for one in told)
-    near = sorted((one for one in told if cosines[one] >= floor), key=lambda one: (-cosines[one], one))
+def of_blocks(cosines: dict[str, float], blocks: Sequence[tuple[str, float, tuple[Pair, ...]]]) -> Evidence:
+    """The nearest of the blocks' pairs, of no block more than half where several have some.
+
+    A pair is as near as its own words and its block's training prompts say together: words alone are near in many blocks. What a block
+    says of itself counts for nothing here.
+    """
+    told = {pair.id: (pair, name) for name, _, pairs in blocks for pair in pairs}
+    score = {pair.id: cosines[pair.id] + block for _, block, pairs in blocks for pair in pairs}
+    floor = SHARE * NEAR if max((cosines[one] for one in told), default=0.0) >= NEAR else 2.0
+    near = sorted((one for one in told if cosines[one] >= floor), key=lambda one: (-score[one], one))
     best = sound([told[one][0] for one in near], most=len(near))
     several = len({told[pair.id][1] for pair in best}) > 1
     taken: list[Pair] = []

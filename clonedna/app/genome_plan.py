@@ -26,6 +26,7 @@ from clonedna.app.genome_plan_values import (
     adapter_bytes,
     best_evidence,
     best_known,
+    by_prompts,
     closest,
     composition_of,
     covered_by,
@@ -68,7 +69,7 @@ from clonedna.genomes.ranking import DIGITS, alike
 from clonedna.genomes.routes import Routed, figures
 
 FOLDER = "plans"
-VERSION = "plan-5"
+VERSION = "plan-6"
 """Changes when the same inputs would give another plan."""
 WIDE = 200
 """Nearest blocks that a skill's figures are told from; only the nearest of them are candidates."""
@@ -272,7 +273,12 @@ class Planning:
             given = finder.given(desired.skills, pairs, ask.pairs, ask.licence)
         sources = finder.sources(desired.skills) if any(one.order is None for one in given) else nothing
         asked = self._taught(desired.skills, matches, given, sources, ask, base, finder)
-        near = [[(one.id, pool.parents[one.id].path) for one in row if not one.duplicate_of][:SHOWN] for row in matches]
+        near = [
+            [(one.id, pool.parents[one.id].path, by_prompts(one.features)) for one in row if not one.duplicate_of][
+                :SHOWN
+            ]
+            for row in matches
+        ]
         library = finder.library(desired.skills, near) if ask.probe else nothing
         best = tuple(best_evidence(*four) for four in zip(given, sources, asked, library, strict=True))
         return best, tuple(finder.refused)

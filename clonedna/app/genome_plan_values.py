@@ -15,6 +15,7 @@ from clonedna.core.genome import (
     Composition,
     Conflict,
     DesiredGenome,
+    Features,
     Match,
     Refused,
     Similarity,
@@ -80,12 +81,13 @@ def closest(row: Sequence[Match]) -> str | None:
     What a block says of itself does not count, but where it has no prompts that may be seen.
     """
 
-    def near(one: Match) -> float:
-        found = one.features
-        return round(found.text_cosine if found.centroid_cosine is None else found.centroid_cosine, DIGITS)
-
-    best = max(row, key=near, default=None)
+    best = max(row, key=lambda one: by_prompts(one.features), default=None)
     return None if best is None else best.id
+
+
+def by_prompts(found: Features) -> float:
+    """How near a block's training prompts are; its text, where it has none that may be seen."""
+    return round(found.text_cosine if found.centroid_cosine is None else found.centroid_cosine, DIGITS)
 
 
 def expected(row: Sequence[Match]) -> dict[str, float]:

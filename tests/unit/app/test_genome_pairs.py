@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from clonedna.app import genome_pairs
 from clonedna.app.focus import floor_of, focused
-from clonedna.app.genome_pairs import Evidences, sound
+from clonedna.app.genome_pairs import Evidences, of_blocks, sound
 from clonedna.app.orders import order_of
 from clonedna.app.papers import consent_of
 from clonedna.core.block import GivenFile, Recipe, Teaching
@@ -22,8 +23,9 @@ from clonedna.core.genome import Skill
 from clonedna.core.profile import CodeFacts
 from clonedna.core.seams import Source
 from clonedna.core.vectors import Vectors
-from clonedna.core.work import Example, Found, Identity, Repository
+from clonedna.core.work import Example, Found, Identity, Pair, Repository
 from clonedna.engine.hashed import HashedEncoder
+from clonedna.genomes.probing import MOST
 from clonedna.mint.values import Taught
 from clonedna.teachers.examples import Written
 from tests.genomes import GenomeParts, given_lines, skilled
@@ -118,7 +120,7 @@ def test_an_encoder_on_another_machine_is_told_nothing_that_is_local_only(
     (one,) = evidences.sources(skills("alpha"))
     assert (one.origin, [out.code for out in evidences.refused]) == ("none", ["consent_missing"])
     encoder.told.clear()
-    (held,) = evidences.library(skills("alpha"), [[(block, path)]])
+    (held,) = evidences.library(skills("alpha"), [[(block, path, 0.5)]])
     assert (held.origin, encoder.told) == ("none", [])
 
 
@@ -127,6 +129,45 @@ def test_a_source_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     (one,) = evidences.sources(skills("sql"))
     assert one.origin == "none"
     assert [(out.name, out.code) for out in evidences.refused] == [("/nothing/here", "not_a_repository")]
+
+
+def of_block(name: str, count: int) -> tuple[Pair, ...]:
+    return tuple(pair(f"{name}{i}", f"{name} = {i}\n", split="holdout") for i in range(count))
+
+
+def origins(held: Sequence[Pair]) -> dict[str, int]:
+    return Counter(one.id.rstrip("0123456789") for one in held)
+
+
+def test_near_copies_of_one_block_leave_room_for_others() -> None:
+    loud, right, far = of_block("loud", 40), of_block("right", 40), of_block("far", 40)
+    cosines = {one.id: 0.9 for one in loud} | {one.id: 0.3 for one in right} | {one.id: 0.1 for one in far}
+    found = of_blocks(cosines, [("loud", 0.2, loud), ("right", 0.4, right), ("far", 0.3, far)])
+    assert (found.origin, origins(found.held)) == ("library", {"loud": MOST // 2, "right": MOST // 2})
+
+
+def test_of_pairs_that_are_as_near_those_count_whose_block_was_trained_on_what_is_nearer() -> None:
+    blocks = [of_block(name, 40) for name in ("one", "two", "three")]
+    cosines = {one.id: 0.3 for some in blocks for one in some}
+    near = {"one": 0.1, "two": 0.5, "three": 0.3}
+    found = of_blocks(cosines, [(name, near[name], some) for name, some in zip(near, blocks, strict=True)])
+    assert origins(found.held) == {"two": MOST // 2, "three": MOST // 2}
+
+
+@pytest.mark.parametrize(
+    ("nearest", "others", "origin"), [(0.24, 0.24, "none"), (0.26, 0.16, "library"), (0.26, 0.14, "none")]
+)
+def test_one_pair_says_that_there_is_something_and_eight_that_it_can_be_measured(
+    nearest: float, others: float, origin: str
+) -> None:
+    some = of_block("ada", 12)
+    cosines = {one.id: others for one in some} | {some[0].id: nearest}
+    found = of_blocks(cosines, [("ada", 0.5, some)])
+    assert (found.origin, bool(found.held), f"nearest: {nearest}" in found.why) == (
+        origin,
+        origin == "library",
+        origin == "none",
+    )
 
 
 def test_what_is_near_is_told_by_the_nearest() -> None:
