@@ -16,7 +16,7 @@ from typing import Protocol
 import anyio
 import numpy as np
 
-from clonedna.app.focus import MOST_READ, NEAR, SHARE, floor_of
+from clonedna.app.focus import MOST_READ, NEAR, floor_of
 from clonedna.app.minting import Minting, Ordered
 from clonedna.app.orders import given_order, order_of
 from clonedna.app.papers import consent_of
@@ -42,6 +42,9 @@ READ_STAGES = ("find", "consent", "collect", "filter", "split", "instruct")
 GIVER = Identity(name="given")
 ASKED = 16
 """Examples of a skill that a teacher is asked for."""
+LEAST_NEAR, BOTH = 0.15, 0.7
+"""Of the blocks' own pairs: the least cosine of one, and of the greatest sum of a pair's cosine and its block's likeness the share that
+others need (chosen on the requests for 70 packages, docs/genomes.md)."""
 
 
 class Written(Protocol):
@@ -228,8 +231,8 @@ class Evidences:
     def library(
         self, skills: Sequence[Skill], near: Sequence[Sequence[tuple[str, Path, float]]]
     ) -> tuple[Evidence, ...]:
-        """Held-out pairs of the blocks that are near to each skill: ids, places, and how near each block's own training
-        prompts are to the skill, the best first.
+        """Held-out pairs of the blocks that are near to each skill: ids, places, and how like each is to the skill
+        (``claimed``), the best first.
 
         An encoder on another machine is told nothing of blocks that are local-only.
         """
@@ -248,7 +251,7 @@ class Evidences:
         return tuple(
             of_blocks(
                 {one: float(c) for one, c in zip(ids, cosines[:, number], strict=True)},
-                [(name, cosine, held.get(name, ())) for name, _, cosine in row],
+                [(name, like, held.get(name, ())) for name, _, like in row],
             )
             for number, row in enumerate(near)
         )
@@ -305,13 +308,16 @@ def _written(one: Example, skill: Skill, by: Teaching) -> Pair:
 def of_blocks(cosines: dict[str, float], blocks: Sequence[tuple[str, float, tuple[Pair, ...]]]) -> Evidence:
     """The nearest of the blocks' pairs, of no block more than half where several have some.
 
-    A pair is as near as its own words and its block's training prompts say together: words alone are near in many blocks. What a block
-    says of itself counts for nothing here.
+    ``cosines`` of the pairs' tasks with the skill, ``blocks``: id, how like it is (``claimed``), its pairs. A pair is as near as both
+    together say: words alone are near in many blocks.
     """
     told = {pair.id: (pair, name) for name, _, pairs in blocks for pair in pairs}
-    score = {pair.id: cosines[pair.id] + block for _, block, pairs in blocks for pair in pairs}
-    floor = SHARE * NEAR if max((cosines[one] for one in told), default=0.0) >= NEAR else 2.0
-    near = sorted((one for one in told if cosines[one] >= floor), key=lambda one: (-score[one], one))
+    found = max((cosines[one] for one in told), default=0.0) >= NEAR
+    score = {
+        pair.id: cosines[pair.id] + like for _, like, pairs in blocks for pair in pairs if found and cosines[pair.id] >= LEAST_NEAR
+    }  # fmt: skip
+    floor = BOTH * max(score.values(), default=0.0)
+    near = sorted((one for one in score if score[one] >= floor), key=lambda one: (-score[one], one))
     best = sound([told[one][0] for one in near], most=len(near))
     several = len({told[pair.id][1] for pair in best}) > 1
     taken: list[Pair] = []

@@ -26,7 +26,7 @@ from clonedna.app.genome_plan_values import (
     adapter_bytes,
     best_evidence,
     best_known,
-    by_prompts,
+    claimed,
     closest,
     composition_of,
     covered_by,
@@ -274,9 +274,7 @@ class Planning:
         sources = finder.sources(desired.skills) if any(one.order is None for one in given) else nothing
         asked = self._taught(desired.skills, matches, given, sources, ask, base, finder)
         near = [
-            [(one.id, pool.parents[one.id].path, by_prompts(one.features)) for one in row if not one.duplicate_of][
-                :SHOWN
-            ]
+            [(one.id, pool.parents[one.id].path, claimed(one.features)) for one in row if not one.duplicate_of][:SHOWN]
             for row in matches
         ]
         library = finder.library(desired.skills, near) if ask.probe else nothing

@@ -27,9 +27,10 @@ from clonedna.genomes.ranking import DIGITS, alike
 
 TIE, STEP = 0.1, 0.002
 """How far measured values may be apart that some eight exemplars cannot tell apart; by how much one counts less than the one before."""
-HALF, LIKELY = 0.5, 0.3
+HALF, LIKELY, SAID = 0.5, 0.3, 0.1
 """The measured s* from which the layer that is most like what is asked is tried. The predicted s* below which words say that a layer is of
-something else (chosen on 92 requests over 38 blocks, docs/genomes.md)."""
+something else (chosen on 92 requests over 38 blocks, docs/genomes.md). How much more like a block may be by what it says of itself than by
+its prompts."""
 
 
 def values(row: Sequence[Match]) -> dict[str, float]:
@@ -88,6 +89,11 @@ def closest(row: Sequence[Match]) -> str | None:
 def by_prompts(found: Features) -> float:
     """How near a block's training prompts are; its text, where it has none that may be seen."""
     return round(found.text_cosine if found.centroid_cosine is None else found.centroid_cosine, DIGITS)
+
+
+def claimed(found: Features) -> float:
+    """How like a block is to what is asked, as far as its training prompts bear that out: what it says of itself adds ``SAID`` at most."""
+    return min(alike(found), by_prompts(found) + SAID)
 
 
 def expected(row: Sequence[Match]) -> dict[str, float]:

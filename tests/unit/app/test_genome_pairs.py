@@ -142,16 +142,23 @@ def origins(held: Sequence[Pair]) -> dict[str, int]:
 def test_near_copies_of_one_block_leave_room_for_others() -> None:
     loud, right, far = of_block("loud", 40), of_block("right", 40), of_block("far", 40)
     cosines = {one.id: 0.9 for one in loud} | {one.id: 0.3 for one in right} | {one.id: 0.1 for one in far}
-    found = of_blocks(cosines, [("loud", 0.2, loud), ("right", 0.4, right), ("far", 0.3, far)])
+    found = of_blocks(cosines, [("loud", 0.1, loud), ("right", 0.5, right), ("far", 0.6, far)])
     assert (found.origin, origins(found.held)) == ("library", {"loud": MOST // 2, "right": MOST // 2})
 
 
 def test_of_pairs_that_are_as_near_those_count_whose_block_was_trained_on_what_is_nearer() -> None:
     blocks = [of_block(name, 40) for name in ("one", "two", "three")]
     cosines = {one.id: 0.3 for some in blocks for one in some}
-    near = {"one": 0.1, "two": 0.5, "three": 0.3}
+    near = {"one": 0.3, "two": 0.5, "three": 0.4}
     found = of_blocks(cosines, [(name, near[name], some) for name, some in zip(near, blocks, strict=True)])
     assert origins(found.held) == {"two": MOST // 2, "three": MOST // 2}
+
+
+def test_what_is_far_from_the_nearest_does_not_fill_up() -> None:
+    right, far = of_block("right", 12), of_block("far", 40)
+    cosines = {one.id: 0.5 for one in right} | {one.id: 0.3 for one in far}
+    for like, there in ((0.5, {"right": 12, "far": MOST // 2}), (0.3, {"right": 12})):
+        assert origins(of_blocks(cosines, [("right", 0.5, right), ("far", like, far)]).held) == there
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from clonedna.app.genome_judge import HomeJudge
 from clonedna.app.genome_plan import Planning
-from clonedna.app.genome_plan_values import closest, likest, within
+from clonedna.app.genome_plan_values import claimed, closest, likest, within
 from clonedna.app.genome_values import KeptPlan, PlanAsk
 from clonedna.core.block import GivenFile, Lineage, Measure, not_available
 from clonedna.core.canonical import canonical, sha256
@@ -155,6 +155,8 @@ def test_what_a_layer_says_of_itself_does_not_make_it_the_closest() -> None:
     assert closest((stuffed, right, bare)) == right.id
     assert closest((stuffed, bare)) == bare.id
     assert closest(()) is None
+    assert claimed(Features(text_cosine=0.9, centroid_cosine=0.1, overlap=1.0)) == pytest.approx(0.2)
+    assert claimed(Features(text_cosine=0.4, centroid_cosine=0.5, overlap=0.6)) == pytest.approx((0.4 + 0.5 + 0.36) / 3)
 
 
 def test_a_text_of_all_words_is_not_tried_without_a_probe(parts: GenomeParts) -> None:
