@@ -32,12 +32,15 @@ MAX_POINTER = 1200
 _HEADER = re.compile(
     r"^\W{0,8}SPDX-License-Identifier:[ \t]*([A-Za-z0-9.+\-() ]+?)[ \t]*(?:\*/|-->)?[ \t]*\r?$", re.MULTILINE
 )
-# Riders that take back what the text around them grants: beside a long licence they hardly lower a matcher's score. That a name may not be
-# used to promote (BSD, HPND) and that a text is not read against somebody (MPL) is of the licences themselves.
+# Riders that take back what the text around them grants: beside a long licence they hardly lower a matcher's score.
 _RIDERS = re.compile(
     r"commons clause|elastic license|business source license|server side public license|non-?commercial (use|purposes?)? ?only|"
-    r"good, not evil|right to sell the software|"
-    r"(may|shall|must) not be used (by|for|in|to)\b(?! (endorse|promote|construe|(any )?(advertising|publicity))\b)",
+    r"good, not evil|(may|shall|must) not be used (by|for|in|to)\b|right to sell the software",
+    re.IGNORECASE,
+)
+# What licences say themselves: a name is not to promote (BSD, HPND), and a text is not read against who drafted it (MPL).
+_OWN_WORDS = re.compile(
+    r"\bnames?\b[^.;:]{0,160} (may|shall|must) not be used (in|to)\b|against the drafter shall not be used to\b",
     re.IGNORECASE,
 )
 # Apache-2.0 without its appendix is taken for Pixar's edition of it, whose section 6 has other words.
@@ -98,13 +101,14 @@ def licence_of_texts(files: Sequence[tuple[str, str]]) -> Licence:
     for name, text in own:
         if name in pointers:
             continue
-        if _RIDERS.search(" ".join(text.split())):
+        plain = " ".join(text.split())
+        if _RIDERS.search(_OWN_WORDS.sub(" ", plain)):
             return Licence(spdx=None, how=f"file:{name} carries a rider that restricts it")
         stated = header_licence(text)
         match = askalono.identify(text)  # pyright: ignore[reportAttributeAccessIssue]
         score = round(float(match.score), 4)
         if score >= ENOUGH:
-            apache = match.name == "Pixar" and _APACHE_6.search(" ".join(text.split())) is not None
+            apache = match.name == "Pixar" and _APACHE_6.search(plain) is not None
             found.append((name, "Apache-2.0" if apache else str(match.name), score))
         elif stated and len(text) < MAX_POINTER and _parsed(stated):
             found.append((name, stated, 1.0))
