@@ -8,6 +8,7 @@ own no one gives more than half where several have some, so that none is measure
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -309,30 +310,45 @@ def of_blocks(cosines: dict[str, float], blocks: Sequence[tuple[str, float, tupl
     """The nearest of the blocks' pairs, of no block more than half where several have some.
 
     ``cosines`` of the pairs' tasks with the skill, ``blocks``: id, how like it is (``claimed``), its pairs. A pair is as near as both
-    together say: words alone are near in many blocks.
+    together say: words alone are near in many blocks. Where too few are near enough beside the nearest one's block, that block does not
+    set the floor: near copies of one task shall not keep everybody else's out.
     """
     told = {pair.id: (pair, name) for name, _, pairs in blocks for pair in pairs}
-    found = max((cosines[one] for one in told), default=0.0) >= NEAR
-    score = {
-        pair.id: cosines[pair.id] + like for _, like, pairs in blocks for pair in pairs if found and cosines[pair.id] >= LEAST_NEAR
-    }  # fmt: skip
-    floor = BOTH * max(score.values(), default=0.0)
-    near = sorted((one for one in score if score[one] >= floor), key=lambda one: (-score[one], one))
-    best = sound([told[one][0] for one in near], most=len(near))
-    several = len({told[pair.id][1] for pair in best}) > 1
+    nearest = max((cosines[one] for one in told), default=0.0)
+    if nearest < NEAR:
+        return _too_few(0, nearest)
+    near = {name: like for name, like, _ in blocks}
+    score = {one: cosines[one] + near[name] for one, (_, name) in told.items() if cosines[one] >= LEAST_NEAR}
+    best = {name: max((score[pair.id] for pair in pairs if pair.id in score), default=0.0) for name, _, pairs in blocks}
+    order = sorted(score, key=lambda one: (-score[one], one))
+    pairs: tuple[Pair, ...] = ()
+    for top in sorted(best.values(), reverse=True):
+        pairs = _shared([told[one] for one in order if score[one] >= BOTH * top])
+        if len(pairs) >= LEAST:
+            return Evidence(origin="library", held=pairs, why="measured on held-out pairs of the blocks themselves")
+    return _too_few(len(pairs), nearest)
+
+
+def _too_few(count: int, nearest: float) -> Evidence:
+    why = (
+        f"{count} held-out pairs of the near blocks are of this skill, and {LEAST} are needed (nearest: {nearest:.2f})"
+    )
+    return Evidence(origin="none", why=why)
+
+
+def _shared(told: Sequence[tuple[Pair, str]]) -> tuple[Pair, ...]:
+    """At most ``MOST`` that are sound, the first ones, of no block more than half where several have some."""
+    names = {pair.id: name for pair, name in told}
+    best = sound([pair for pair, _ in told], most=len(told))
+    several = len({names[pair.id] for pair in best}) > 1
     taken: list[Pair] = []
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     for pair in best:
-        name = told[pair.id][1]
-        if len(taken) < MOST and (not several or counts.get(name, 0) < MOST // 2):
-            counts[name] = counts.get(name, 0) + 1
+        name = names[pair.id]
+        if len(taken) < MOST and (not several or counts[name] < MOST // 2):
+            counts[name] += 1
             taken.append(pair)
-    pairs = tuple(taken)
-    if len(pairs) < LEAST:
-        most = max((cosines[one] for one in told), default=0.0)
-        why = f"{len(pairs)} held-out pairs of the near blocks are of this skill, and {LEAST} are needed (nearest: {most:.2f})"
-        return Evidence(origin="none", why=why)
-    return Evidence(origin="library", held=pairs, why="measured on held-out pairs of the blocks themselves")
+    return tuple(taken)
 
 
 def sound(pairs: Sequence[Pair], most: int = MOST) -> tuple[Pair, ...]:

@@ -144,6 +144,11 @@ def test_near_copies_of_one_block_leave_room_for_others() -> None:
     cosines = {one.id: 0.9 for one in loud} | {one.id: 0.3 for one in right} | {one.id: 0.1 for one in far}
     found = of_blocks(cosines, [("loud", 0.1, loud), ("right", 0.5, right), ("far", 0.6, far)])
     assert (found.origin, origins(found.held)) == ("library", {"loud": MOST // 2, "right": MOST // 2})
+    few = loud[:3]
+    found = of_blocks(cosines, [("loud", 0.6, few), ("right", 0.5, right), ("far", 0.6, far)])
+    assert (found.origin, origins(found.held)) == ("library", {"loud": 3, "right": MOST // 2}), (
+        "three of them set no floor"
+    )
 
 
 def test_of_pairs_that_are_as_near_those_count_whose_block_was_trained_on_what_is_nearer() -> None:
