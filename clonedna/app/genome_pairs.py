@@ -2,8 +2,8 @@
 
 In this order, for each skill: examples that the user gave; own-words pairs of the repositories in ``genome_sources``; where a teacher was
 named, examples that it writes (to measure on, never to train from); held-out pairs of the blocks that are near. Only what is near enough to
-the skill's words counts (``app.focus``), and none of it was trained on by any layer that is measured on it: hold-outs alone. Of the blocks'
-own no one gives more than half where several have some, so that none is measured on its own kind of work alone.
+the skill's words counts (``app.focus``; of blocks ``of_blocks``), and none of it was trained on by any layer that is measured on it:
+hold-outs alone. Of the blocks' own no one gives more than half where several have some, so that none is measured on its own kind of work alone.
 """
 
 from __future__ import annotations
@@ -317,12 +317,14 @@ def of_blocks(cosines: dict[str, float], blocks: Sequence[tuple[str, float, tupl
     nearest = max((cosines[one] for one in told), default=0.0)
     if nearest < NEAR:
         return _too_few(0, nearest)
-    near = {name: like for name, like, _ in blocks}
-    score = {one: cosines[one] + near[name] for one, (_, name) in told.items() if cosines[one] >= LEAST_NEAR}
-    best = {name: max((score[pair.id] for pair in pairs if pair.id in score), default=0.0) for name, _, pairs in blocks}
+    like = {name: one for name, one, _ in blocks}
+    score = {one: cosines[one] + like[name] for one, (_, name) in told.items() if cosines[one] >= LEAST_NEAR}
     order = sorted(score, key=lambda one: (-score[one], one))
+    best: dict[str, float] = {}
+    for one in order:
+        best.setdefault(told[one][1], score[one])
     pairs: tuple[Pair, ...] = ()
-    for top in sorted(best.values(), reverse=True):
+    for top in best.values():
         pairs = _shared([told[one] for one in order if score[one] >= BOTH * top])
         if len(pairs) >= LEAST:
             return Evidence(origin="library", held=pairs, why="measured on held-out pairs of the blocks themselves")

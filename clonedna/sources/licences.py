@@ -40,7 +40,8 @@ _RIDERS = re.compile(
 )
 # What licences say themselves: a name is not to promote (BSD, HPND), and a text is not read against who drafted it (MPL).
 _OWN_WORDS = re.compile(
-    r"\bnames?\b[^.;:]{0,160} (may|shall|must) not be used (in|to)\b|against the drafter shall not be used to\b",
+    r"\bnames?\b[^.;:]{0,160} (may|shall|must) not be used (to (endorse|promote)|in (any )?(advertising|publicity))\b|"
+    r"against the drafter shall not be used to\b",
     re.IGNORECASE,
 )
 # Apache-2.0 without its appendix is taken for Pixar's edition of it, whose section 6 has other words.

@@ -115,6 +115,7 @@ def test_what_a_licence_says_of_names_is_no_rider() -> None:
         "It must not be used for profit.",
         "It shall not be used to promote banks.",
         "Whatever its name. It may not be used in advertising.",
+        "Under whatever name, it may not be used to compete with banks.",
     ):
         found = licence_of_texts([("LICENSE", f"{BSD}\n{rider}\n")])
         assert (found.spdx, "rider" in found.how) == (None, True), rider
