@@ -3,7 +3,8 @@
 In this order, for each skill: examples that the user gave; own-words pairs of the repositories in ``genome_sources``; where a teacher was
 named, examples that it writes (to measure on, never to train from); held-out pairs of the blocks that are near. Only what is near enough to
 the skill's words counts (``app.focus``; of blocks ``of_blocks``), and none of it was trained on by any layer that is measured on it:
-hold-outs alone. Of the blocks' own no one gives more than half where several have some, so that none is measured on its own kind of work alone.
+hold-outs alone. Of the blocks' own no one gives more than half where several have some, so that none is measured on its own kind of work
+alone.
 """
 
 from __future__ import annotations
