@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from clonedna.core.block import Check
-from clonedna.core.errors import DnaError
+from clonedna.core.errors import DnaError, TimedOut, Unavailable
 from clonedna.core.model import Example, Layer
 
 if TYPE_CHECKING:
@@ -31,7 +31,9 @@ TIMEOUT = 600.0
 async def check_peft(engine: LocalEngine, directory: Path, probes: Sequence[Example], base_reference: str) -> Check:
     """True only when PEFT's logits are within 1e-4 of the engine's (fp32; ``TOLERANCE`` for other bases) and differ from the bare base's.
 
-    ``base_reference`` is what the engine was opened with. ``None`` when the check could not run, with the reason in ``how``.
+    ``base_reference`` is what the engine was opened with. ``None`` when nothing could be compared, with the reason in ``how``. What says
+    something about this machine alone is no finding about the adapter: raises ``TimedOut`` when the fresh process does not answer in
+    ``TIMEOUT`` seconds, ``Unavailable`` when it cannot be started or is killed.
     """
     if not probes:
         return Check(value=None, how="no examples to compare on")
@@ -45,9 +47,17 @@ async def check_peft(engine: LocalEngine, directory: Path, probes: Sequence[Exam
             with anyio.fail_after(TIMEOUT):
                 done = await anyio.run_process(command, check=False, env={**os.environ, "HF_HUB_OFFLINE": "1"})
         except TimeoutError:
-            return Check(value=None, how=f"the fresh process did not answer within {TIMEOUT:.0f} s")
+            raise TimedOut(
+                f"loading the adapter in a fresh process took longer than {TIMEOUT:g} s", "try again when the machine is less busy"
+            ) from None  # fmt: skip
         except OSError as error:
-            return Check(value=None, how=f"no fresh process could be started ({error.strerror})")
+            raise Unavailable(
+                f"no fresh process could be started to load the adapter ({error.strerror})", "free memory, then try again"
+            ) from None  # fmt: skip
+    if done.returncode < 0:
+        raise Unavailable(
+            f"the fresh process that loads the adapter was killed by signal {-done.returncode}", "free memory, then try again"
+        )  # fmt: skip
     try:
         report = json.loads(done.stdout.decode().strip().splitlines()[-1])
     except (ValueError, IndexError):

@@ -9,6 +9,7 @@ import anyio
 import pytest
 from safetensors.torch import load_file, save_file
 
+from clonedna.core.errors import TimedOut, Unavailable
 from clonedna.core.model import Example, Layer, LoraSpec
 from clonedna.engine import check
 from clonedna.engine.local import LocalEngine
@@ -79,14 +80,28 @@ def test_what_cannot_run_is_none_with_the_reason(
     assert "no/such-base-anywhere" in wrong.how
 
 
-def test_the_fresh_process_is_given_a_bounded_time(
-    engine: LocalEngine, base: Path, adapter: Path, examples: list[Example], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(check, "TIMEOUT", 0.2)
+@pytest.mark.parametrize(
+    ("program", "error", "said"),
+    [
+        ("exec sleep 60", TimedOut, "longer than 0.2 s"),
+        ("kill -9 $$", Unavailable, "signal 9"),
+        (None, Unavailable, "could be started"),
+    ],
+)
+def test_a_busy_machine_is_an_error_and_no_finding(
+    program: str | None, error: type[Unavailable], said: str,
+    engine: LocalEngine, base: Path, adapter: Path, examples: list[Example], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The fresh process hangs, is killed, or cannot be started: the adapter was not looked at, so nothing is said about it."""
+    python = tmp_path / "python"
+    if program is not None:
+        python.write_text(f"#!/bin/sh\n{program}\n")
+        python.chmod(0o755)
+        monkeypatch.setattr(check, "TIMEOUT", 0.2 if error is TimedOut else 60.0)
+    monkeypatch.setattr(check.sys, "executable", str(python))
 
     async def run():
         return await check.check_peft(engine, adapter, examples[:1], str(base))
 
-    verdict = anyio.run(run)
-    assert verdict.value is None
-    assert "within" in verdict.how
+    with pytest.raises(error, match=said):
+        anyio.run(run)
