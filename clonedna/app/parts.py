@@ -450,7 +450,7 @@ class Parts:
         )  # fmt: skip
 
     async def check_adapter(self, base: str, directory: Path, examples: Sequence[Example]) -> Check:
-        """Whether a fresh process loads the files with PEFT and gets the engine's logits; ``None`` inside says that nothing could be compared.
+        """Whether a fresh process loads the files with PEFT and gets the engine's logits; ``None`` inside: nothing could be compared.
 
         Raises ``TimedOut`` and ``Unavailable`` where this machine did not let it run to its end: to be tried again.
         """
