@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from clonedna.core.block import NAME_PATTERN, BlockRef, GivenFile, Measure
+from clonedna.core.events import Event
 from clonedna.core.genome import MOST_LAYERS, MOST_REQUEST, GenomeLayer, GenomeManifest, GenomePlan, Refused, Skill
 from clonedna.core.value import Value
 
@@ -55,6 +56,23 @@ class KeptPlan(Value):
 
     ask: PlanAsk
     plan: GenomePlan
+
+
+class PlanSaid(Value):
+    """What a plan that is being made says meanwhile."""
+
+    name: ClassVar[str] = "event"
+    event: Event
+
+
+class PlanMade(Value):
+    """It is made, and kept."""
+
+    name: ClassVar[str] = "end"
+    reply: KeptPlan
+
+
+PlanEvent = PlanSaid | PlanMade
 
 
 class NeedAsk(_Need):

@@ -71,10 +71,11 @@ class LabLayers:
             tell(made)
             if made == order.layers:
                 break
-            found.append(self._layer(package, order))
+            found.append(self.layer(package, order))
         return tuple(found)
 
-    def _layer(self, package: str, order: LabOrder) -> LabLayer:
+    def layer(self, package: str, order: LabOrder) -> LabLayer:
+        """One package's layer, or why there is none. Raises as ``build``."""
         distribution = _installed(package, self.parts.settings.packages)
         if distribution is None:
             return LabLayer(package=package, why="it is not installed")

@@ -73,11 +73,13 @@ def plan(
 ) -> None:  # fmt: skip
     """Say what assembling would do: layers, what each brings, trainings, time, disk, licence, conflicts. Nothing is trained."""
     from clonedna.app.workspace import write_atomic
+    from clonedna.cli.progress import listener
     from clonedna.core.canonical import canonical
 
     state: State = context.obj
     if state.client is not None:
-        kept = state.client.genomes.plan(wants.there(state))
+        with listener(as_json) as listen:
+            kept = state.client.genomes.plan(wants.there(state), listen)
     else:
         kept = _planned(state, wants, as_json)
     if out is not None:

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import secrets
+from contextlib import closing
 
-from clonedna.app.genome_values import FoundLayers, GenomeChecked, GenomeLine, GenomeList, KeptPlan, NeedAsk
+from clonedna.app.genome_values import (
+    FoundLayers,
+    GenomeChecked,
+    GenomeLine,
+    GenomeList,
+    KeptPlan,
+    NeedAsk,
+    PlanEvent,
+    PlanMade,
+    PlanSaid,
+)
 from clonedna.app.job_values import JobView
 from clonedna.client.blocks import segment
+from clonedna.client.chat import told
 from clonedna.client.wire import Wire
-from clonedna.core.errors import BadReference, not_a_genome
+from clonedna.core.errors import BadAnswer, BadReference, not_a_genome
+from clonedna.core.events import Emit, silent
 from clonedna.core.genome import DesiredGenome, GenomeManifest, SignedGenome
 
 COMMAND, GENOMES = "/api/v1/genome", "/api/v1/genomes"
-PLAN_SECONDS = 1800.0
 
 
 class RemoteGenomes:
@@ -57,9 +69,15 @@ class RemoteGenomes:
         """For each skill the server's blocks that may be used."""
         return self._wire.post(f"{COMMAND}/search-layers", FoundLayers, {"request": request, "most": most})
 
-    def plan(self, ask: NeedAsk) -> KeptPlan:
-        """A plan, kept there. It may take minutes, since layers are measured: it is waited for ``PLAN_SECONDS`` at least."""
-        return self._wire.post(f"{GENOMES}/plan", KeptPlan, ask, silence=PLAN_SECONDS)
+    def plan(self, ask: NeedAsk, emit: Emit = silent) -> KeptPlan:
+        """A plan, kept there; ``emit`` hears how far it is. It may take minutes, since layers are measured."""
+        kinds: dict[str, type[PlanEvent]] = {"event": PlanSaid, "end": PlanMade}
+        with closing(told(self._wire, f"{GENOMES}/plan", ask, kinds.get)) as events:
+            for event in events:
+                if isinstance(event, PlanMade):
+                    return event.reply
+                emit(event.event)
+        raise BadAnswer("the stream ended without a plan", "ask again; see the server's log")
 
     def kept(self, reference: str) -> KeptPlan:
         """A plan of the server."""

@@ -17,6 +17,7 @@ from clonedna.core.genome import DesiredGenome, GenomeManifest, SignedGenome
 from clonedna.core.value import Value
 from clonedna.server.access import ADMIN, MINT, READ
 from clonedna.server.errors import OURS
+from clonedna.server.following import Following, streamed
 from clonedna.server.jobs import PREFIX as JOBS
 from clonedna.server.jobs import Key
 from clonedna.server.reading import Routes
@@ -27,6 +28,7 @@ Reference = Annotated[
 Plan = Annotated[str, Path(pattern=r"^[0-9a-f]{8,64}$", description="A plan's id, or at least 8 digits of it.")]
 
 
+PLANNED = "The plan. With `stream`, events: `event` for each step and figure of progress, `end` with the plan; `error` for one that failed."
 MOST_WORDS = 20_000  # more than a need may have: what is too long is told as it is on the command line
 
 
@@ -40,6 +42,12 @@ class LayersAsk(NeedWords):
     """``most``: layers of each skill."""
 
     most: int = Field(default=10, ge=1, le=50)
+
+
+class PlanNeed(NeedAsk):
+    """A need to be planned. ``stream``: as server-sent events."""
+
+    stream: bool = False
 
 
 class AssembleAsk(NeedAsk):
@@ -118,10 +126,14 @@ def router(service: Service) -> APIRouter:
         """All genomes, newest first, each with the code of what keeps it from being used."""
         return service.genomes.list()
 
-    @made.post("/plan", dependencies=[MINT])
-    def plan_genome(ask: Annotated[NeedAsk, Body()]) -> KeptPlan:
-        """What assembling would do, and what that takes. Layers are probed; nothing is trained. The plan is kept under its id."""
-        return service.genome_desk.plan_need(ask)
+    @made.post("/plan", dependencies=[MINT], responses=streamed(KeptPlan, PLANNED))
+    async def plan_genome(body: Annotated[PlanNeed, Body()]) -> Response:
+        """What assembling would do, and what that takes. Layers are probed; nothing is trained. The plan is kept under its id.
+
+        It may take minutes: with `stream` it says how far it is. When the client leaves, it stops.
+        """
+        ask = NeedAsk.model_validate(body.model_dump(exclude={"stream"}))
+        return Following(service.genome_desk.planning(ask), stream=body.stream)
 
     @made.get("/plans/{plan}", dependencies=[READ])
     def show_plan(plan: Plan) -> KeptPlan:

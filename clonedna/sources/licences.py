@@ -79,13 +79,16 @@ def agreed(platform: str | None, files: Licence, by: str = "the platform") -> Li
     """What the platform's SPDX id for a repository and its licence files say together; ``by``: who states the id, in words.
 
     The platform's id stands alone where the root has no licence file; ``NOASSERTION`` and what is no SPDX id say nothing. Where both
-    name a licence and they differ, and where a text is not recognised or carries a rider, none is known.
+    name a licence and they differ, and where a text is not recognised or carries a rider, none is known. An id that asks for all that the
+    files name and more (``MIT AND X``) holds as it is.
     """
     stated = platform if platform and platform != "NOASSERTION" and _parsed(platform) is not None else None
     if stated is None or (files.spdx is None and files.how != NO_FILE):
         return files
     if files.spdx is None:
         return Licence(spdx=stated, how=f"{by}'s id; {files.how}")
+    if _asks_more(stated, files.spdx):
+        return Licence(spdx=stated, how=f"{by}'s id, of which {files.how} has a part", score=files.score)
     if contradicts(stated, files.spdx):
         return Licence(spdx=None, how=f"{by} says {stated}, {files.how} says {files.spdx}")
     return files.model_copy(update={"how": f"{by}'s id and {files.how}"})
@@ -156,6 +159,13 @@ def allowed(expression: str, licences: Sequence[str]) -> bool:
 def contradicts(one: str, other: str | None) -> bool:
     """Whether ``one`` names a licence that ``other`` does not; nothing contradicts what states nothing (``None``)."""
     return other is not None and not names_of(one) <= names_of(other)
+
+
+def _asks_more(one: str, other: str) -> bool:
+    """Whether ``one`` is some licences that all hold, those of ``other`` and more."""
+    parsed: Any = _parsed(one)
+    plain = isinstance(parsed, AND) and all(isinstance(part, LicenseSymbol) for part in parsed.args)
+    return plain and names_of(other) < names_of(one)
 
 
 def names_of(expression: str) -> frozenset[str]:

@@ -220,7 +220,7 @@ def test_a_running_server_stops_serving_it(tmp_path: Path, fake: FakeGitHub) -> 
     parts = ServerParts(home)
     block = add_block(parts, "ada")
     ask = {"model": "ada", "messages": [{"role": "user", "content": "a"}], "max_tokens": 4}
-    with running(parts) as url, httpx2.Client(base_url=url, trust_env=False) as client:
+    with running(parts) as url, httpx2.Client(base_url=url, trust_env=False, timeout=60) as client:
         assert client.post("/v1/chat/completions", json=ask).status_code == 200
         assert "ada" in [one["id"] for one in client.get("/v1/models").json()["data"]]
         there = Home.__new__(Home)
@@ -233,7 +233,7 @@ def test_a_running_server_stops_serving_it(tmp_path: Path, fake: FakeGitHub) -> 
             assert "choices" not in answer.json()
         loaded = client.post("/v1/load_lora_adapter", json={"lora_name": "x", "lora_path": block.id})
         assert loaded.status_code in (403, 404)
-    with running(ServerParts(home)) as url, httpx2.Client(base_url=url, trust_env=False) as client:
+    with running(ServerParts(home)) as url, httpx2.Client(base_url=url, trust_env=False, timeout=60) as client:
         assert [one["id"] for one in client.get("/v1/models").json()["data"]] == ["fake"]
 
 

@@ -48,7 +48,7 @@ def dna(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def status(url: str, token: str) -> int:
-    return httpx2.get(f"{url}/api/v1/registry", headers={"Authorization": f"Bearer {token}"}).status_code
+    return httpx2.get(f"{url}/api/v1/registry", headers={"Authorization": f"Bearer {token}"}, timeout=60).status_code
 
 
 def test_a_machine_is_paired_and_its_token_is_found_again(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Generator
 from pathlib import Path
 
+import httpx2
 import pytest
 
-from clonedna.app.genome_values import Assembled, NeedAsk
+from clonedna.app.genome_values import Assembled, KeptPlan, NeedAsk
 from clonedna.app.job_values import JobView
 from clonedna.client import Client
 from clonedna.core.errors import (
@@ -19,6 +20,7 @@ from clonedna.core.errors import (
     InputError,
     NotFound,
 )
+from clonedna.core.events import StageFinished
 from clonedna.core.genome import genome_id
 from tests.genomes import GenomeParts, given_lines, signed, skilled
 from tests.serving import running
@@ -34,8 +36,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def client(home: Path) -> Generator[Client]:
-    with running(GenomeParts(home, port=0, parallel_training=1), "nano", whole=True) as url, Client(url) as made:
+def url(home: Path) -> Generator[str]:
+    with running(GenomeParts(home, port=0, parallel_training=1), "nano", whole=True) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def client(url: str) -> Generator[Client]:
+    with Client(url) as made:
         yield made
 
 
@@ -45,14 +53,18 @@ def ended(client: Client, job: str) -> JobView:
     return last
 
 
-def test_a_need_becomes_a_genome_as_a_job(client: Client, tmp_path: Path) -> None:
+def test_a_need_becomes_a_genome_as_a_job(client: Client, url: str, tmp_path: Path) -> None:
     file = tmp_path / "pairs.jsonl"
     file.write_bytes(given_lines("write sql queries", "mno", 40))
     ask = NeedAsk(request="sql", pairs=client.jobs.upload(file), licence="MIT")
     kept = client.genomes.plan(ask)
     assert kept.plan.skills[0].trains
     assert client.genomes.kept(kept.plan.id[:8]) == kept
-    assert client.genomes.plan(ask) == kept
+    said: list[object] = []
+    assert client.genomes.plan(ask, said.append) == kept
+    assert any(isinstance(one, StageFinished) for one in said)
+    whole = httpx2.post(f"{url}/api/v1/genomes/plan", json=ask.model_dump(mode="json"), timeout=120)
+    assert KeptPlan.model_validate_json(whole.content) == kept
     with pytest.raises(InputError, match="several layers"):
         client.genomes.plan(ask.model_copy(update={"compose": "arrow"}))
     view = ended(client, client.genomes.apply(kept.plan.id, name="reports").id)

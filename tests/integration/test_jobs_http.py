@@ -110,7 +110,7 @@ def test_identity_that_cannot_be_is_a_failed_job_with_its_error(tmp_path: Path) 
 
 
 def test_a_job_is_kept_before_it_is_answered_and_has_a_place(tmp_path: Path) -> None:
-    with serving(SlowParts(tmp_path, parallel_training=0)) as url, httpx2.Client(base_url=url) as http:
+    with serving(SlowParts(tmp_path, parallel_training=0)) as url, httpx2.Client(base_url=url, timeout=60) as http:
         answer = http.post(JOBS, json=MINT)
         assert answer.status_code == 202
         job = answer.json()["id"]
@@ -121,7 +121,7 @@ def test_a_job_is_kept_before_it_is_answered_and_has_a_place(tmp_path: Path) -> 
 
 def test_one_key_is_one_job_also_twenty_times_at_once_and_after_a_restart(tmp_path: Path) -> None:
     headers = {"Idempotency-Key": "order-1"}
-    with serving(SlowParts(tmp_path, parallel_training=0)) as url, httpx2.Client(base_url=url) as http:
+    with serving(SlowParts(tmp_path, parallel_training=0)) as url, httpx2.Client(base_url=url, timeout=60) as http:
         with ThreadPoolExecutor(20) as pool:
             answers = list(pool.map(lambda _: http.post(JOBS, json=MINT, headers=headers), range(20)))
         assert {answer.status_code for answer in answers} == {202}
@@ -132,7 +132,7 @@ def test_one_key_is_one_job_also_twenty_times_at_once_and_after_a_restart(tmp_pa
         assert other.json()["error"]["job"] in ids
         assert http.post(JOBS, json=MINT, headers={"Idempotency-Key": "order-2"}).json()["id"] not in ids
         assert http.post(JOBS, json=MINT, headers={"Idempotency-Key": "a b"}).status_code == 400
-    with serving(SlowParts(tmp_path, parallel_training=0)) as url, httpx2.Client(base_url=url) as http:
+    with serving(SlowParts(tmp_path, parallel_training=0)) as url, httpx2.Client(base_url=url, timeout=60) as http:
         assert http.post(JOBS, json=MINT, headers=headers).json()["id"] in ids
         assert len(http.get(JOBS).json()["jobs"]) == 2
 
@@ -154,7 +154,7 @@ def test_pages_and_filters(tmp_path: Path) -> None:
 
 
 def test_events_go_on_behind_the_last_one_and_are_json_too(tmp_path: Path) -> None:
-    with serving(SlowParts(tmp_path)) as url, Client(url) as client, httpx2.Client(base_url=url) as http:
+    with serving(SlowParts(tmp_path)) as url, Client(url) as client, httpx2.Client(base_url=url, timeout=60) as http:
         job = client.jobs.start(mint()).id
         told = list(client.jobs.follow(job))
         lines = [one for one in told if isinstance(one, JobEvent)]
@@ -177,7 +177,7 @@ def test_a_quiet_stream_says_that_it_is_there(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("clonedna.server.jobs.MOST_STREAMS", 1)
     with serving(SlowParts(tmp_path, parallel_training=0)) as url, Client(url) as client:
         job = client.jobs.start(mint()).id
-        with httpx2.Client(base_url=url) as http, http.stream("GET", f"{JOBS}/{job}/events") as stream:
+        with httpx2.Client(base_url=url, timeout=60) as http, http.stream("GET", f"{JOBS}/{job}/events") as stream:
             lines = stream.iter_lines()  # it closes the stream when it goes
             while next(lines) != ": still here":
                 pass
@@ -213,7 +213,7 @@ def test_no_more_than_the_settings_say_run_or_wait(tmp_path: Path) -> None:
         for job in made:
             until(client.jobs, job, "running")
         made += [client.jobs.start(mint(seed=i, name=f"n{i}")).id for i in (2, 3)]
-        with httpx2.Client(base_url=url) as http:
+        with httpx2.Client(base_url=url, timeout=60) as http:
             full = http.post(JOBS, json=MINT)
             assert full.status_code == 429
             assert full.headers["Retry-After"] == "30"
@@ -288,7 +288,7 @@ def test_what_cannot_be_is_refused_at_once(ask: dict[str, Any], param: str | Non
 
 @pytest.fixture(scope="module")
 def refuser(tmp_path_factory: pytest.TempPathFactory) -> Generator[httpx2.Client]:
-    with serving(SlowParts(tmp_path_factory.mktemp("home"))) as url, httpx2.Client(base_url=url) as http:
+    with serving(SlowParts(tmp_path_factory.mktemp("home"))) as url, httpx2.Client(base_url=url, timeout=60) as http:
         yield http
 
 
@@ -390,7 +390,7 @@ def test_who_may_name_paths_of_the_server(tmp_path: Path) -> None:
             service.desk.start(mint(target=target), paths=False)
     view, _ = service.desk.start(mint(target=str(tmp_path / "code")), paths=True)
     assert view.target == str(tmp_path / "code")
-    with serving(parts) as url, httpx2.Client(base_url=url) as http:
+    with serving(parts) as url, httpx2.Client(base_url=url, timeout=60) as http:
         keys = {"user": {"Authorization": f"Bearer {user}"}, "admin": {"Authorization": f"Bearer {admin}"}}
         assert http.post(JOBS, json=MINT, headers=keys["user"]).status_code == 403  # no scope mint
         assert http.get(JOBS, headers=keys["user"]).status_code == 403

@@ -73,7 +73,7 @@ def test_a_stream_that_runs_ends_well_when_the_server_is_told_to_stop(tmp_path: 
         assert text.split() == [str(i) for i in range(30)]
         assert process.wait(20) == 0
         with pytest.raises(httpx2.ConnectError):
-            httpx2.get(f"{url}/healthz")
+            httpx2.get(f"{url}/healthz", timeout=60)
 
 
 def read_while_it_stops(url: str, process: subprocess.Popen[str], second: signal.Signals | None) -> None:
@@ -124,8 +124,8 @@ def test_a_key_from_a_file_is_wanted_and_never_printed(tmp_path: Path) -> None:
     key.write_text(KEY + "\n")
     with serving(tmp_path, "--api-key-file", str(key), "--host", "0.0.0.0") as (process, said):
         url = said["url"].replace("0.0.0.0", "127.0.0.1")
-        assert httpx2.get(f"{url}/v1/models").status_code == 401
-        assert httpx2.get(f"{url}/v1/models", headers={"Authorization": f"Bearer {KEY}"}).status_code == 200
+        assert httpx2.get(f"{url}/v1/models", timeout=60).status_code == 401
+        assert httpx2.get(f"{url}/v1/models", headers={"Authorization": f"Bearer {KEY}"}, timeout=60).status_code == 200
         assert run(tmp_path, "ps", "--server", url)[0] == 4
         assert run(tmp_path, "ps", "--server", url, DNA_API_KEY=KEY)[0] == 0
         process.send_signal(signal.SIGTERM)

@@ -141,7 +141,7 @@ def test_a_client_that_leaves_frees_the_engine(client: OpenAI, served: str) -> N
     next(iter(stream))
     stream.close()
     for _ in range(200):
-        status = httpx2.get(f"{served}/api/v1/engine").json()["engine"]
+        status = httpx2.get(f"{served}/api/v1/engine", timeout=60).json()["engine"]
         if status["running"] + status["waiting"] == 0:
             break
         time.sleep(0.02)
@@ -151,7 +151,7 @@ def test_a_client_that_leaves_frees_the_engine(client: OpenAI, served: str) -> N
 
 def test_the_figures_are_the_engine_s(client: OpenAI, served: str) -> None:
     chat(client, "zebra")
-    text = httpx2.get(f"{served}/metrics").text
+    text = httpx2.get(f"{served}/metrics", timeout=60).text
     figures = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     assert float(figures['vllm:generation_tokens_total{model_name="zebra@1.0.0"}']) > 0
     assert float(figures["dna_adapter_loads_total"]) >= 1

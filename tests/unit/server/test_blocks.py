@@ -31,7 +31,7 @@ class Site:
     url: str
 
     def client(self, key: str = KEY) -> httpx2.Client:
-        return httpx2.Client(base_url=self.url, headers={"Authorization": f"Bearer {key}"}, trust_env=False)
+        return httpx2.Client(base_url=self.url, headers={"Authorization": f"Bearer {key}"}, trust_env=False, timeout=60)
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +180,7 @@ def test_a_developer_proves_looks_and_takes_back(site: Site) -> None:
         assert client.get(f"{REGISTRY}/shared").status_code == 403
         assert len(client.get(root, headers=session).json()["revoked"]) == 3
         assert client.get(root).json()["blocks"] == []
-    with httpx2.Client(base_url=site.url, trust_env=False) as nobody:
+    with httpx2.Client(base_url=site.url, trust_env=False, timeout=60) as nobody:
         assert nobody.get(root).status_code == 401
     entries = site.parts.audit.entries()
     assert any(

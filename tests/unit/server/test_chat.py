@@ -362,7 +362,7 @@ def test_each_token_has_threads_of_its_own(tmp_path: Path) -> None:
         return {"Authorization": f"Bearer {Tokens(parts).new(TokenOrder(name=name, scopes=scopes)).token}"}
 
     ada, bob, boss = token("ada", "chat"), token("bob", "chat"), token("boss", "admin")
-    with running(parts, whole=True) as url, httpx2.Client(base_url=url) as http:
+    with running(parts, whole=True) as url, httpx2.Client(base_url=url, timeout=60) as http:
 
         def listed(who: dict[str, str]) -> list[str]:
             return [one["id"] for one in http.get(f"{CHAT}/threads", headers=who).json()["threads"]]

@@ -66,13 +66,13 @@ def test_an_archive_goes_from_one_server_to_another(
 
 def test_who_may_only_read_changes_nothing(sides: tuple[str, str, ServerParts, ServerParts]) -> None:
     a, *_ = sides
-    with httpx2.Client(base_url=f"{a}/api/v1", headers={"Authorization": f"Bearer {KEY}"}) as http:
+    with httpx2.Client(base_url=f"{a}/api/v1", headers={"Authorization": f"Bearer {KEY}"}, timeout=60) as http:
         assert http.get("/personas/helper").status_code == 200
         assert http.post("/personas", json={"name": "x"}).status_code == 403
         assert http.put("/personas/helper/genome", json={"genome": "mine"}).status_code == 403
         assert http.post("/personas/helper/rollback", json={"version": 1}).status_code == 403
         assert http.post("/personas/import", content=b"x").status_code == 403
-    with httpx2.Client(base_url=f"{a}/api/v1", headers={"Authorization": f"Bearer {ADMIN}"}) as http:
+    with httpx2.Client(base_url=f"{a}/api/v1", headers={"Authorization": f"Bearer {ADMIN}"}, timeout=60) as http:
         assert http.post("/personas/helper/rollback", json={"version": 0}).status_code == 400
         assert http.post("/personas/import", content=b"x", headers={"Content-Type": "text/plain"}).status_code == 400
         assert http.post("/personas", json={"name": "../x"}).status_code == 400

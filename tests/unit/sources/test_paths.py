@@ -107,6 +107,8 @@ ODD = Licence(spdx=None, how="file:LICENSE is no licence text that is known", sc
         ("MIT", KNOWN, "MIT"), (None, KNOWN, "MIT"), ("NOASSERTION", KNOWN, "MIT"), ("no such thing", KNOWN, "MIT"),
         ("Apache-2.0", KNOWN, None), ("MIT", NONE, "MIT"), (None, NONE, None), ("NOASSERTION", NONE, None), ("MIT", ODD, None),
         ("MIT", KNOWN.model_copy(update={"spdx": "Apache-2.0 OR MIT"}), "Apache-2.0 OR MIT"),
+        ("MIT AND BSD-2-Clause", KNOWN, "MIT AND BSD-2-Clause"), ("MIT OR BSD-2-Clause", KNOWN, None),
+        ("ISC AND BSD-2-Clause", KNOWN, None), ("MIT AND BSD-2-Clause", ODD, None), ("MIT AND (ISC OR GPL-3.0-only)", KNOWN, None),
     ],
 )  # fmt: skip
 def test_platform_and_licence_files_must_agree(platform: str | None, files: Licence, spdx: str | None) -> None:
