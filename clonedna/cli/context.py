@@ -288,12 +288,15 @@ def table(title: str, columns: list[str], rows: list[list[str]], *, whole: int =
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    console = Console(soft_wrap=False)
+    made = Table(
+        title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold", collapse_padding=console.width < 100
+    )  # fmt: skip
     for i, column in enumerate(columns):
         made.add_column(Text(printable(column)), overflow="fold", no_wrap=i < whole)
     for row in rows:
         made.add_row(*(Text(printable(cell)) for cell in row))
-    Console(soft_wrap=False).print(made)
+    console.print(made)
 
 
 def printable(text: str) -> str:
