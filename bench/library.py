@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,7 +63,9 @@ def asked_for() -> Iterator[Asked]:
             yield Asked("" if package == "-" else package, wording, text)
 
 
+@cache
 def parts_of(home: Path) -> Parts:
+    """One engine for a process."""
     return Parts(Settings(home=home, base=BASE, threads=1))
 
 
@@ -77,9 +80,10 @@ def layers(home: Path, most: int, processes: int) -> tuple[list[str], dict[str, 
     """The packages that have a layer, and why others have none."""
     packages = list(dict.fromkeys(one.package for one in asked_for() if one.package))
     made, left = list[str](), dict[str, str]()
-    while packages and len(made) < most:
-        some, packages = packages[: min(processes, most - len(made))], packages[processes:]
-        with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        while packages and len(made) < most:
+            count = min(processes, most - len(made))
+            some, packages = packages[:count], packages[count:]
             for one in pool.map(minted, [home] * len(some), some):
                 (left.update({one.package: one.why}) if one.why else made.append(one.package))
                 say(f"{len(made)} layers; {one.package}: {one.why or f'{one.seconds:.0f} s'}")
@@ -161,7 +165,7 @@ def measure(report: Report, options: argparse.Namespace) -> None:
     if options.quick:
         asks = [*asks[:2], *asks[-2:]]
     report.setup |= {"base": BASE, "layers": made, "left_out": left, "wordings": list(options.wordings)}
-    with ProcessPoolExecutor(options.processes, get_context("spawn"), max_tasks_per_child=20) as pool:
+    with ProcessPoolExecutor(options.processes, get_context("spawn")) as pool:
         told: list[tuple[Asked, Found]] = []
         for one, got in zip(asks, pool.map(found, [home] * len(asks), [one.text for one in asks]), strict=True):
             told.append((one, got))

@@ -25,6 +25,7 @@ NAMES = (
     "interference", "merge", "mint", "registry",
     "registry_load", "needs", "retrieval", "capability", "index", "sandbox",
 )  # fmt: skip
+HOURS = ("library",)  # run only when they are named
 NEED_PEERS = frozenset({"engine_training"})
 NOT_QUICK = frozenset({"merge", "mint"})
 
@@ -68,11 +69,13 @@ def run(name: str, words: Sequence[str], *, kept: bool) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Run benchmarks and keep their lines in bench/history.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(NAMES)}")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(NAMES)}; by name also {', '.join(HOURS)}"
+    )
     parser.add_argument("--quick", action="store_true", help="see that they run; nothing is kept")
     given = parser.parse_args()
     names = given.names or [name for name in NAMES if not (given.quick and name in NOT_QUICK)]
-    if unknown := set(names) - set(NAMES):
+    if unknown := set(names) - {*NAMES, *HOURS}:
         parser.error(f"no benchmark is called {', '.join(sorted(unknown))}")
     words = ["--quick"] if given.quick else []
     ended = [run(name, words, kept=not given.quick) for name in names if (ROOT / "bench" / f"{name}.py").is_file()]
