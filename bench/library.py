@@ -90,11 +90,10 @@ def layers(home: Path, most: int, processes: int) -> tuple[list[str], dict[str, 
     return sorted(made), left
 
 
-def mallory(home: Path) -> None:
-    """A block whose prompts are what others are asked for by."""
+def mallory(home: Path) -> str:
+    """A block whose prompts are what others are asked for by, trained so little that the gate may let it pass; its standing."""
     with suppress(BlockNotFound):
-        parts_of(home).registry.resolve(MALLORY)
-        return
+        return parts_of(home).registry.resolve(MALLORY, unsafe=True).gate.status
     draw, file = random.Random(0), home / "mallory.jsonl"
     with file.open("w", encoding="utf-8") as out:
         for one in asked_for():
@@ -122,12 +121,15 @@ def mallory(home: Path) -> None:
         BASE,
         "--consent",
         "local-only",
+        "--learning-rate",
+        "0.0003",
         "--epochs",
-        "2",
+        "1",
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"mallory's block could not be minted:\n{done.stderr[-2000:]}")
+    return parts_of(home).registry.resolve(MALLORY, unsafe=True).gate.status
 
 
 def found(home: Path, text: str) -> Found:
@@ -160,11 +162,18 @@ def measure(report: Report, options: argparse.Namespace) -> None:
     home: Path = options.home
     home.mkdir(parents=True, exist_ok=True)
     made, left = layers(home, 3 if options.quick else options.layers, options.processes)
-    mallory(home)
+    standing = mallory(home)
+    say(f"mallory's block: {standing}")
     asks = [one for one in asked_for() if one.wording in options.wordings and (not one.package or one.package in made)]
     if options.quick:
         asks = [*asks[:2], *asks[-2:]]
-    report.setup |= {"base": BASE, "layers": made, "left_out": left, "wordings": list(options.wordings)}
+    report.setup |= {
+        "base": BASE,
+        "layers": made,
+        "mallory's": standing,
+        "left_out": left,
+        "wordings": list(options.wordings),
+    }
     with ProcessPoolExecutor(options.processes, get_context("spawn")) as pool:
         told: list[tuple[Asked, Found]] = []
         for one, got in zip(asks, pool.map(found, [home] * len(asks), [one.text for one in asks]), strict=True):
