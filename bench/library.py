@@ -19,7 +19,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -32,7 +31,7 @@ from clonedna.app.lab_layers import LabLayers
 from clonedna.app.lab_values import LabLayer, LabOrder
 from clonedna.app.parts import Parts
 from clonedna.app.settings import Settings
-from clonedna.core.errors import BlockNotFound, DnaError
+from clonedna.core.errors import BlockNotFound, BlockRejected, DnaError
 from clonedna.core.genome import SkillPlan
 
 WORDINGS = ("short", "plain")
@@ -92,8 +91,8 @@ def layers(home: Path, most: int, processes: int) -> tuple[list[str], dict[str, 
 
 def mallory(home: Path) -> str:
     """A block whose prompts are what others are asked for by, trained so little that the gate may let it pass; its standing."""
-    with suppress(BlockNotFound):
-        return parts_of(home).registry.resolve(MALLORY, unsafe=True).gate.status
+    if (standing := standing_of(home, MALLORY)) != "none":
+        return standing
     draw, file = random.Random(0), home / "mallory.jsonl"
     with file.open("w", encoding="utf-8") as out:
         for one in asked_for():
@@ -129,7 +128,16 @@ def mallory(home: Path) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"mallory's block could not be minted:\n{done.stderr[-2000:]}")
-    return parts_of(home).registry.resolve(MALLORY, unsafe=True).gate.status
+    return standing_of(home, MALLORY)
+
+
+def standing_of(home: Path, name: str) -> str:
+    try:
+        return parts_of(home).registry.resolve(name).gate.status
+    except BlockNotFound:
+        return "none"
+    except BlockRejected:
+        return "rejected"
 
 
 def found(home: Path, text: str) -> Found:

@@ -151,8 +151,14 @@ class Blocks:
         return manifest
 
     def remove(self, reference: str) -> BlockRef:
-        """Forget one block: its name and its files. Other versions stay."""
-        manifest = self.parts.registry.resolve(reference, unsafe=True)
+        """Forget one block: its name and its files. Other versions stay. Raises ``BlockRejected`` for a rejected one that is not named by
+        its id."""
+        try:
+            manifest = self.parts.registry.resolve(reference, unsafe=True)
+        except BlockRejected as error:
+            raise BlockRejected(
+                error.message, f"remove it by its id: dna rm {str(error.facts['id'])[:12]}", **error.facts
+            ) from None  # fmt: skip
         self.parts.registry.forget(manifest.id)
         self.parts.store.delete(manifest.id)
         Evaluations(self.parts.settings.home).forget(manifest.id)
