@@ -17,6 +17,7 @@ from clonedna.app.papers import consent_of, evaluation_of, pairs_of
 from clonedna.app.parts import Parts, factory
 from clonedna.app.stamps import Stamp, stamp, stamp_of_any
 from clonedna.core.block import BlockRef, ConsentRecord, Evaluation, Manifest, Maturity
+from clonedna.core.errors import BlockRejected
 from clonedna.core.model import BaseInfo, Layer
 from clonedna.core.seams import Engine
 from clonedna.core.value import Value

@@ -11,8 +11,8 @@ import pytest
 from clonedna.app import blocks
 from clonedna.app import parts as app_parts
 from clonedna.app.blocks import Blocks
-from clonedna.core.block import Manifest
-from clonedna.core.errors import BlockCorrupt, BlockNotFound, BlockRevoked, BlockUntrusted
+from clonedna.core.block import GateVerdict, Manifest
+from clonedna.core.errors import BlockCorrupt, BlockNotFound, BlockRejected, BlockRevoked, BlockUntrusted
 from tests.serving import ServerParts, add_block
 
 
@@ -103,6 +103,17 @@ def test_what_is_gone_or_revoked_is_not_shown(parts: ServerParts, ada: Manifest)
     one.remove("bob")
     with pytest.raises(BlockNotFound):
         one.show(bob.id)
+
+
+def test_what_the_gate_rejected_is_removed_by_its_id_alone(parts: ServerParts) -> None:
+    bad = add_block(parts, "bad", gate=GateVerdict(status="rejected", reasons=("no gain",)))
+    one = Blocks(parts)
+    with pytest.raises(BlockRejected) as refused:
+        one.remove("bad")
+    assert refused.value.hint.endswith(f"dna rm {bad.id[:12]}")
+    assert one.remove(bad.id[:12]).status == "rejected"
+    with pytest.raises(BlockNotFound):
+        one.remove(bad.id)
 
 
 def test_so_many_are_remembered_and_no_more(
