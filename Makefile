@@ -35,9 +35,10 @@ setup: $(DEV) ## install everything for development
 setup-system: ## install the system packages that the sandbox and the tests need (apt-get; as root)
 	@sh tools/setup_system.sh
 
-# One thread a process: the tests' processes share the cores, and threads that wait for each other spin.
+# One thread a process: the tests' processes share the cores, and threads that wait for each other spin. Files in their order: the slow
+# ones (e2e, integration) would else come last, since they have few tests, and one process would wait for the other.
 test: $(DEV) ## run all tests
-	@env OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q
+	@env OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q
 
 test-long: $(DEV) ## the tests that take a minute each: versions and fine-tuning on the bundled base, more kills
 	@env OMP_NUM_THREADS=1 TEST_CHAOS_JOBS=50 TEST_CHAOS_SECONDS=60 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q -m long tests
