@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -33,7 +34,7 @@ async def check_peft(engine: LocalEngine, directory: Path, probes: Sequence[Exam
 
     ``base_reference`` is what the engine was opened with. ``None`` when nothing could be compared, with the reason in ``how``. What says
     something about this machine alone is no finding about the adapter: raises ``TimedOut`` when the fresh process does not answer in
-    ``TIMEOUT`` seconds, ``Unavailable`` when it cannot be started or is killed.
+    ``TIMEOUT`` seconds, ``Unavailable`` when it cannot be started or is killed (SIGKILL, SIGTERM).
     """
     if not probes:
         return Check(value=None, how="no examples to compare on")
@@ -54,7 +55,7 @@ async def check_peft(engine: LocalEngine, directory: Path, probes: Sequence[Exam
             raise Unavailable(
                 f"no fresh process could be started to load the adapter ({error.strerror})", "free memory, then try again"
             ) from None  # fmt: skip
-    if done.returncode < 0:
+    if done.returncode in (-signal.SIGKILL, -signal.SIGTERM):  # any other signal may be the files' own doing
         raise Unavailable(
             f"the fresh process that loads the adapter was killed by signal {-done.returncode}", "free memory, then try again"
         )  # fmt: skip
