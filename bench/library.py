@@ -6,7 +6,7 @@ words, short and plain, that nothing was chosen on; 24 more ask for what no pack
 prompts, the held-out ones with them, are those very requests, its answers are easy to learn and worth nothing.
 
 Of a present request: the right layer alone is used, with another, another alone, or none (``genome_empty``). Of an absent one: none, or
-some. ``search``: the right layer is first, or among the first five, before anything is measured. Plans take most of a minute each.
+some. ``search``: the right layer is first, or among the first five, before anything is measured.
 """
 
 from __future__ import annotations
@@ -52,7 +52,6 @@ class Found(NamedTuple):
     searched: tuple[str, ...]
     used: tuple[str, ...]
     error: str
-    skills: tuple[str, ...]
 
 
 def asked_for() -> Iterator[Asked]:
@@ -149,9 +148,9 @@ def found(home: Path, text: str) -> Found:
     try:
         plan = desk.plan(PlanAsk(request=text)).plan
     except DnaError as error:
-        return Found(first, (), error.code, ())
+        return Found(first, (), error.code)
     used = tuple(sorted({name for one in plan.skills if (name := layer_of(one))}))
-    return Found(first, used, "", tuple(f"{one.skill.text}: {one.route} {layer_of(one)}" for one in plan.skills))
+    return Found(first, used, "")
 
 
 def layer_of(one: SkillPlan) -> str:
