@@ -169,6 +169,7 @@ def test_licence_files_together(files: dict[str, str], spdx: str | None) -> None
     [
         ("# SPDX-License-Identifier: MIT OR Apache-2.0\r\nx = 1\r\n", "MIT OR Apache-2.0"),
         ("<!-- SPDX-License-Identifier: MIT -->\n", "MIT"),
+        ("/* SPDX-License-Identifier: MIT */\n", "MIT"),
         ("# SPDX-License-Identifier: MIT\n# SPDX-License-Identifier: BSD-3-Clause\n", "MIT AND BSD-3-Clause"),
         ('PATTERN = "SPDX-License-Identifier: MIT"\n', None),
         ("\n" * 60 + "# SPDX-License-Identifier: MIT\n", None),
