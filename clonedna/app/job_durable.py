@@ -23,7 +23,7 @@ from clonedna.app.job_work import Work, ended, stages_of, work_of
 from clonedna.app.parts import Parts
 from clonedna.app.workspace import Workspace, space_errors
 from clonedna.core.canonical import sha256
-from clonedna.core.errors import DnaError, Internal, Interrupted, NoSpace, Unavailable
+from clonedna.core.errors import DnaError, Internal, Interrupted, JobBusy, NoSpace, Unavailable
 from clonedna.core.events import Emit, JobFailed, JobFinished
 
 STAGES_VERSION = "mint-2"  # changes when what the stages leave does: an older attempt is then not taken over
@@ -32,6 +32,7 @@ SCHEMA = "dna_jobs"
 POOL = 5  # connections to PostgreSQL
 OPEN = ("PENDING", "ENQUEUED", "DELAYED")
 Ended = Callable[[Workspace], None]
+_ONE = threading.Lock()  # a second DBOS in a process would be the first one, and its end the end of both
 
 
 def nothing(_: Workspace) -> None:
@@ -56,11 +57,14 @@ class Durable:
 
     @contextmanager
     def opened(self) -> Generator[None]:
-        """DBOS, launched. Raises ``Unavailable`` when its database cannot be used, and what the catalogue's database raises."""
+        """DBOS, launched. Raises ``JobBusy`` where this process has one already, ``Unavailable`` when its database cannot be used, and what
+        the catalogue's database raises."""
         from dbos import DBOS
 
-        DBOS(config=self._config())  # type: ignore[arg-type]
+        if not _ONE.acquire(blocking=False):
+            raise JobBusy("this process runs jobs already", "run these in a process of their own")
         try:
+            DBOS(config=self._config())  # type: ignore[arg-type]
 
             @DBOS.step(name="stage")
             def stage(job: str, name: str) -> str:
@@ -75,7 +79,10 @@ class Durable:
                 DBOS.launch()
             yield
         finally:
-            DBOS.destroy(destroy_registry=True, workflow_completion_timeout_sec=0)
+            try:
+                DBOS.destroy(destroy_registry=True, workflow_completion_timeout_sec=0)
+            finally:
+                _ONE.release()
 
     def _config(self) -> dict[str, Any]:
         settings = self.parts.settings

@@ -364,8 +364,16 @@ def test_events_can_be_streamed(tmp_path: Path) -> None:
 
 
 def test_a_second_server_on_the_same_home_is_refused(tmp_path: Path) -> None:
-    with serving(SlowParts(tmp_path)), pytest.raises(JobBusy):
+    with serving(SlowParts(tmp_path)), pytest.raises(JobBusy, match="another server"):
         Service(SlowParts(tmp_path), "nano").background.open()
+
+
+def test_a_second_server_in_one_process_is_refused_and_takes_nothing_from_the_first(tmp_path: Path) -> None:
+    with serving(SlowParts(tmp_path / "one")) as client:
+        for _ in range(2):
+            with pytest.raises(JobBusy, match="this process"):
+                Service(SlowParts(tmp_path / "other"), "nano").background.open()
+        until(client, create(client, jsonl(12)).id, "succeeded")
 
 
 def _batches_of(size: int) -> Any:

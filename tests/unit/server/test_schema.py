@@ -8,13 +8,15 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
-from collections.abc import Generator
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import schemathesis
+from fastapi import FastAPI
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import (
@@ -60,6 +62,12 @@ KEY, ADMIN = "key-of-clients-0123456789", "key-of-admins-0123456789"
 HEADERS = {"Host": "127.0.0.1", "Authorization": f"Bearer {ADMIN}"}
 
 
+@asynccontextmanager
+async def nothing_begins(_: FastAPI) -> AsyncGenerator[None]:
+    """What runs jobs is there once in a process, and these are collected in processes that have servers with jobs of other tests."""
+    yield
+
+
 @cache
 def operations() -> dict[str, Any]:
     """Every operation of an application with two blocks. Its jobs do not run: what is begun here is only kept."""
@@ -70,6 +78,7 @@ def operations() -> dict[str, Any]:
     Personas(parts).create(PersonaOrder(name="ada", binds="ada"))
     parts.genomes.put(signed(parts.signer, "ada"))
     app = application(Service(parts, "fake"))
+    app.router.lifespan_context = nothing_begins
     app.state.home = home  # lives as long as the application
     api = schemathesis.openapi.from_asgi("/openapi.json", app, headers=HEADERS)
     return {found.ok().label: found.ok() for found in api.get_all_operations()}
