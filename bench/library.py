@@ -67,25 +67,16 @@ def parts_of(home: Path) -> Parts:
     return Parts(Settings(home=home, base=BASE, threads=1))
 
 
-def minted(home: Path, package: str) -> LabLayer:
-    """In a process of its own: the layer of one package, or why there is none."""
-    quiet()
-    order = LabOrder(packages=("rich", "fastapi", "typer"), layers=3, base=BASE)  # its packages are not looked at here
-    return LabLayers(parts_of(home), home, "bench", lambda _: None).layer(package, order)
-
-
 def layers(home: Path, most: int, processes: int) -> tuple[list[str], dict[str, str]]:
     """The packages that have a layer, and why others have none."""
-    packages = list(dict.fromkeys(one.package for one in asked_for() if one.package))
-    made, left = list[str](), dict[str, str]()
-    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-        while packages and len(made) < most:
-            count = min(processes, most - len(made))
-            some, packages = packages[:count], packages[count:]
-            for one in pool.map(minted, [home] * len(some), some):
-                (left.update({one.package: one.why}) if one.why else made.append(one.package))
-                say(f"{len(made)} layers; {one.package}: {one.why or f'{one.seconds:.0f} s'}")
-    return sorted(made), left
+    packages = [one.package for one in asked_for() if one.package]
+    order = LabOrder(packages=packages[:3], layers=3, base=BASE, processes=processes)  # which packages: see the call
+
+    def tell(one: LabLayer) -> None:
+        say(f"{one.package}: {one.why or ('it is there' if one.kept else f'{one.seconds:.0f} s')}")
+
+    found = LabLayers(parts_of(home), home, "bench", lambda _: None).build(packages, most, order, tell)
+    return sorted(one.package for one in found if not one.why), {one.package: one.why for one in found if one.why}
 
 
 def mallory(home: Path) -> str:

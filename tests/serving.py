@@ -116,6 +116,7 @@ def running(parts: Parts, base: str = "fake", *, whole: bool = False, port: int 
     made = main.listen(parts.settings.model_copy(update={"port": port}))
     ready = threading.Event()
     stop: list[Callable[[], None]] = []
+    failed: list[BaseException] = []
 
     async def serve() -> None:
         app = application(Service(parts, base)) if whole else main.create_app(Serving(parts, base), parts.settings)
@@ -123,13 +124,25 @@ def running(parts: Parts, base: str = "fake", *, whole: bool = False, port: int 
         stop.append(server.stop)
         await server.run_on(made)
 
-    thread = threading.Thread(target=anyio.run, args=(serve,), name="test-server")
+    def work() -> None:
+        try:
+            anyio.run(serve)
+        except BaseException as error:
+            failed.append(error)
+            ready.set()
+
+    thread = threading.Thread(target=work, name="test-server")
     thread.start()
     try:
         assert ready.wait(20), "the server did not start"
+        if failed:
+            raise failed[0]
         yield main.address(made)
     finally:
-        stop[0]()
+        for one in stop:
+            one()
         thread.join(30)
         made.close()
         assert not thread.is_alive()
+    if failed:
+        raise failed[0]

@@ -35,8 +35,10 @@ class Ada:
             yield cls(github, folder / "ada")
 
     def parts(self, home: Path, **settings: Any) -> ServerParts:
-        """A machine that asks this GitHub."""
-        return ServerParts(home, **({"github_url": self.github.url, "min_free_bytes": 0} | settings))
+        """A machine that asks this GitHub. Two of them may serve in one process: they run no jobs, which one alone could."""
+        return ServerParts(
+            home, **({"github_url": self.github.url, "min_free_bytes": 0, "parallel_training": 0} | settings)
+        )
 
     def consents(self, parts: Parts, *uses: str) -> bytes:
         """She consents to ``uses`` on this machine; the record as a block carries it."""

@@ -59,7 +59,8 @@ class Background:
                 await anyio.to_thread.run_sync(self.close)
 
     def open(self) -> None:
-        """Make what all jobs share, once, then begin. Raises ``JobBusy`` beside another server of this home, ``Unavailable``."""
+        """Make what all jobs share, once, then begin. Raises ``JobBusy`` beside another server of this home, or where this process runs
+        jobs already; ``Unavailable``."""
         parts = self.jobs.parts
         _ = parts.signer.key_id, parts.store, parts.registry, parts.consents
         parts.engine(self.base)
@@ -71,7 +72,8 @@ class Background:
                     "another server runs the jobs of this home",
                     "stop it, give this one another DNA_HOME, or start a worker: dna worker",
                 )
-            stack.enter_context(self._durable.opened())
+            if self.parallel:  # else workers do them
+                stack.enter_context(self._durable.opened())
             self._adopt()
             self._open = stack.pop_all()
         self._looking = threading.Thread(target=self._look_for_ever, name="jobs", daemon=True)

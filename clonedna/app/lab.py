@@ -16,7 +16,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import version as installed
@@ -117,7 +117,7 @@ class Lab:
             ]
         )
         results = [self._result(name, order, usable, key) for name in EXPERIMENTS if name in order.experiments]
-        work = sum(one.seconds for one in results) + sum(one.seconds for one in layers)
+        work = sum(one.seconds for one in results) + passed(layers)
         report = LabReport(
             order=order, base=base, version=__version__, program=program(), libraries=_libraries(), machine=_machine(),
             encoder=self.parts.settings.encoder, layers=layers, results=tuple(results), seconds=round(time.monotonic() - began, 3),
@@ -135,24 +135,24 @@ class Lab:
         return None
 
     def _built(self, order: LabOrder) -> tuple[LabLayer, ...]:
-        began = time.monotonic()
+        began, there = time.monotonic(), 0
         with told(self.emit, "layers") as counts:
-            seen = 0
 
-            def tell(done: int) -> None:
-                nonlocal seen
-                seconds = time.monotonic() - began
-                left = round((order.layers - done) * seconds / done, 1) if done else None
-                self.emit(StageProgress(stage="layers", done=done, total=order.layers, unit="layers", eta_seconds=left))
-                if done > seen:  # where no bar is shown, this is all that is seen of it
+            def tell(layer: LabLayer) -> None:
+                nonlocal there
+                there += not layer.why
+                left = round((order.layers - there) * (time.monotonic() - began) / there, 1) if there else None
+                self.emit(
+                    StageProgress(stage="layers", done=there, total=order.layers, unit="layers", eta_seconds=left)
+                )
+                if there and not layer.why:  # where no bar is shown, this is all that is seen of it
                     self.emit(
                         Note(
-                            text=f"{done} of {order.layers} layers are there, about {left or 0:.0f} s left for the others"
+                            text=f"{there} of {order.layers} layers are there, about {left or 0:.0f} s left for the others"
                         )
                     )
-                seen = done
 
-            layers = self._layers.build(order, tell)
+            layers = self._layers.build(order.packages, order.layers, order, tell)
             counts |= {"there": sum(not one.why for one in layers), "refused": sum(bool(one.why) for one in layers)}
         for one in layers:
             if one.why:
@@ -208,6 +208,17 @@ def program() -> str:
     wanted = (path for path in sorted(root.rglob("*")) if path.suffix in (".py", ".json", ".jsonl") and path.is_file())
     lines = (f"{path.relative_to(root).as_posix()} {sha256(path.read_bytes())}\n" for path in wanted)
     return sha256("".join(lines))
+
+
+def passed(layers: Sequence[LabLayer]) -> float:
+    """Seconds in which at least one of ``layers`` was being made; those of which it is not known when are added."""
+    passed, until = sum(one.seconds for one in layers if not one.began), 0.0
+    for one in sorted(layers, key=lambda one: one.began):
+        if one.began:
+            end = one.began + one.seconds
+            passed += max(0.0, end - max(one.began, until))
+            until = max(until, end)
+    return passed
 
 
 def _libraries() -> dict[str, str]:

@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from importlib.metadata import Distribution, distributions
+from itertools import islice
 from pathlib import Path
 
 from clonedna.app.jobs import Jobs
+from clonedna.app.lab_hands import Hands, Make
 from clonedna.app.lab_values import LabLayer, LabOrder
 from clonedna.app.orders import order_of
 from clonedna.app.papers import evaluation_of
 from clonedna.app.parts import Parts
+from clonedna.app.settings import Settings
 from clonedna.app.workspace import write_atomic
 from clonedna.core.block import MintOrder
 from clonedna.core.canonical import canonical, digest
@@ -23,6 +28,7 @@ from clonedna.core.errors import DnaError, InputError, Interrupted, NotFound, Re
 from clonedna.core.events import Emit
 from clonedna.core.value import Value
 from clonedna.core.work import Identity
+from clonedna.engine.cores import cores
 from clonedna.genomes.package_requests import package_requests
 from clonedna.mint.papers import slug
 
@@ -45,6 +51,11 @@ KEPT = "layers"
 MOST_KEPT_BYTES = 1 << 20
 
 
+def at_once() -> int:
+    """How many layers are made at once where nobody says: a small base leaves more than one core idle, and memory is not asked for much."""
+    return min(2, cores())
+
+
 class Kept(Value):
     """A layer as it was made, and the order that it was made by."""
 
@@ -59,34 +70,53 @@ class LabLayers:
         self.parts, self.folder, self.program, self.emit = parts, folder / KEPT, program, emit
         self._jobs = Jobs(parts.settings, parts)
 
-    def build(self, order: LabOrder, tell: Callable[[int], None]) -> tuple[LabLayer, ...]:
-        """The layers, one package after the other, until there are so many as were ordered; ``tell`` hears how many there are.
+    def build(
+        self, packages: Iterable[str], most: int, order: LabOrder, tell: Callable[[LabLayer], None]
+    ) -> tuple[LabLayer, ...]:
+        """Layers of ``packages`` in their order until there are ``most``, ``order.processes`` of them made at once (1: in this process);
+        ``tell`` hears of each one as it is there. Which packages are tried does not depend on how many are made at once.
 
         A package that is not there, has too little code, whose licence is not allowed or whose layer the gate rejects is in the result,
         with the reason. Raises ``Interrupted`` and ``Unavailable`` (no room, another process): those say nothing about a package.
         """
-        found: list[LabLayer] = []
-        for package in dict.fromkeys(order.packages):
-            made = sum(not one.why for one in found)
-            tell(made)
-            if made == order.layers:
-                break
-            found.append(self.layer(package, order))
-        return tuple(found)
+        wanted, found = list(dict.fromkeys(packages)), dict[str, LabLayer]()
+        rest, waiting = iter(wanted), dict[Future[LabLayer], str]()
+        with ThreadPoolExecutor(order.processes) as threads, Hands(Here.of(self, order)) as hands:
+            while True:
+                room = min(order.processes, most - sum(not one.why for one in found.values())) - len(waiting)
+                for package in islice(rest, max(0, room)):
+                    waiting[threads.submit(self._one, package, order, hands)] = package
+                if not waiting:
+                    return tuple(found[package] for package in wanted if package in found)
+                for one in wait(waiting, return_when=FIRST_COMPLETED).done:
+                    found[waiting.pop(one)] = one.result()
+                    tell(one.result())
 
-    def layer(self, package: str, order: LabOrder) -> LabLayer:
-        """One package's layer, or why there is none. Raises as ``build``."""
+    def _one(self, package: str, order: LabOrder, hands: Hands) -> LabLayer:
+        if order.processes == 1:
+            return self.layer(package, order)
+        return self.ready(package, order) or hands.make(package, self.emit)
+
+    def ready(self, package: str, order: LabOrder) -> LabLayer | None:
+        """What can be said of a package without work: its layer that is there, or why it can have none. ``None``: it is to be made."""
         distribution = _installed(package, self.parts.settings.packages)
         if distribution is None:
             return LabLayer(package=package, why="it is not installed")
         try:
-            wanted = self._order(package, order)
+            key = _key(self._order(package, order), distribution)
         except DnaError as error:
             return LabLayer(package=package, why=_why(error))
-        key = digest([wanted, distribution.version])
         before = self._kept(package)
         if before is not None and before.order == key and self._there(before.layer):
             return before.layer.model_copy(update={"kept": True})
+        return None
+
+    def layer(self, package: str, order: LabOrder) -> LabLayer:
+        """One package's layer, or why there is none, made in this process. Raises as ``build``."""
+        if (known := self.ready(package, order)) is not None:
+            return known
+        distribution, wanted = _installed(package, self.parts.settings.packages), self._order(package, order)
+        assert distribution is not None
         try:
             made = self._made(package, distribution, wanted)
         except (Interrupted, Unavailable):
@@ -95,7 +125,7 @@ class LabLayers:
             made = _facts(distribution, package, self.program).model_copy(update={"why": _why(error)})
         except DnaError as error:  # a fault: told, and tried again the next time
             return _facts(distribution, package, self.program).model_copy(update={"why": _why(error)})
-        write_atomic(self._place(package), canonical(Kept(order=key, layer=made)) + b"\n")
+        write_atomic(self._place(package), canonical(Kept(order=_key(wanted, distribution), layer=made)) + b"\n")
         return made
 
     def _order(self, package: str, order: LabOrder) -> MintOrder:
@@ -106,7 +136,8 @@ class LabLayers:
         )  # fmt: skip
 
     def _made(self, package: str, distribution: Distribution, wanted: MintOrder) -> LabLayer:
-        began, facts = time.monotonic(), _facts(distribution, package, self.program)
+        facts = _facts(distribution, package, self.program).model_copy(update={"began": round(time.time(), 3)})
+        began = time.monotonic()
         workspace, _ = self._jobs.create(wanted)
         reference = self._jobs.run(workspace, self.emit)
         manifest = self.parts.registry.resolve(reference.id, unsafe=True)
@@ -137,6 +168,34 @@ class LabLayers:
 
     def _place(self, package: str) -> Path:
         return self.folder / f"{slug(package)}.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """Gives the maker of the same layers in a process of its own, with its share of the threads."""
+
+    parts: type[Parts]
+    settings: Settings
+    folder: Path
+    program: str
+    order: LabOrder
+
+    @classmethod
+    def of(cls, layers: LabLayers, order: LabOrder) -> Here:
+        settings = layers.parts.settings
+        threads = max(1, (settings.threads or cores()) // order.processes)
+        return cls(
+            type(layers.parts), settings.model_copy(update={"threads": threads}), layers.folder, layers.program, order
+        )
+
+    def __call__(self) -> Make:
+        parts = self.parts(self.settings)
+        return lambda package, emit: LabLayers(parts, self.folder, self.program, emit).layer(package, self.order)
+
+
+def _key(wanted: MintOrder, distribution: Distribution) -> str:
+    """What a layer is made from: its order, and the package's version."""
+    return digest([wanted, distribution.version])
 
 
 def _facts(distribution: Distribution, package: str, program: str) -> LabLayer:

@@ -135,6 +135,7 @@ def _head(report: LabReport) -> list[str]:
         f"- clone-dna {report.version}, program {report.program[:12]}; {libraries}", f"- {machine}; base: {base}",
         f"- encoder {code(report.encoder)}; {report.order.pairs} training pairs a layer at most, {report.order.epochs} epochs",
         f"- {report.seconds:.0f} s in this run; {report.work_seconds:.0f} s of work in all, whichever run did it; at {report.at}",
+        f"- layers made at once: {report.order.processes}",
     ]  # fmt: skip
 
 

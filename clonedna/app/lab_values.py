@@ -19,7 +19,7 @@ Package = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-
 
 class LabOrder(Value):
     """``packages`` are tried in their order until so many ``layers`` passed the gate. ``pairs``: training pairs of a layer, at most;
-    ``epochs`` over them."""
+    ``epochs`` over them. ``processes``: layers made at once, each in a process of its own; 1: one after another, in this one."""
 
     kind: Literal["lab"] = "lab"
     packages: tuple[Package, ...] = Field(min_length=LEAST_LAYERS, max_length=MOST_PACKAGES)
@@ -29,12 +29,14 @@ class LabOrder(Value):
     pairs: int = Field(default=192, ge=24, le=1000)
     epochs: int = Field(default=2, ge=1, le=20)
     seed: int = Field(default=0, ge=0, lt=2**31)
+    processes: int = Field(default=1, ge=1, le=16)
 
 
 class LabLayer(Value):
     """A package's layer, or (``why``) why there is none. ``request``: what it is asked for by, in our own words; empty: it is not asked.
 
-    ``made_by``: the program's digest when it was tried; ``seconds`` that took; ``kept``: by an earlier run.
+    ``made_by``: the program's digest when it was tried; ``began``: when, in seconds since 1970, and the ``seconds`` that it took;
+    ``kept``: by an earlier run.
     """
 
     package: str
@@ -44,6 +46,7 @@ class LabLayer(Value):
     request: str = ""
     gain: Measure | None = None
     made_by: str = ""
+    began: float = 0.0
     seconds: float = 0.0
     kept: bool = False
     why: str = ""

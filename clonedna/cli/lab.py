@@ -35,6 +35,13 @@ def lab(
     pairs: Annotated[int, typer.Option(help="Training pairs of a layer, at most.")] = 192,
     epochs: Annotated[int, typer.Option(help="Passes over them.")] = 2,
     seed: Annotated[int, typer.Option(help="Decides splits, initial weights and intervals.")] = 0,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            help="Layers made at once, each in a process with its own copy of the base; else 2 where there are cores.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Build small layers from installed packages and measure retrieval, probe, composition and interference with them.
@@ -43,7 +50,7 @@ def lab(
     Ends with a status other than 0 where an experiment could not run.
     """
     from clonedna.app.lab import Lab, lab_settings
-    from clonedna.app.lab_layers import PACKAGES
+    from clonedna.app.lab_layers import PACKAGES, at_once
     from clonedna.app.lab_values import EXPERIMENTS, LabOrder
     from clonedna.app.parts import Parts
     from clonedna.cli.following import asked
@@ -55,7 +62,7 @@ def lab(
     wanted = _listed(only) or EXPERIMENTS
     order: LabOrder = asked(
         LabOrder, packages=_listed(packages) or PACKAGES, layers=layers, experiments=tuple(dict.fromkeys(wanted)), base=base, pairs=pairs,
-        epochs=epochs, seed=seed,
+        epochs=epochs, seed=seed, processes=processes if processes is not None else at_once(),
     )  # fmt: skip
     place = out.expanduser().absolute()
     _stoppable(place)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import os
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Sequence
 from contextlib import asynccontextmanager
@@ -40,6 +39,7 @@ from clonedna.engine.adapters import Adapter, Seen, read_adapter
 from clonedna.engine.bases import Base, load_base
 from clonedna.engine.beside import Company, Weighed
 from clonedna.engine.checkpoints import read_start, read_state
+from clonedna.engine.cores import cores
 from clonedna.engine.covariance import Moments, observe_rows, read_covariances, write_moments
 from clonedna.engine.lanes import Lanes
 from clonedna.engine.memory import available
@@ -78,11 +78,10 @@ def open_engine(
     """
     if not 0 < duty <= 1:
         raise InputError(f"duty {duty} is not a share of time", "give a number over 0, at most 1")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     loaded = load_base(base, dtype=dtype, device=device, quantize=quantize)
     cache = cache_bytes or _free(loaded.device) // 8
     return LocalEngine(
-        loaded, threads=threads or cores, adapter_bytes=adapter_bytes or _free(loaded.device) // 8, cache_bytes=cache,
+        loaded, threads=threads or cores(), adapter_bytes=adapter_bytes or _free(loaded.device) // 8, cache_bytes=cache,
         prefix_bytes=cache // 4 if prefix_bytes < 0 else prefix_bytes, max_waiting=max_waiting, duty=duty,
     )  # fmt: skip
 

@@ -197,7 +197,7 @@ def test_what_cannot_be_is_refused_at_once(
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Generator[openai.OpenAI]:
-    with serving(SlowParts(tmp_path_factory.mktemp("home"), max_upload_bytes=200_000)) as made:
+    with serving(SlowParts(tmp_path_factory.mktemp("home"), max_upload_bytes=200_000, parallel_training=0)) as made:
         yield made
 
 

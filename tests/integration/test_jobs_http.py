@@ -288,7 +288,8 @@ def test_what_cannot_be_is_refused_at_once(ask: dict[str, Any], param: str | Non
 
 @pytest.fixture(scope="module")
 def refuser(tmp_path_factory: pytest.TempPathFactory) -> Generator[httpx2.Client]:
-    with serving(SlowParts(tmp_path_factory.mktemp("home"))) as url, httpx2.Client(base_url=url, timeout=60) as http:
+    parts = SlowParts(tmp_path_factory.mktemp("home"), parallel_training=0)
+    with serving(parts) as url, httpx2.Client(base_url=url, timeout=60) as http:
         yield http
 
 

@@ -16,13 +16,13 @@ from clonedna.app.lab import Lab, lab_settings
 from clonedna.app.lab_experiments import Bench, figure, part
 from clonedna.app.lab_layers import LabLayers
 from clonedna.app.lab_page import aims_of, code, page
-from clonedna.app.lab_values import EXPERIMENTS, Experiment, LabFigure, LabOrder, LabReport, LabResult, Point
+from clonedna.app.lab_values import EXPERIMENTS, Experiment, LabFigure, LabLayer, LabOrder, LabReport, LabResult, Point
 from clonedna.app.settings import Settings
 from clonedna.cli.main import app
 from clonedna.core.block import Measure, not_available
 from clonedna.core.canonical import strict_json
 from clonedna.core.errors import Corrupt, Internal, JobBusy, Refused
-from clonedna.core.events import Note, silent
+from clonedna.core.events import Note, StageFinished, silent
 from clonedna.core.fakes import FakeEncoder
 from tests.packages import install
 from tests.parts import FakeEngineParts
@@ -146,6 +146,36 @@ def test_packages_that_give_no_layer_are_told_and_the_next_ones_tried(
     monkeypatch.setattr(labs, "program", lambda: "another")
     report_of(parts, tmp_path, Counted(), order(tmp_path, packages=names, experiments=("retrieval",)))
     assert tried == ["granite", "marble"]
+
+
+def test_layers_made_at_once_are_those_made_one_after_another(parts: LabParts, tmp_path: Path) -> None:
+    for name in ("bead", "cord"):
+        install(tmp_path / "installed", name, metadata="License-Expression: MIT\n")
+    told: list[Any] = []
+    names, wanted = ("abacus", "nowhere", "bead", "cord"), order(tmp_path, processes=2)  # cord is not needed
+    layers = LabLayers(parts, tmp_path / "kept", "program", told.append)
+    found = layers.build(names, 2, wanted, told.append)
+    assert [one.package for one in found] == list(names[:3])
+    assert {one.package for one in told if isinstance(one, LabLayer)} == set(names[:3])
+    assert (
+        sum(isinstance(one, StageFinished) and one.stage == "train" for one in told) == 2
+    )  # heard from their processes
+    assert all(parts.registry.resolve(one.block).name == one.package for one in found if not one.why)
+    assert [one.kept for one in layers.build(names, 2, wanted, told.append)] == [True, False, True]
+
+    other = LabParts(parts.settings.model_copy(update={"home": tmp_path / "other"}))
+    alone = LabLayers(other, tmp_path / "other", "program", silent).build(
+        names[:1], 1, wanted.model_copy(update={"processes": 1}), told.append
+    )
+    assert alone[0].gain == found[0].gain
+
+
+def test_time_in_which_layers_were_made_is_counted_once() -> None:
+    spans = ((100.0, 10.0), (105.0, 10.0), (106.0, 1.0), (200.0, 5.0))
+    layers = [LabLayer(package=f"p{i}", began=began, seconds=seconds) for i, (began, seconds) in enumerate(spans)]
+    assert labs.passed(layers) == 20
+    assert labs.passed([*layers, LabLayer(package="old", seconds=7)]) == 27
+    assert labs.passed([]) == 0
 
 
 def test_a_fault_of_one_experiment_does_not_take_the_others(parts: LabParts, tmp_path: Path) -> None:
