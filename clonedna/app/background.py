@@ -2,7 +2,8 @@
 
 What waits is in ``jobs/queue/``, for every process of every machine that shares the home. Whoever gets a job's lock works on it, and a
 process that dies lets go of its locks: another one, or the next one, goes on with its job. A job that could not even say how it failed
-(a full disk, a database that is away) is tried again, later each time. Times to wait are measured by a clock that nobody moves.
+(a full disk, a database that is away) is tried again, later each time, and says so in its log. Times to wait are measured by a clock that
+nobody moves.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import AsyncGenerator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 
 import anyio
 import anyio.to_thread
@@ -23,7 +24,7 @@ from clonedna.app.jobs import Jobs
 from clonedna.app.logs import about_job, heard, tell
 from clonedna.app.workspace import Workspace, held
 from clonedna.core.errors import DnaError, JobBusy
-from clonedna.core.events import Emit
+from clonedna.core.events import Emit, Note
 
 NAME = "clone-dna-jobs"
 LOOK_SECONDS = 1.0
@@ -169,17 +170,24 @@ class Background:
 
     def _carry_out(self, workspace: Workspace) -> None:
         self.worked += 1
+        listen = _listener(workspace, self.figures)
         try:
-            self._durable.finish(workspace, _listener(workspace, self.figures))
+            self._durable.finish(workspace, listen)
             self._pauses.pop(workspace.id, None)
-        except DnaError as error:  # told in the job's own log; what the job could not keep as its end is tried again
+        except DnaError as error:  # what the job could not keep as its end is tried again
             if self.jobs.result(workspace) is None and not self._durable.stopping.is_set():
-                self._pause(workspace.id)
+                seconds = self._pause(workspace.id)
                 tell(log, "warning", "job_tried_again", job=workspace.id, code=error.code)
+                said = f"the job could not go on ({error.code}: {error.message}); it is tried again in {seconds:.0f} s"
+                with suppress(DnaError, OSError):  # a full disk has no room for this either
+                    workspace.emitter(listen, lambda: None)(Note(level="warning", text=said))
 
-    def _pause(self, job: str) -> None:
+    def _pause(self, job: str) -> float:
+        """Seconds until the job is tried again."""
         turns = self._pauses.get(job, (0, 0.0))[0] + 1
-        self._pauses[job] = turns, time.monotonic() + min(LONGEST_PAUSE, 2.0**turns)
+        seconds = min(LONGEST_PAUSE, 2.0**turns)
+        self._pauses[job] = turns, time.monotonic() + seconds
+        return seconds
 
 
 def _listener(workspace: Workspace, figures: JobFigures) -> Emit:

@@ -18,14 +18,16 @@ import httpx2
 import pytest
 
 from clonedna.app.job_asks import CompareAsk, EvaluateAsk, IdentityAsk, MergeAsk, MintAsk
+from clonedna.app.job_durable import Durable
 from clonedna.app.job_values import JobEvent, JobView
 from clonedna.app.jobs import Jobs
 from clonedna.app.service import Service
+from clonedna.app.workspace import Workspace
 from clonedna.client import Client
 from clonedna.client.jobs import RemoteJobs
 from clonedna.core.canonical import sha256
-from clonedna.core.errors import AddressRefused, InputError, JobNotFound, NotFound, Overloaded, Refused
-from clonedna.core.events import StageFinished, silent
+from clonedna.core.errors import AddressRefused, InputError, JobNotFound, NotFound, Overloaded, Refused, Unavailable
+from clonedna.core.events import Note, StageFinished, silent
 from tests.merges import add_block
 from tests.serving import running
 from tests.slow import SlowParts, SlowTrainer, at_full_speed
@@ -370,6 +372,28 @@ def test_a_catalogue_that_stays_locked_is_an_error_and_the_job_goes_on(
         assert failed.code == "timed_out"
         client.jobs.resume(job)
         assert until(client.jobs, job, "finished").block == "ada-example@1.0.0"
+
+
+def test_a_job_that_cannot_be_begun_is_tried_again_and_who_follows_it_hears_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, turns = Durable._take_up, 0  # pyright: ignore[reportPrivateUsage] - where the database of jobs is asked
+
+    def away(self: Durable, workspace: Workspace) -> Any:
+        nonlocal turns
+        turns += 1
+        if turns == 1:
+            raise Unavailable("the jobs' database cannot be used: gone")
+        return whole(self, workspace)
+
+    monkeypatch.setattr(Durable, "_take_up", away)
+    with serving(SlowParts(tmp_path)) as url, Client(url) as client:
+        told = list(client.jobs.follow(client.jobs.start(mint()).id))
+    events = [one.event for one in told if isinstance(one, JobEvent)]
+    assert isinstance(events[0], Note)
+    assert events[0].text.endswith("database cannot be used: gone); it is tried again in 2 s")
+    assert isinstance(told[-1], JobView)
+    assert told[-1].status == "finished"
 
 
 def test_who_may_name_paths_of_the_server(tmp_path: Path) -> None:
