@@ -36,9 +36,10 @@ setup-system: ## install the system packages that the sandbox and the tests need
 	@sh tools/setup_system.sh
 
 # One thread a process: the tests' processes share the cores, and threads that wait for each other spin. Files in their order: the slow
-# ones (e2e, integration) would else come last, since they have few tests, and one process would wait for the other.
+# ones (e2e, integration) would else come last, since they have few tests, and one process would wait for the other. The processes that
+# tests start find the program compiled, also where the environment forbids to keep that.
 test: $(DEV) ## run all tests
-	@env OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q
+	@env OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q
 
 test-long: $(DEV) ## the tests that take a minute each: versions and fine-tuning on the bundled base, more kills
 	@env OMP_NUM_THREADS=1 TEST_CHAOS_JOBS=50 TEST_CHAOS_SECONDS=60 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q -m long tests

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from clonedna.app.exemplars import BlockExemplars
 from clonedna.app.meanings import KeysOf, Meanings
 from clonedna.app.settings import ENCODER, XAI_URL, Settings
-from clonedna.core.block import Check
+from clonedna.core.block import Check, DriftReport
 from clonedna.core.canonical import sha256
 from clonedna.core.errors import BadConfig, InputError
 from clonedna.core.model import Example
@@ -443,9 +443,12 @@ class Parts:
         from clonedna.evals.examination import Lent  # loads numpy
         from clonedna.mint.overlap import overlaps
 
+        async def layer_drift(engine: Engine, directory: Path) -> DriftReport:
+            return await factory("drift", "local")(engine, directory)  # loads the model libraries: when it is asked for
+
         secret_in = factory("secrets", "patterns")
         return Lent(
-            secret_in=secret_in, parse=factory("syntax", "trees"), overlaps=overlaps, layer_drift=factory("drift", "local"),
+            secret_in=secret_in, parse=factory("syntax", "trees"), overlaps=overlaps, layer_drift=layer_drift,
             sandbox=self.sandboxes.open, probe=partial(probe, self.settings, secret_in),
         )  # fmt: skip
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from clonedna.app.jobs import Jobs
 from clonedna.app.parts import Parts
@@ -22,6 +21,7 @@ from clonedna.cli.main import app
 from clonedna.core.canonical import sha256
 from clonedna.core.errors import DnaError
 from clonedna.core.fakes import FakeEngine
+from tests.cli import CliRunner
 from tests.genomes import layer, signed
 from tests.merges import add_block as add_adapter
 from tests.parts import order

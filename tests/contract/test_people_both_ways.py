@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from clonedna.cli.main import app
 from clonedna.core.errors import DnaError
+from tests.cli import CliRunner
 from tests.developers import World, world
 from tests.serving import running
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import httpx2
 import pytest
-from typer.testing import CliRunner
 
 from clonedna.cli.main import app
 from clonedna.core.errors import DnaError, NoSpace
+from tests.cli import CliRunner
 from tests.command import Dna
 from tests.serving import ServerParts, running
 

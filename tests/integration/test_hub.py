@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
-from typer.testing import CliRunner
 
 from clonedna.app.hub import Hub
 from clonedna.app.parts import Parts
@@ -31,6 +30,7 @@ from clonedna.core.errors import (
     Unavailable,
 )
 from clonedna.store.hub import HubRepositories
+from tests.cli import CliRunner
 from tests.hub_fake import FakeHub, Repository, fake_hub
 from tests.serving import ServerParts
 from tests.sharing import ACCOUNT, Ada, put

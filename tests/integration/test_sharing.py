@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from clonedna.app.holding import Holding
 from clonedna.app.sharing import Sharing
@@ -39,6 +38,7 @@ from clonedna.core.errors import (
     Unauthorised,
     Unavailable,
 )
+from tests.cli import CliRunner
 from tests.command import Dna
 from tests.serving import ServerParts, running
 from tests.sharing import Ada, put

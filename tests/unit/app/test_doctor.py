@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from clonedna.app import doctor, doctor_checks
 from clonedna.app.doctor import Doctor
@@ -24,6 +23,7 @@ from clonedna.client import Client
 from clonedna.core.errors import SandboxUnavailable
 from clonedna.core.vectors import Vectors
 from clonedna.store.vectors import VectorFiles
+from tests.cli import CliRunner
 from tests.command import Dna
 from tests.serving import ServerParts, running
 

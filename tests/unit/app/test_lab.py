@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from clonedna.app import lab as labs
 from clonedna.app import lab_experiments
@@ -24,6 +23,7 @@ from clonedna.core.canonical import strict_json
 from clonedna.core.errors import Corrupt, Internal, JobBusy, Refused
 from clonedna.core.events import Note, StageFinished, silent
 from clonedna.core.fakes import FakeEncoder
+from tests.cli import CliRunner
 from tests.packages import install
 from tests.parts import FakeEngineParts
 

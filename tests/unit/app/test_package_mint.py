@@ -8,7 +8,6 @@ from pathlib import Path
 
 import anyio
 import pytest
-from typer.testing import CliRunner
 
 from clonedna.app.jobs import Jobs
 from clonedna.app.preflight import preflight
@@ -21,6 +20,7 @@ from clonedna.core.events import silent
 from clonedna.core.seams import Source
 from clonedna.core.work import Identity
 from clonedna.sources.package import PackageSource
+from tests.cli import CliRunner
 from tests.packages import functions, install
 from tests.parts import FakeEngineParts
 

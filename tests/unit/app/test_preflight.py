@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from clonedna.app.minting import Ordered
 from clonedna.app.orders import order_of
@@ -21,6 +20,7 @@ from clonedna.core.events import Note, StageFinished, StageStarted, silent
 from clonedna.core.fakes import FakeSource
 from clonedna.core.people import Account
 from clonedna.core.work import Identity
+from tests.cli import CliRunner
 from tests.parts import FakeParts
 from tests.people import ADA, BOB, two_people
 from tests.repos import RepoBuilder

@@ -6,11 +6,11 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from clonedna.app.threads import Threads
 from clonedna.cli.main import app
 from clonedna.core.errors import DnaError, InputError, NotFound
+from tests.cli import CliRunner
 from tests.serving import ScriptedEngine, ServerParts, add_block, running
 from tests.values import pair
 

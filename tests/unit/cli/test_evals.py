@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from clonedna.app.blocks import Blocks
 from clonedna.app.jobs import Jobs
@@ -16,6 +15,7 @@ from clonedna.core.block import Measure
 from clonedna.core.errors import BlockNotFound, InputError
 from clonedna.core.events import silent
 from clonedna.evals import again
+from tests.cli import CliRunner
 from tests.parts import FakeParts, order
 
 

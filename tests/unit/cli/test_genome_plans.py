@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from clonedna.app.genome_values import FoundLayer, FoundLayers, SkillLayers
 from clonedna.cli import genome_plans
 from clonedna.cli.main import app
 from clonedna.core.genome import Skill
+from tests.cli import CliRunner
 
 
 def layer(name: str, digit: str, repeats: str | None = None) -> FoundLayer:

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from clonedna.app.minting import Ordered
 from clonedna.cli import minting
 from clonedna.cli.main import app
 from clonedna.core.block import MintOrder
 from clonedna.core.errors import InputError
+from tests.cli import CliRunner
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from clonedna.cli.main import app
 from clonedna.cli.upkeep import size
 from clonedna.core.errors import DnaError
+from tests.cli import CliRunner
 from tests.serving import ServerParts
 from tests.sharing import put
 
