@@ -38,15 +38,19 @@ class Hand:
 
     def make(self, package: str, emit: Emit) -> LabLayer:
         """The layer, as ``Make`` gives it there. Raises what it raises, and ``Unavailable`` where the process has ended."""
+        kind, value = self._heard(package, ask=True)
+        while kind == "event":
+            emit(value)
+            kind, value = self._heard(package)
+        if kind == "error":
+            raise error_of(value) or Internal("a process of the lab failed", "please report this")
+        return value
+
+    def _heard(self, package: str, *, ask: bool = False) -> tuple[str, Any]:
         try:
-            self._here.send(package)
-            while True:
-                kind, value = self._here.recv()
-                if kind == "layer":
-                    return value
-                if kind == "error":
-                    raise error_of(value) or Internal("a process of the lab failed", "please report this")
-                emit(value)
+            if ask:
+                self._here.send(package)
+            return self._here.recv()
         except (EOFError, OSError):
             self._process.join(1)
             raise Unavailable(
