@@ -42,8 +42,8 @@ test: $(DEV) ## run all tests
 	@env OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q
 
 test-long: $(DEV) ## the tests that take a minute each: versions and fine-tuning on the bundled base, more kills
-	@env OMP_NUM_THREADS=1 TEST_CHAOS_JOBS=50 TEST_CHAOS_SECONDS=60 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q -m long tests
-	@env OMP_NUM_THREADS=1 TEST_CHAOS_JOBS=50 TEST_CHAOS_SECONDS=60 $(BIN)/python -m pytest -q tests/integration/test_workers.py tests/integration/test_chaos.py
+	@env OMP_NUM_THREADS=1 TEST_CHAOS_JOBS=50 TEST_CHAOS_SECONDS=60 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --timeout 1300 -q -m long tests
+	@env OMP_NUM_THREADS=1 TEST_CHAOS_JOBS=50 TEST_CHAOS_SECONDS=60 $(BIN)/python -m pytest --timeout 1300 -q tests/integration/test_workers.py tests/integration/test_chaos.py
 
 check: $(DEV) ## format, lint, types, import contracts, unit and contract tests
 	@$(BIN)/ruff format --check $(CODE)

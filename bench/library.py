@@ -69,7 +69,7 @@ def parts_of(home: Path) -> Parts:
 
 def layers(home: Path, most: int, processes: int) -> tuple[list[str], dict[str, str]]:
     """The packages that have a layer, and why others have none."""
-    packages = [one.package for one in asked_for() if one.package]
+    packages = tuple(dict.fromkeys(one.package for one in asked_for() if one.package))
     order = LabOrder(packages=packages[:3], layers=3, base=BASE, processes=processes)  # which packages: see the call
 
     def tell(one: LabLayer) -> None:

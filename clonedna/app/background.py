@@ -2,8 +2,8 @@
 
 What waits is in ``jobs/queue/``, for every process of every machine that shares the home. Whoever gets a job's lock works on it, and a
 process that dies lets go of its locks: another one, or the next one, goes on with its job. A job that could not even say how it failed
-(a full disk, a database that is away) is tried again, later each time, and says so in its log. Times to wait are measured by a clock that
-nobody moves.
+(a full disk, a database that is away) is tried again, later each time; where it can, it says so in its log. Times to wait are measured by
+a clock that nobody moves.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ log = logging.getLogger(__name__)
 
 
 class Background:
-    """The jobs of one home whose base this process holds. Never beside ``Jobs.run`` in the same process: DBOS is one for a process."""
+    """The jobs of one home whose base this process holds. Never two in a process, nor beside ``Jobs.run``: DBOS is one for a process (with
+    ``parallel`` 0 it is not used)."""
 
     def __init__(self, jobs: Jobs, base: str, *, parallel: int, alone: bool = True, ended: Ended = nothing) -> None:
         """``alone``: refuse to run beside another one that is (servers are, workers not); ``ended``: as ``Durable`` has it."""
@@ -175,7 +176,9 @@ class Background:
             self._durable.finish(workspace, listen)
             self._pauses.pop(workspace.id, None)
         except DnaError as error:  # what the job could not keep as its end is tried again
-            if self.jobs.result(workspace) is None and not self._durable.stopping.is_set():
+            if workspace.exists("cancel"):
+                self._pauses.pop(workspace.id, None)
+            elif self.jobs.result(workspace) is None and not self._durable.stopping.is_set():
                 seconds = self._pause(workspace.id)
                 tell(log, "warning", "job_tried_again", job=workspace.id, code=error.code)
                 said = f"the job could not go on ({error.code}: {error.message}); it is tried again in {seconds:.0f} s"

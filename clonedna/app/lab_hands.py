@@ -20,21 +20,28 @@ from clonedna.core.canonical import canonical
 from clonedna.core.errors import DnaError, Internal, Interrupted, Unavailable, error_of
 from clonedna.core.events import Emit
 
+AGAIN = "free memory, or work with --processes 1; the same command goes on"
 Make = Callable[[str, Emit], LabLayer]
 """A package's layer; tells how it goes. Raises a ``DnaError`` for what says nothing about the package."""
 MakeHere = Callable[[], Make]
-"""Gives the maker, in the process that makes; it and what it gives are pickled."""
+"""Gives the maker, in the process that makes. It is pickled, and so are layers and events."""
 
 
 class Hand:
     """One process. Used by one thread at a time."""
 
     def __init__(self, make_here: MakeHere) -> None:
+        """Raises ``Unavailable`` where no process can be started."""
         context = get_context("spawn")  # a fork would have the threads' locks, and none of the threads
         self._here, there = context.Pipe()
         self._process = context.Process(target=_work, args=(there, make_here), name="lab-hand", daemon=True)
-        self._process.start()
-        there.close()
+        try:
+            self._process.start()
+        except OSError as error:
+            self._here.close()
+            raise Unavailable(f"no process could be started to make a layer ({error.strerror})", AGAIN) from None
+        finally:
+            there.close()
 
     def make(self, package: str, emit: Emit) -> LabLayer:
         """The layer, as ``Make`` gives it there. Raises what it raises, and ``Unavailable`` where the process has ended."""
@@ -55,14 +62,13 @@ class Hand:
             self._process.join(1)
             raise Unavailable(
                 f"a process that made the layer of {package} was ended (status {self._process.exitcode})",
-                "free memory, or work with --processes 1; the same command goes on",
+                AGAIN,
             ) from None
 
     def end(self) -> None:
-        """End it at once, as a kill would."""
+        """End it at once, as a kill would; whoever waits in ``make`` hears that."""
         self._process.kill()
         self._process.join()
-        self._here.close()
 
 
 class Hands:
@@ -101,13 +107,17 @@ class Hands:
 
 def _work(there: Connection[Any, Any], make_here: MakeHere) -> None:
     """In the process: make what is asked for until nobody is left to ask."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who started it, and ends this too
+    # Ctrl-C is for who started it, and ends this too; what is started here does not inherit a handler, as it would what is ignored.
+    signal.signal(signal.SIGINT, lambda *_: None)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     one_at_a_time = threading.Lock()
 
     def tell(kind: str, value: object) -> None:
-        with one_at_a_time:
-            there.send((kind, value))
+        try:
+            with one_at_a_time:
+                there.send((kind, value))
+        except OSError:  # nobody is left to hear it: no failure of what is being made, which goes on another time
+            os._exit(130)
 
     make: Make | None = None
     with suppress(EOFError, OSError):

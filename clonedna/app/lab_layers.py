@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from importlib.metadata import Distribution, distributions
@@ -25,7 +25,7 @@ from clonedna.app.workspace import write_atomic
 from clonedna.core.block import MintOrder
 from clonedna.core.canonical import canonical, digest
 from clonedna.core.errors import DnaError, InputError, Interrupted, NotFound, Refused, Unavailable
-from clonedna.core.events import Emit
+from clonedna.core.events import Emit, Note, StageFinished
 from clonedna.core.value import Value
 from clonedna.core.work import Identity
 from clonedna.engine.cores import cores
@@ -51,9 +51,9 @@ KEPT = "layers"
 MOST_KEPT_BYTES = 1 << 20
 
 
-def at_once() -> int:
-    """How many layers are made at once where nobody says: a small base leaves more than one core idle, and memory is not asked for much."""
-    return min(2, cores())
+def at_once(base: str) -> int:
+    """How many layers are made at once where nobody says: each needs a copy of the base; ``nano`` is small, and leaves a core idle."""
+    return min(2, cores()) if base == "nano" else 1
 
 
 class Kept(Value):
@@ -67,35 +67,51 @@ class LabLayers:
     """Makes the layers of one lab, in the home of ``parts``; ``folder`` is where it notes which are there."""
 
     def __init__(self, parts: Parts, folder: Path, program: str, emit: Emit) -> None:
-        self.parts, self.folder, self.program, self.emit = parts, folder / KEPT, program, emit
+        self.parts, self.folder, self.program, self.emit = parts, folder, program, emit
         self._jobs = Jobs(parts.settings, parts)
 
     def build(
         self, packages: Iterable[str], most: int, order: LabOrder, tell: Callable[[LabLayer], None]
     ) -> tuple[LabLayer, ...]:
         """Layers of ``packages`` in their order until there are ``most``, ``order.processes`` of them made at once (1: in this process);
-        ``tell`` hears of each one as it is there. Which packages are tried does not depend on how many are made at once.
+        ``tell`` hears of each one as it is there. More at once have fewer threads each, so sums may differ in their last digits.
 
         A package that is not there, has too little code, whose licence is not allowed or whose layer the gate rejects is in the result,
         with the reason. Raises ``Interrupted`` and ``Unavailable`` (no room, another process): those say nothing about a package.
         """
-        wanted, found = list(dict.fromkeys(packages)), dict[str, LabLayer]()
-        rest, waiting = iter(wanted), dict[Future[LabLayer], str]()
+        wanted = list(dict.fromkeys(packages))
+        made = (self._one_by_one if order.processes == 1 else self._at_once)(wanted, most, order, tell)
+        return tuple(made[package] for package in wanted if package in made)
+
+    def _one_by_one(
+        self, packages: Sequence[str], most: int, order: LabOrder, tell: Callable[[LabLayer], None]
+    ) -> dict[str, LabLayer]:
+        found: dict[str, LabLayer] = {}
+        for package in packages:
+            if _many(found) == most:
+                break
+            found[package] = self.layer(package, order)
+            tell(found[package])
+        return found
+
+    def _at_once(
+        self, packages: Sequence[str], most: int, order: LabOrder, tell: Callable[[LabLayer], None]
+    ) -> dict[str, LabLayer]:
+        found, rest, waiting = dict[str, LabLayer](), iter(packages), dict[Future[LabLayer], str]()
         with ThreadPoolExecutor(order.processes) as threads, Hands(Here.of(self, order)) as hands:
             while True:
-                room = min(order.processes, most - sum(not one.why for one in found.values())) - len(waiting)
+                # Only as many as could all be needed: so the same packages are tried as one after another.
+                room = min(order.processes, most - _many(found)) - len(waiting)
                 for package in islice(rest, max(0, room)):
-                    waiting[threads.submit(self._one, package, order, hands)] = package
+                    waiting[threads.submit(self._by_hand, package, order, hands)] = package
                 if not waiting:
-                    return tuple(found[package] for package in wanted if package in found)
+                    return found
                 for one in wait(waiting, return_when=FIRST_COMPLETED).done:
                     found[waiting.pop(one)] = one.result()
                     tell(one.result())
 
-    def _one(self, package: str, order: LabOrder, hands: Hands) -> LabLayer:
-        if order.processes == 1:
-            return self.layer(package, order)
-        return self.ready(package, order) or hands.make(package, self.emit)
+    def _by_hand(self, package: str, order: LabOrder, hands: Hands) -> LabLayer:
+        return self.ready(package, order) or hands.make(package, _named(package, self.emit))
 
     def ready(self, package: str, order: LabOrder) -> LabLayer | None:
         """What can be said of a package without work: its layer that is there, or why it can have none. ``None``: it is to be made."""
@@ -167,12 +183,12 @@ class LabLayers:
             return None
 
     def _place(self, package: str) -> Path:
-        return self.folder / f"{slug(package)}.json"
+        return self.folder / KEPT / f"{slug(package)}.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Here:
-    """Gives the maker of the same layers in a process of its own, with its share of the threads."""
+    """Gives the maker of layers in a process of its own, with its share of the threads."""
 
     parts: type[Parts]
     settings: Settings
@@ -191,6 +207,22 @@ class Here:
     def __call__(self) -> Make:
         parts = self.parts(self.settings)
         return lambda package, emit: LabLayers(parts, self.folder, self.program, emit).layer(package, self.order)
+
+
+def _many(found: Mapping[str, LabLayer]) -> int:
+    return sum(not one.why for one in found.values())
+
+
+def _named(package: str, emit: Emit) -> Emit:
+    """What is told of one of several at once: sentences and ends of stages, with its name. One bar cannot show them all."""
+
+    def listen(event: object) -> None:
+        if isinstance(event, Note):
+            emit(event.model_copy(update={"text": f"{package}: {event.text}"}))
+        elif isinstance(event, StageFinished):
+            emit(Note(text=f"{package}: {event.stage} {event.seconds:.1f} s"))
+
+    return listen
 
 
 def _key(wanted: MintOrder, distribution: Distribution) -> str:

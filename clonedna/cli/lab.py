@@ -38,7 +38,7 @@ def lab(
     processes: Annotated[
         int | None,
         typer.Option(
-            help="Layers made at once, each in a process with its own copy of the base; else 2 where there are cores.",
+            help="Layers made at once, each in a process with its own copy of the base; else 2 on nano, 1 on others.",
             show_default=False,
         ),
     ] = None,
@@ -62,7 +62,7 @@ def lab(
     wanted = _listed(only) or EXPERIMENTS
     order: LabOrder = asked(
         LabOrder, packages=_listed(packages) or PACKAGES, layers=layers, experiments=tuple(dict.fromkeys(wanted)), base=base, pairs=pairs,
-        epochs=epochs, seed=seed, processes=processes if processes is not None else at_once(),
+        epochs=epochs, seed=seed, processes=processes if processes is not None else at_once(base),
     )  # fmt: skip
     place = out.expanduser().absolute()
     _stoppable(place)

@@ -13,7 +13,7 @@ import pytest
 from clonedna.app.lab_values import EXPERIMENTS, LabReport
 from clonedna.core.canonical import strict_json
 
-pytestmark = [pytest.mark.slow, pytest.mark.long]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1300)]
 
 
 def test_the_lab_goes_from_packages_to_a_report(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from clonedna.app import lab as labs
-from clonedna.app import lab_experiments
+from clonedna.app import lab_experiments, lab_hands
 from clonedna.app.lab import Lab, lab_settings
 from clonedna.app.lab_experiments import Bench, figure, part
 from clonedna.app.lab_layers import LabLayers
@@ -21,7 +21,7 @@ from clonedna.cli.main import app
 from clonedna.core.block import Measure, not_available
 from clonedna.core.canonical import strict_json
 from clonedna.core.errors import Corrupt, Internal, JobBusy, Refused
-from clonedna.core.events import Note, StageFinished, silent
+from clonedna.core.events import Note, silent
 from clonedna.core.fakes import FakeEncoder
 from tests.cli import CliRunner
 from tests.packages import install
@@ -148,21 +148,29 @@ def test_packages_that_give_no_layer_are_told_and_the_next_ones_tried(
     assert tried == ["granite", "marble"]
 
 
-def test_layers_made_at_once_are_those_made_one_after_another(parts: LabParts, tmp_path: Path) -> None:
+def test_layers_made_at_once_are_those_made_one_after_another(
+    parts: LabParts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("bead", "cord"):
         install(tmp_path / "installed", name, metadata="License-Expression: MIT\n")
     told: list[Any] = []
     names, wanted = ("abacus", "nowhere", "bead", "cord"), order(tmp_path, processes=2)  # cord is not needed
-    layers = LabLayers(parts, tmp_path / "kept", "program", told.append)
+    layers = LabLayers(parts, tmp_path, "program", told.append)
     found = layers.build(names, 2, wanted, told.append)
     assert [one.package for one in found] == list(names[:3])
     assert {one.package for one in told if isinstance(one, LabLayer)} == set(names[:3])
-    assert (
-        sum(isinstance(one, StageFinished) and one.stage == "train" for one in told) == 2
-    )  # heard from their processes
+    for name in ("abacus", "bead"):  # heard from their processes
+        assert any(isinstance(one, Note) and one.text.startswith(f"{name}: train ") for one in told)
     assert all(parts.registry.resolve(one.block).name == one.package for one in found if not one.why)
-    assert [one.kept for one in layers.build(names, 2, wanted, told.append)] == [True, False, True]
+    assert sorted(one.name for one in (tmp_path / "layers").iterdir()) == ["abacus.json", "bead.json"]
 
+    # What is there is there for any number of processes, and needs none.
+    monkeypatch.setattr(LabLayers, "_made", lambda *_: pytest.fail("a layer that is there was made again"))
+    monkeypatch.setattr(lab_hands.Hand, "__init__", lambda *_: pytest.fail("a process was started for nothing"))
+    for one in (wanted, wanted.model_copy(update={"processes": 1})):
+        assert [layer.kept for layer in layers.build(names, 2, one, told.append)] == [True, False, True]
+
+    monkeypatch.undo()
     other = LabParts(parts.settings.model_copy(update={"home": tmp_path / "other"}))
     alone = LabLayers(other, tmp_path / "other", "program", silent).build(
         names[:1], 1, wanted.model_copy(update={"processes": 1}), told.append
