@@ -152,13 +152,14 @@ def test_a_client_that_leaves_before_a_whole_answer_stops_it_too(
     http: httpx2.Client, parts: ServerParts, engine: ScriptedEngine
 ) -> None:
     engine.pieces, engine.delay = ["x"] * 100_000, 0.002
-    closed = engine.closed
+    opened, closed = engine.opened, engine.closed
     body = b'{"text": "left alone"}'
     address = (http.base_url.host, http.base_url.port or 80)
     with socket.create_connection(address) as connection:
         head = f"POST {CHAT} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
         connection.sendall(head.encode() + body)
         thread = _once(lambda: [one.id for one in Threads(parts).list().threads if one.title == "left alone"])[0]
+        _once(lambda: [None] * (engine.opened - opened))  # who leaves before that stops what has not begun
     assert _last(http, thread)["answer"]["status"] == "stopped"
     assert engine.closed == closed + 1
 
