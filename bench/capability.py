@@ -28,6 +28,7 @@ from clonedna.engine.encoder import MiniLM, open_minilm
 from clonedna.genomes.exemplars import centroids, drawn
 from clonedna.genomes.features import features_of
 from clonedna.genomes.finding import mean, place
+from clonedna.genomes.glossary import load_glossary
 from clonedna.genomes.package_requests import package_requests
 from clonedna.genomes.ranking import Ranked, alike, in_order
 from clonedna.genomes.rarity import Rarity
@@ -101,14 +102,20 @@ def orders(found: Sequence[Layer], texts: Sequence[str], encoder: MiniLM) -> lis
     """For each layer, asked for by its request: what each way of answering says, by these texts."""
     rows_of_texts = encoder.encode(texts).rows
     middles = [centroids(encoder.encode(one.prompts).rows) for one in found]
-    rarity = Rarity({one.name: text for one, text in zip(found, texts, strict=True)})
+    glossary = load_glossary()
+    meant = [encoder.encode(glossary.meanings(text)).rows for text in texts]
+    rarity = Rarity({one.name: glossary.explained(text) for one, text in zip(found, texts, strict=True)})
     told: list[dict[str, tuple[Ranked, ...]]] = []
     for layer in found:
         text = package_requests()[layer.name]
         asked = encoder.encode([text]).rows[0]
         near = [
-            Near(one.name, float(cosine), float(np.max(rows @ asked)) if len(rows) else None)
-            for one, cosine, rows in zip(found, rows_of_texts @ asked, middles, strict=True)
+            Near(
+                one.name,
+                float(cosine),
+                *(float(np.max(some @ asked)) if len(some) else None for some in (rows, told_rows)),
+            )
+            for one, cosine, rows, told_rows in zip(found, rows_of_texts @ asked, middles, meant, strict=True)
         ]
         features = features_of([text], near, rarity)
         told.append({

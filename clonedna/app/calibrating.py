@@ -188,7 +188,6 @@ class Calibrating:
     def _described(self, found: Sequence[Outcome]) -> tuple[Outcome, ...]:
         """All with features of the encoder of the settings; what another one described is looked for among the blocks that are here."""
         from clonedna.genomes.features import POOL, features_of
-        from clonedna.genomes.rarity import Rarity
 
         encoder = self.parts.encoder
         here = (encoder.name, encoder.dimension)
@@ -200,7 +199,7 @@ class Calibrating:
         allowed = [one.id for one in self.parts.lines.accepted() if one.base_fingerprint == base]
         asked = sorted({one.asked or (one.skill,) for one in theirs if one.block in texts})
         rows = self.parts.meanings.nearest(asked, POOL, among=allowed) if asked and allowed else ()
-        rarity = Rarity(texts)
+        rarity = self.parts.rarity
         told = {some: features_of(some, row, rarity) for some, row in zip(asked, rows, strict=False)}
         made: list[Outcome] = []
         for one in found:

@@ -1,4 +1,4 @@
-"""The prompts that stand for a block beside its text, read from its files, as far as its consent allows.
+"""What stands for a block beside its text: prompts, read from its files as far as its consent allows, and what names in its text mean.
 
 Only training prompts of a file that is the one that was signed; only where the block's consent covers serving it here. To an encoder on
 another machine no prompt of a local-only block is sent. A block that cannot be read has none, with a line in the log.
@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from clonedna.app.papers import consent_of, signed_pairs_of
 from clonedna.core.errors import ConsentMissing, DnaError
 from clonedna.core.seams import Consents, Registry, Store
 from clonedna.core.vectors import Vectors
+
+if TYPE_CHECKING:
+    from clonedna.genomes.glossary import Glossary
 
 log = logging.getLogger(__name__)
 
@@ -21,10 +25,17 @@ class BlockExemplars:
     """Fulfils ``meanings.Exemplars`` for the blocks of one home."""
 
     def __init__(
-        self, store: Store, registry: Registry, consents: Callable[[], Consents], *, elsewhere: bool = False
+        self,
+        store: Store,
+        registry: Registry,
+        consents: Callable[[], Consents],
+        glossary: Callable[[], Glossary],
+        *,
+        elsewhere: bool = False,
     ) -> None:
         """``elsewhere``: the encoder runs on another machine."""
         self._store, self._registry, self._consents, self._elsewhere = store, registry, consents, elsewhere
+        self._glossary = glossary
 
     def prompts(self, block_id: str) -> tuple[str, ...]:
         """At most 64 prompts; none where they may not be used."""
@@ -43,6 +54,10 @@ class BlockExemplars:
         except DnaError as error:
             log.warning("block %s is known by its text alone: %s", block_id[:12], error.code)
             return ()
+
+    def meant(self, text: str) -> tuple[str, ...]:
+        """What the names in a block's text mean, at most 8."""
+        return self._glossary().meanings(text)
 
     def middles(self, vectors: Vectors) -> Vectors:
         """Four to eight centroids, fewer of few."""

@@ -55,7 +55,8 @@ class GenomeDesk:
             found = tuple(
                 FoundLayer(
                     id=one.id, name=one.name, version=one.version, predicted=one.predicted.value, score=one.score.score,
-                    cosine=max(one.features.text_cosine, one.features.centroid_cosine or -1.0), duplicate_of=one.duplicate_of,
+                    cosine=max(one.features.text_cosine, one.features.centroid_cosine or -1.0, one.features.meaning_cosine or -1.0),
+                    duplicate_of=one.duplicate_of,
                 )
                 for one in row[:most]
             )  # fmt: skip

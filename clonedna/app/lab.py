@@ -62,6 +62,7 @@ def lab_settings(settings: Settings, out: Path) -> Settings:
         "genome_sources",
         "route_thresholds",
         "taxonomy_extension",
+        "glossary_extension",
         "server",
         "token",
         "base",

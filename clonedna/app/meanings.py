@@ -1,7 +1,8 @@
 """What blocks mean, as vectors: brought up to date when it is asked, from the catalogue's lines; a cache that is made again when lost.
 
-Two indexes of one encoder: a row for each block's text, under its id; and rows for the middles of its exemplars, under ``id/1``, ``id/2``,
-..., or ``id/0``, its text again, where it has none that may be used. Vectors are made here from texts, and never taken from anybody.
+Two indexes of one encoder: a row for each block's text, under its id; and rows for what stands beside it: the middles of its exemplars,
+under ``id/1``, ``id/2``, ..., or ``id/0``, its text again, where it has none that may be used; and what the names in its text mean, under
+``id/m1``, ``id/m2``, ... Vectors are made here from texts, and never taken from anybody.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ AT_ONCE = 256  # texts that one question waits for
 EXEMPLARS_AT_ONCE = 4096  # ... and that one question for layers waits for, prompts counted
 WAIT = 5.0  # seconds that one question waits while another's texts are encoded
 BATCH = 64  # texts that are lost when a process is killed
-MOST_CENTROIDS = 8
+MOST_CENTROIDS = MOST_MEANINGS = 8
+MOST_BESIDE = 1 + MOST_CENTROIDS + MOST_MEANINGS
 ALONE = "/0"  # behind the id of a block without exemplars
 Told = Callable[[int, int], None]
 """Blocks that are done, of so many."""
@@ -54,6 +56,10 @@ class Exemplars(Protocol):
 
     def middles(self, vectors: Vectors) -> Vectors:
         """The centroids of prompts' vectors, at most ``MOST_CENTROIDS``."""
+        ...
+
+    def meant(self, text: str) -> tuple[str, ...]:
+        """What the names in a block's text mean, at most ``MOST_MEANINGS``."""
         ...
 
 
@@ -109,6 +115,8 @@ class Meanings:
         if known is not None and known[0] is keys[0] and known[1] is keys[1]:
             return known[2]
         told = hashlib.sha256(f"{self.encoder.name} {self.encoder.dimension}".encode())
+        if self._centroids is not None:
+            told.update(f"\n{self._centroids.encoder}".encode())  # the glossary, too
         for some in keys:
             told.update("".join(f"\n{key}" for key in sorted(some)).encode() + b"\n")
         self._snapshot = (*keys, told.hexdigest())
@@ -208,13 +216,22 @@ class Meanings:
             yield made
 
     def _made(self, block_id: str, text: str) -> tuple[list[str], Vectors, int]:
-        """Keys and rows of one block's exemplars, and how many texts were encoded for them."""
-        prompts = self._exemplars.prompts(block_id) if self._exemplars is not None else ()
+        """Keys and rows of what stands beside one block's text, and how many texts were encoded for them."""
+        import numpy as np  # not loaded by commands that ask nothing of it
+
+        prompts, meant = (), ()
+        if self._exemplars is not None:
+            prompts, meant = self._exemplars.prompts(block_id), self._exemplars.meant(text)
+        keys, rows = [f"{block_id}{ALONE}"], self.encoder.encode([text, *meant]).rows
         if prompts and self._exemplars is not None:
-            middles = self._exemplars.middles(self.encoder.encode(prompts))
-            if len(middles.rows):
-                return [f"{block_id}/{n}" for n in range(1, len(middles.rows) + 1)], middles, len(prompts)
-        return [f"{block_id}{ALONE}"], self.encoder.encode([text]), 1
+            middles = self._exemplars.middles(self.encoder.encode(prompts)).rows
+            if len(middles):
+                keys, rows = (
+                    [f"{block_id}/{n}" for n in range(1, len(middles) + 1)],
+                    np.concatenate([middles, rows[1:]]),
+                )
+        keys += [f"{block_id}/m{n}" for n in range(1, len(meant) + 1)]
+        return keys, Vectors(self.encoder.name, rows), 1 + len(prompts) + len(meant)
 
     def _keep(self, made: Iterable[tuple[list[str], Vectors, int]]) -> None:
         import numpy as np  # not loaded by commands that ask nothing of it
@@ -222,7 +239,7 @@ class Meanings:
         if self._centroids is not None:
             keys = [key for some, _, _ in made for key in some]
             rows = np.concatenate([vectors.rows for _, vectors, _ in made])
-            self._centroids.add(keys, Vectors(self.encoder.name, rows))
+            self._centroids.add(keys, Vectors(self._centroids.encoder, rows))
 
     def _told(self, gone: frozenset[str]) -> dict[str, str]:
         """Of each block that counts, its text."""
@@ -247,21 +264,30 @@ class Meanings:
         best = self._best(asked, most, among)
         some = sorted({*texts, *best})
         texts = {hit.key: hit.cosine for hit in self._index.search(asked, len(some), among=some)}
-        middles = {key for block_id in some for key in _keys(block_id)}
-        best = _by_block(self._centroids.search(asked, len(middles), among=middles))
-        found = [Near(block_id, texts[block_id], best.get(block_id)) for block_id in some if block_id in texts]
+        beside = {key for block_id in some for key in _keys(block_id)}
+        middles, meant = _by_block(self._centroids.search(self._beside(asked), len(beside), among=beside))
+        found = [
+            Near(block_id, texts[block_id], middles.get(block_id), meant.get(block_id))
+            for block_id in some
+            if block_id in texts
+        ]
         return tuple(sorted(found, key=lambda near: (-near.best, near.id))[:most])
 
     def _best(self, asked: Vectors, most: int, among: Collection[str] | None) -> dict[str, float]:
-        """The blocks of the nearest centroids: no fewer than ``most``, where there are so many."""
+        """The blocks of the nearest rows beside texts: no fewer than ``most``, where there are so many."""
         assert self._centroids is not None
         keys = None if among is None else KeysOf(among)
-        hits = self._centroids.search(asked, MOST_CENTROIDS * most, among=keys)
+        hits = self._centroids.search(self._beside(asked), MOST_BESIDE * most, among=keys)
         return dict.fromkeys((_block(hit.key) for hit in hits), 0.0)
+
+    def _beside(self, asked: Vectors) -> Vectors:
+        """``asked`` as the index of what stands beside texts names its encoder: with the glossary."""
+        assert self._centroids is not None
+        return Vectors(self._centroids.encoder, asked.rows)
 
 
 class KeysOf(Set[str]):
-    """Every key that the exemplars of some blocks may have; not written out unless it is asked for."""
+    """Every key that what stands beside some blocks' texts may have; not written out unless it is asked for."""
 
     def __init__(self, ids: Collection[str]) -> None:
         self._ids = ids if isinstance(ids, Set) else frozenset(ids)
@@ -273,11 +299,13 @@ class KeysOf(Set[str]):
         return (key for block_id in self._ids for key in (f"{block_id}{ALONE}", *_keys(block_id)))
 
     def __len__(self) -> int:
-        return len(self._ids) * (MOST_CENTROIDS + 1)
+        return len(self._ids) * MOST_BESIDE
 
 
 def _keys(block_id: str) -> tuple[str, ...]:
-    return tuple(f"{block_id}/{n}" for n in range(1, MOST_CENTROIDS + 1))
+    """Of middles and meanings."""
+    middles = (f"{block_id}/{n}" for n in range(1, MOST_CENTROIDS + 1))
+    return (*middles, *(f"{block_id}/m{n}" for n in range(1, MOST_MEANINGS + 1)))
 
 
 def _block(key: str) -> str:
@@ -290,11 +318,14 @@ def _stacked(encoder: str, rows: Sequence[NDArray[np.float32]]) -> Vectors:
     return Vectors(encoder, np.stack(rows))
 
 
-def _by_block(hits: Iterable[Hit]) -> dict[str, float]:
-    best: dict[str, float] = {}
+def _by_block(hits: Iterable[Hit]) -> tuple[dict[str, float], dict[str, float]]:
+    """The best of each block's middles, and of its meanings."""
+    middles, meant = dict[str, float](), dict[str, float]()
     for hit in hits:
-        best[_block(hit.key)] = max(hit.cosine, best.get(_block(hit.key), -2.0))
-    return best
+        block_id, _, name = hit.key.partition("/")
+        best = meant if name.startswith("m") else middles
+        best[block_id] = max(hit.cosine, best.get(block_id, -2.0))
+    return middles, meant
 
 
 def _waiting(count: int) -> Unavailable:

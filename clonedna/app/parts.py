@@ -20,6 +20,7 @@ from clonedna.core.people import Account
 from clonedna.core.profile import CodeFacts
 from clonedna.core.seams import Consents, Encoder, Engine, Genomes, Index, Registry, Signer, Source, Store, Teacher
 from clonedna.core.work import About, Found, Identity, Refusal, Repository
+from clonedna.genomes.glossary import Glossary, load_glossary
 from clonedna.genomes.rarity import Rarity
 
 if TYPE_CHECKING:
@@ -375,26 +376,37 @@ class Parts:
         """Blocks by what they mean; raises as ``encoder``."""
         return self.meanings_by(self.encoder)
 
+    @cached_property
+    def glossary(self) -> Glossary:
+        """What names in blocks' texts mean: the bundled entries and those of ``glossary_extension``. Raises ``BadConfig``."""
+        return load_glossary(self.settings.glossary_extension)
+
     @property
     def rarity(self) -> Rarity:
-        """How rare words are among the texts of all blocks: read again only when a block came or went."""
+        """How rare words are among the texts of all blocks, with what their names mean: read again only when a block came or went."""
         lines = self.lines
         state, kept = lines.state(), self._rarity
         if kept is None or kept[0] != state:
-            kept = self._rarity = state, Rarity(lines.meanings())
+            told = self.glossary.explained
+            kept = self._rarity = state, Rarity({key: told(text) for key, text in lines.meanings().items()})
         return kept[1]
 
     def meanings_by(self, encoder: Encoder) -> Meanings:
         """The same by any encoder."""
         elsewhere: bool = getattr(encoder, "elsewhere", False)
-        exemplars = BlockExemplars(self.store, self.registry, lambda: self.consents, elsewhere=elsewhere)
+        exemplars = BlockExemplars(
+            self.store, self.registry, lambda: self.consents, lambda: self.glossary, elsewhere=elsewhere
+        )
         made = Meanings(self.lines, encoder, self.index_of(encoder), self.index_of(encoder, "exemplars"), exemplars)
         made.settles = self.stays
         return made
 
     def index_of(self, encoder: Encoder, space: str = "blocks") -> Index:
-        """Vectors by this encoder: of blocks' texts, or of their ``exemplars``. Raises ``BadConfig``."""
+        """Vectors by this encoder: of blocks' texts, or of what stands beside them, ``exemplars``, with this home's glossary. Raises
+        ``BadConfig``."""
         settings, name = self.settings, encoder.name
+        if space == "exemplars":
+            name = f"{name}+{self.glossary.revision}"
         if settings.index == "pgvector":
             return factory("index", "pgvector")(self.database, space, name, encoder.dimension)
         folder = re.sub(r"[^a-z0-9.-]+", "-", name)[:80]

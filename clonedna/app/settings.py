@@ -46,7 +46,8 @@ class Settings(BaseSettings):
     ``genome_sources``: repositories whose own-words pairs a genome may be measured on and trained from (docs/genomes.md).
     ``route_thresholds``: by node of the taxonomy, the beginning of one, or ``*``: from which similarity on a layer is used, trained on or
     forked (docs/genomes.md).
-    ``taxonomy_extension``: a file of further capabilities that requests for genomes are read with (docs/genomes.md).
+    ``taxonomy_extension``: a file of further capabilities that requests for genomes are read with; ``glossary_extension``: one that says
+    what further names in blocks' texts mean (docs/genomes.md).
     ``database_url`` of the catalogue (SQLAlchemy's; ``postgresql://...``); without one a file in the home.
     The server's: ``api_key`` lets a client use it, ``admin_key`` (where set, and then only this one) also change what it serves;
     ``max_body_bytes`` of one request, ``max_requests`` at one time, ``max_choices`` = prompts x n of one request,
@@ -97,6 +98,7 @@ class Settings(BaseSettings):
     index: Literal["files", "pgvector"] = "files"
     graph_from: int = Field(default=200_000, ge=1)
     taxonomy_extension: Path | None = None
+    glossary_extension: Path | None = None
     route_thresholds: dict[Annotated[str, Field(max_length=120)], Thresholds] = Field(
         default_factory=dict, max_length=500
     )

@@ -87,6 +87,7 @@ class Features(Value):
     z: float = 0.0
     hubness: float = 0.0
     distance: float | None = None
+    meaning_cosine: float | None = None
 
 
 class LayerScore(Value):

@@ -26,13 +26,15 @@ class Hit(NamedTuple):
 
 
 class Near(NamedTuple):
-    """A block, and how near it is to one text: the cosine with its text, and the best with a centroid of its exemplars, if any."""
+    """A block, and how near it is to one text: the cosine with its text, the best with a centroid of its exemplars, if any, and the best
+    with what a name in its text means, if any."""
 
     id: str
     text_cosine: float
     centroid_cosine: float | None
+    meaning_cosine: float | None = None
 
     @property
     def best(self) -> float:
-        """The greater of the two: what blocks are ordered by."""
-        return self.text_cosine if self.centroid_cosine is None else max(self.text_cosine, self.centroid_cosine)
+        """The greatest of them: what blocks are ordered by."""
+        return max(one for one in self[1:] if one is not None)

@@ -70,6 +70,16 @@ def centroids(rows: Rows, *, a_group: int = A_GROUP) -> Rows:
     return middles[order].astype(np.float32)
 
 
+def greatest(cosines: Rows, sizes: Sequence[int]) -> Rows:
+    """Of groups that lie side by side along the last axis, the greatest of each: [..., n]; -2, less than any cosine, of an empty one."""
+    found = np.full((*cosines.shape[:-1], len(sizes)), -2, dtype=np.float32)
+    some = np.flatnonzero(sizes)
+    if len(some):
+        starts = np.cumsum([0, *(sizes[i] for i in some[:-1])])
+        found[..., some] = np.maximum.reduceat(cosines, starts, axis=-1)
+    return found
+
+
 def _begin(points: NDArray[np.float64], count: int) -> NDArray[np.float64]:
     """The point nearest to the mean of all, then always the one that is farthest from those chosen."""
     chosen = [int(np.argmax(points @ points.mean(axis=0)))]

@@ -34,12 +34,15 @@ def features_of(
     """
     overlap = rarity.sharing(asked)
     shares = {one.id: overlap(one.id) for one in near}
-    alike = {one.id: likeness(one.text_cosine, one.centroid_cosine, shares[one.id]) for one in near}
+    alike = {
+        one.id: likeness(one.text_cosine, one.centroid_cosine, shares[one.id], meaning=one.meaning_cosine)
+        for one in near
+    }
     mean, spread = _moments([alike[one.id] for one in near[:POOL]])
     order = sorted(alike.values(), reverse=True)
     return {
         one.id: Features(
-            text_cosine=one.text_cosine, centroid_cosine=one.centroid_cosine, overlap=shares[one.id],
+            text_cosine=one.text_cosine, centroid_cosine=one.centroid_cosine, meaning_cosine=one.meaning_cosine, overlap=shares[one.id],
             margin=_margin(alike[one.id], order), z=(alike[one.id] - mean) / spread if spread else 0.0,
             hubness=(hubs or {}).get(one.id, 0.0), distance=None if distance is None else distance(one.id),
         )

@@ -18,8 +18,9 @@ from clonedna.core.block import Measure
 from clonedna.core.seams import Encoder
 from clonedna.core.vectors import Near
 from clonedna.evals.bootstrap import paired_gain
-from clonedna.genomes.exemplars import centroids
+from clonedna.genomes.exemplars import centroids, greatest
 from clonedna.genomes.features import features_of
+from clonedna.genomes.glossary import load_glossary
 from clonedna.genomes.needs import Reader
 from clonedna.genomes.ranking import Ranked, alike, in_order, in_turn
 from clonedna.genomes.rarity import Rarity
@@ -40,15 +41,22 @@ class Shelf:
         self.keys = tuple(one.id for one in layers)
         self.texts = encoder.encode([one.text for one in layers]).rows
         middles = [centroids(encoder.encode(held.exemplars[one.id]).rows) for one in layers]
-        self.middles, self._starts = np.concatenate(middles), np.cumsum([0, *map(len, middles[:-1])])
-        self.rarity = Rarity({one.id: one.text for one in layers})
+        self.middles, self._middles_of = np.concatenate(middles), [len(some) for some in middles]
+        glossary = load_glossary()
+        meant = [glossary.meanings(one.text) for one in layers]
+        self.meant, self._meant_of = (
+            encoder.encode([one for some in meant for one in some]).rows,
+            [len(some) for some in meant],
+        )
+        self.rarity = Rarity({one.id: glossary.explained(one.text) for one in layers})
 
     def near(self, asked: Rows, *, only: Collection[str] | None = None) -> tuple[Near, ...]:
-        """Of every layer the mean cosine with vectors [n, d], and with its nearest middle; the best first, of equals by key."""
+        """Of every layer the mean cosine with vectors [n, d], with its nearest middle, and with the nearest meaning of a name in its text;
+        the best first, of equals by key."""
         mean = asked.mean(axis=0)
-        texts, middles = self.texts @ mean, np.maximum.reduceat(self.middles @ mean, self._starts)
-        told = zip(self.keys, texts.tolist(), middles.tolist(), strict=True)
-        found = [Near(key, a, b) for key, a, b in told if only is None or key in only]
+        middles, meant = greatest(self.middles @ mean, self._middles_of), greatest(self.meant @ mean, self._meant_of)
+        told = zip(self.keys, (self.texts @ mean).tolist(), middles.tolist(), meant.tolist(), strict=True)
+        found = [Near(key, a, b, c if c > -2 else None) for key, a, b, c in told if only is None or key in only]
         return tuple(sorted(found, key=lambda one: (-one.best, one.id)))
 
     def order(self, words: Sequence[str], *, only: Collection[str] | None = None) -> tuple[Ranked, ...]:

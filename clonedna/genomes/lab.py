@@ -10,7 +10,7 @@ what is wanted is absent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
@@ -27,8 +27,10 @@ from clonedna.core.model import Score
 from clonedna.core.seams import Encoder
 from clonedna.core.value import Value
 from clonedna.core.vectors import Near
+from clonedna.genomes.exemplars import greatest
 from clonedna.genomes.features import POOL, features_of, hubness, neighbours
 from clonedna.genomes.fitting import Outcome
+from clonedna.genomes.glossary import load_glossary
 from clonedna.genomes.probing import Bar, Specialist, bar_of, similarity_of
 from clonedna.genomes.rarity import Rarity
 from clonedna.genomes.retrieval_set import retrieval_set
@@ -145,12 +147,19 @@ class _Questions:
         }
         self.ids = list(self.texts)
         self.vectors = encoder.encode(list(self.texts.values())).rows
+        glossary = load_glossary()
+        self.explained = {key: glossary.explained(text) for key, text in self.texts.items()}
+        meant = [glossary.meanings(text) for text in self.texts.values()]
+        self.meant, self.meant_of = (
+            encoder.encode([one for some in meant for one in some]).rows,
+            [len(some) for some in meant],
+        )
         anybody = [one.text for one in retrieval_set().requests if one.split == "dev"] if hubs else []
-        self.anybody = encoder.encode(anybody).rows @ self.vectors.T if anybody else None
+        self.anybody = self._cosines(anybody) if anybody else ()
 
     def outcomes(self) -> Iterator[Asked]:
         wordings = [one for request in self.lab.requests for one in _wordings(request)]
-        cosines = self.encoder.encode([text for *_, text in wordings]).rows @ self.vectors.T
+        cosines = self._cosines([text for *_, text in wordings])
         for pool, library in _POOLS:
             for present in (True, False):
                 for (request, wording, text), row in zip(wordings, cosines, strict=True):
@@ -167,6 +176,11 @@ class _Questions:
                             present=present, right=self.blocks[one].name == request.block, first=place == 0,
                         )  # fmt: skip
 
+    def _cosines(self, texts: Sequence[str]) -> list[tuple[Rows, Rows]]:
+        """Of each text with every layer's, and with the nearest meaning of a name in it; -2 where there is none."""
+        asked = self.encoder.encode(texts).rows
+        return list(zip(asked @ self.vectors.T, greatest(asked @ self.meant.T, self.meant_of), strict=True))
+
     def _pool(self, domain: str, *, library: bool, present: bool) -> list[int]:
         found: list[int] = []
         for i, one in enumerate(self.ids):
@@ -175,22 +189,23 @@ class _Questions:
                 found.append(i)
         return found
 
-    def _features(self, text: str, row: Rows, kept: list[int]) -> dict[str, Features]:
+    def _features(self, text: str, row: tuple[Rows, Rows], kept: list[int]) -> dict[str, Features]:
         """Of the nearest blocks of a pool, the nearest first."""
         near = self._nearest(row, kept, POOL)
         hubs = None
-        if self.anybody is not None:
+        if self.anybody:
             hubs = hubness([self._nearest(one, kept, neighbours(len(kept))) for one in self.anybody], len(kept))
         distance = None if self.distance is None else partial(self._distance, text)
-        rarity = Rarity({self.ids[i]: self.texts[self.ids[i]] for i in kept})
+        rarity = Rarity({self.ids[i]: self.explained[self.ids[i]] for i in kept})
         return features_of([text], near, rarity, hubs=hubs, distance=distance)
 
     def _distance(self, text: str, block: str) -> float | None:
         return None if self.distance is None else self.distance(text, self.texts[block])
 
-    def _nearest(self, row: Rows, kept: list[int], most: int) -> list[Near]:
-        order = sorted(kept, key=lambda i: (-float(row[i]), self.ids[i]))[:most]
-        return [Near(self.ids[i], float(row[i]), None) for i in order]
+    def _nearest(self, row: tuple[Rows, Rows], kept: list[int], most: int) -> list[Near]:
+        texts, meant = row
+        found = (Near(self.ids[i], float(texts[i]), None, float(meant[i]) if meant[i] > -2 else None) for i in kept)
+        return sorted(found, key=lambda one: (-one.best, one.id))[:most]
 
     def _outcome(self, request: LabRequest, text: str, block: str, features: Features) -> Outcome:
         value = self.truth[request.block, self.blocks[block].name]

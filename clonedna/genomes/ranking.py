@@ -1,7 +1,8 @@
 """In which order layers answer what is asked: by what they mean and by the words that they share. Arithmetic alone.
 
-How alike a layer is to what is asked is the mean of three: the cosine with the layer's text; the cosine with the nearest middle of its
-exemplars; and the square of the share of the asked words that its text has. The square, because one word of a long sentence that stands
+How alike a layer is to what is asked is the mean of three: the cosine with the layer's text; the cosine with the nearest of what stands
+beside it, the middles of its exemplars and what the names in its text mean (genomes/glossary.py); and the square of the share of the asked
+words that its text and those meanings have. The square, because one word of a long sentence that stands
 somewhere says nothing, and all words of a short request say much. The three count alike: weights that were fitted came out near each other
 (docs/genomes.md has what each part gives).
 
@@ -25,17 +26,18 @@ class Ranked(NamedTuple):
     score: float
 
 
-def likeness(text: float, exemplars: float | None, overlap: float) -> float:
+def likeness(text: float, exemplars: float | None, overlap: float, *, meaning: float | None = None) -> float:
     """From -0.67 (nothing alike) to 1 (the layer's own text, with all of its words). Two cosines, and the share of words, 0 to 1.
 
-    ``exemplars``: ``None`` where a layer has none; its text stands for them.
+    ``exemplars``: ``None`` where a layer has none; its text stands for them. ``meaning``: of the nearest name in its text, if any is known.
     """
-    return (text + (text if exemplars is None else exemplars) + overlap**2) / 3
+    beside = text if exemplars is None else exemplars
+    return (text + (beside if meaning is None else max(beside, meaning)) + overlap**2) / 3
 
 
 def alike(features: Features) -> float:
     """``likeness`` of a block, by its features."""
-    return likeness(features.text_cosine, features.centroid_cosine, features.overlap)
+    return likeness(features.text_cosine, features.centroid_cosine, features.overlap, meaning=features.meaning_cosine)
 
 
 def in_order(found: Mapping[str, float]) -> tuple[Ranked, ...]:

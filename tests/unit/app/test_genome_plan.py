@@ -364,7 +364,8 @@ def test_no_teacher_is_asked_where_nothing_could_be_measured(tmp_path: Path) -> 
     script = Script(answer=lambda body: (401, {}, b"{}"))
     with serving(script) as url:
         parts = GenomeParts(tmp_path / "home", teacher_url=url, teacher_model="m")
-        skilled(parts, "ada", "alpha", "abc")
+        # Not so like what is asked for that it would be tried unmeasured.
+        skilled(parts, "ada", "alpha among other letters of the alphabet", "abc")
         with pytest.raises(GenomeEmpty, match="what a pass is, is not known"):
             planned(parts, "alpha", HomeJudge(parts), teacher="openai")
         with pytest.raises(GenomeEmpty):
