@@ -16,7 +16,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from clonedna.core.canonical import digest
 from clonedna.core.errors import BadConfig
@@ -43,6 +43,12 @@ class Entry(Value):
     names: tuple[Name, ...] = Field(min_length=1, max_length=20)
     everyday: tuple[Name, ...] = Field(default=(), max_length=20)
     means: str = Field(min_length=1, max_length=300)
+
+    @model_validator(mode="after")
+    def _of_these(self) -> Entry:
+        if not set(self.everyday) <= set(self.names):
+            raise ValueError("everyday has a name that names has not")
+        return self
 
 
 class Glossary:
@@ -111,12 +117,13 @@ def load_glossary(extension: Path | None = None) -> Glossary:
         ) from None  # fmt: skip
     more = _read(data, str(extension))
     theirs = {name for one in more for name in one.names}
-    kept = [
-        one.model_copy(update={"names": names})
-        for one in _bundled()
-        if (names := tuple(name for name in one.names if name not in theirs))
-    ]
-    return Glossary((*kept, *more))
+    kept = (_without(one, theirs) for one in _bundled())
+    return Glossary((*(one for one in kept if one.names), *more))
+
+
+def _without(one: Entry, names: set[str]) -> Entry:
+    kept = {"names": one.names, "everyday": one.everyday}
+    return one.model_copy(update={key: tuple(name for name in some if name not in names) for key, some in kept.items()})
 
 
 @cache

@@ -156,6 +156,9 @@ def test_what_a_layer_says_of_itself_does_not_make_it_the_closest() -> None:
     assert closest((stuffed, bare)) == bare.id
     assert closest(()) is None
     assert claimed(Features(text_cosine=0.9, centroid_cosine=0.1, overlap=1.0)) == pytest.approx(0.2)
+    assert claimed(Features(text_cosine=0.9, centroid_cosine=0.1, meaning_cosine=1.0, overlap=1.0)) == pytest.approx(
+        0.2
+    )
     assert claimed(Features(text_cosine=0.4, centroid_cosine=0.5, overlap=0.6)) == pytest.approx((0.4 + 0.5 + 0.36) / 3)
 
 

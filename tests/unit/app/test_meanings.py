@@ -67,6 +67,54 @@ def test_a_block_is_near_by_its_text_or_by_what_it_was_trained_on(tmp_path: Path
     assert loud.best == loud.text_cosine == pytest.approx(1, abs=1e-5)
 
 
+def glossed(path: Path, *names: str) -> ServerParts:
+    """A home whose glossary says of ``names`` that they have to do with weather."""
+    ours = path / "names.jsonl"
+    path.mkdir(exist_ok=True)
+    ours.write_text("".join(f'{{"names": ["{name}"], "means": "tomorrow brings rain"}}\n' for name in names), "utf-8")
+    return ServerParts(path, encoder="hashed", glossary_extension=ours)
+
+
+def test_a_block_is_near_by_what_a_name_in_its_text_means(tmp_path: Path) -> None:
+    parts = glossed(tmp_path, "zorbl")
+    made = {
+        name: add_block(
+            parts, name, says=name, pairs=[pair_of(one) for one in prompts], capability=Capability(text=text)
+        ).id
+        for name, text, prompts in (
+            ("abc", "python. uses zorbl", HTTP),
+            ("def", "does zorbl", []),
+            ("ghi", "various", HTTP),
+        )
+    }
+    row = {near.id: near for near in parts.meanings.nearest([["tomorrow brings rain"]], 9)[0]}
+    for name in ("abc", "def"):
+        assert row[made[name]].meaning_cosine == row[made[name]].best == pytest.approx(1, abs=1e-5)
+    assert row[made["ghi"]].meaning_cosine is None
+    centroid = row[made["abc"]].centroid_cosine  # what a text's names mean is none of its examples
+    assert centroid == row[made["ghi"]].centroid_cosine
+    assert centroid is not None
+    assert centroid < 0.5
+    assert row[made["def"]].centroid_cosine is None
+    assert parts.rarity.sharing(["rain"])(made["def"]) == 1 > parts.rarity.sharing(["rain"])(made["ghi"])
+
+
+def test_with_another_glossary_meanings_are_made_again_and_what_was_revoked_is_in_neither(tmp_path: Path) -> None:
+    parts, ids = glossed(tmp_path), dict[str, str]()
+    for name in ("abc", "def"):
+        ids[name] = add_block(parts, name, says=name, capability=Capability(text=f"zorbl {name}")).id
+    parts.meanings.complete()
+    other = glossed(tmp_path, "zorbl")
+    assert other.meanings.complete() == 2
+    assert other.meanings.snapshot() != parts.meanings.snapshot()
+    assert other.meanings.nearest([["rain"]], 1)[0][0].meaning_cosine is not None
+    assert parts.meanings.nearest([["rain"]], 1)[0][0].meaning_cosine is None  # a process that began before
+    parts.forget_vectors([ids["abc"]])
+    for one in (parts, other):
+        kept = one.index_of(one.encoder, "exemplars").keys()
+        assert {key.partition("/")[0] for key in kept} == {ids["def"]}
+
+
 def test_what_is_asked_among_some_is_as_it_is_among_all(tmp_path: Path) -> None:
     parts, ids = filled(tmp_path)
     texts = ["http", "window", "binary files", ""]

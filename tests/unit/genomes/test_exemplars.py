@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from clonedna.core.canonical import sha256
 from clonedna.core.work import Pair, Provenance
-from clonedna.genomes.exemplars import MOST_PROMPTS, centroids, digests, drawn, listed
+from clonedna.genomes.exemplars import MOST_PROMPTS, centroids, digests, drawn, greatest, listed
 
 
 def pair(told: str, split: str = "train") -> Pair:
@@ -22,6 +22,16 @@ def rows(count: int, groups: int, seed: int = 0, size: int = 16) -> np.ndarray:
     middles = np.eye(size)[:groups]
     made = middles[np.arange(count) % groups] + 0.05 * draw.normal(size=(count, size))
     return (made / np.linalg.norm(made, axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_the_greatest_of_each_group_is_found_also_where_some_are_empty() -> None:
+    row = np.array([[0.1, 0.4, 0.2, -0.5], [0.3, 0.0, 0.9, -1.0]], dtype=np.float32)
+    assert greatest(row, [0, 2, 0, 1, 1, 0]).tolist() == np.array(
+        [[-2, 0.4, -2, 0.2, -0.5, -2], [-2, 0.3, -2, 0.9, -1, -2]], dtype=np.float32
+    ).tolist()  # fmt: skip
+    assert greatest(row[0], [4]).tolist() == [np.float32(0.4)]
+    assert greatest(np.zeros((3, 0), dtype=np.float32), [0, 0]).tolist() == [[-2, -2]] * 3
+    assert greatest(np.zeros((2, 0), dtype=np.float32), []).shape == (2, 0)
 
 
 def test_what_was_held_out_is_never_drawn() -> None:

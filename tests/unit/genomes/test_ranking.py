@@ -26,6 +26,14 @@ def test_without_exemplars_the_text_stands_for_them() -> None:
     assert alike(Features(text_cosine=0.6, centroid_cosine=0.1, overlap=0.5)) == likeness(0.6, 0.1, 0.5)
 
 
+def test_the_nearer_of_exemplars_and_meanings_counts() -> None:
+    assert likeness(0.6, 0.3, 0.5, meaning=0.4) == likeness(0.6, 0.4, 0.5)
+    assert likeness(0.6, 0.3, 0.5, meaning=0.1) == likeness(0.6, 0.3, 0.5)
+    assert likeness(0.6, None, 0.5, meaning=0.9) == likeness(0.6, 0.9, 0.5)
+    assert likeness(0.6, None, 0.5, meaning=0.2) == likeness(0.6, None, 0.5)
+    assert alike(Features(text_cosine=0.6, centroid_cosine=0.1, meaning_cosine=0.7)) == likeness(0.6, 0.7, 0)
+
+
 @given(cosines, cosines, shares, st.floats(0, 1))
 def test_more_of_anything_never_makes_less_alike(text: float, exemplars: float, overlap: float, more: float) -> None:
     least = likeness(text, exemplars, overlap)
