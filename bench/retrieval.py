@@ -22,10 +22,9 @@ from bench.common import Report, arguments, figure, say
 from clonedna.app.catalogue import fused
 from clonedna.core.block import Measure
 from clonedna.engine.encoder import MiniLM, open_minilm
-from clonedna.genomes.features import features_of
 from clonedna.genomes.finding import FOUND, Find, Shelf, by_skills, mean, one_way, place
 from clonedna.genomes.needs import Reader
-from clonedna.genomes.ranking import Ranked, alike, in_order, in_turn
+from clonedna.genomes.ranking import Ranked, in_order, in_turn
 from clonedna.genomes.retrieval_set import Kind, RetrievalSet, Split, retrieval_set
 from clonedna.genomes.taxonomy import load_taxonomy
 
@@ -128,7 +127,7 @@ def timed(held: RetrievalSet, shelf: Shelf, finds: dict[str, Find], count: int) 
     row = shelf.texts[:1]
 
     def ordering(text: str) -> object:
-        return in_order({key: alike(one) for key, one in features_of([text], shelf.near(row), shelf.rarity).items()})
+        return shelf.ranked([text], shelf.near(row))
 
     works: dict[str, Callable[[str], object]] = {name: finds[name] for name in ("cosine", "whole", "skills")}
     return {name: times(held, work, count) for name, work in (works | {"ordering": ordering}).items()}

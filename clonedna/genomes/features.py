@@ -34,10 +34,7 @@ def features_of(
     """
     overlap = rarity.sharing(asked)
     shares = {one.id: overlap(one.id) for one in near}
-    alike = {
-        one.id: likeness(one.text_cosine, one.centroid_cosine, shares[one.id], meaning=one.meaning_cosine)
-        for one in near
-    }
+    alike = {one.id: likeness(*one[1:], shares[one.id]) for one in near}
     mean, spread = _moments([alike[one.id] for one in near[:POOL]])
     order = sorted(alike.values(), reverse=True)
     return {

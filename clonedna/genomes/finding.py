@@ -19,10 +19,9 @@ from clonedna.core.seams import Encoder
 from clonedna.core.vectors import Near
 from clonedna.evals.bootstrap import paired_gain
 from clonedna.genomes.exemplars import centroids, greatest
-from clonedna.genomes.features import features_of
 from clonedna.genomes.glossary import load_glossary
 from clonedna.genomes.needs import Reader
-from clonedna.genomes.ranking import Ranked, alike, in_order, in_turn
+from clonedna.genomes.ranking import Ranked, in_order, in_turn, likeness
 from clonedna.genomes.rarity import Rarity
 from clonedna.genomes.retrieval_set import Kind, Request, RetrievalSet, Split
 
@@ -50,14 +49,13 @@ class Shelf:
         )
         self.rarity = Rarity({one.id: glossary.explained(one.text) for one in layers})
 
-    def near(self, asked: Rows, *, only: Collection[str] | None = None) -> tuple[Near, ...]:
-        """Of every layer the mean cosine with vectors [n, d], with its nearest middle, and with the nearest meaning of a name in its text;
-        the best first, of equals by key."""
+    def near(self, asked: Rows, *, only: Collection[str] | None = None) -> list[Near]:
+        """Of every layer the mean cosine with vectors [n, d], with its nearest middle, and with the nearest meaning of a name in its text.
+        By key."""
         mean = asked.mean(axis=0)
         middles, meant = greatest(self.middles @ mean, self._middles_of), greatest(self.meant @ mean, self._meant_of)
         told = zip(self.keys, (self.texts @ mean).tolist(), middles.tolist(), meant.tolist(), strict=True)
-        found = [Near(key, a, b, c if c > -2 else None) for key, a, b, c in told if only is None or key in only]
-        return tuple(sorted(found, key=lambda one: (-one.best, one.id)))
+        return [Near(key, a, b, c if c > -2 else None) for key, a, b, c in told if only is None or key in only]
 
     def order(self, words: Sequence[str], *, only: Collection[str] | None = None) -> tuple[Ranked, ...]:
         """What answers some texts, all counting alike."""
@@ -70,8 +68,12 @@ class Shelf:
         texts = list(dict.fromkeys(text for some in groups for text in some))
         rows = dict(zip(texts, self.encoder.encode(texts).rows, strict=True))
         near = [self.near(np.stack([rows[text] for text in some]), only=only) for some in groups]
-        told = [features_of(some, row, self.rarity) for some, row in zip(groups, near, strict=True)]
-        return tuple(in_order({key: alike(one) for key, one in some.items()}) for some in told)
+        return tuple(self.ranked(some, row) for some, row in zip(groups, near, strict=True))
+
+    def ranked(self, words: Sequence[str], near: Sequence[Near]) -> tuple[Ranked, ...]:
+        """Layers in order, by what an index said of them."""
+        share = self.rarity.sharing(words)
+        return in_order({one.id: likeness(*one[1:], share(one.id)) for one in near})
 
 
 def by_skills(shelf: Shelf, reader: Reader) -> Find:

@@ -26,7 +26,7 @@ class Ranked(NamedTuple):
     score: float
 
 
-def likeness(text: float, exemplars: float | None, overlap: float, *, meaning: float | None = None) -> float:
+def likeness(text: float, exemplars: float | None, meaning: float | None, overlap: float) -> float:
     """From -0.67 (nothing alike) to 1 (the layer's own text, with all of its words). Two cosines, and the share of words, 0 to 1.
 
     ``exemplars``: ``None`` where a layer has none; its text stands for them. ``meaning``: of the nearest name in its text, if any is known.
@@ -37,7 +37,7 @@ def likeness(text: float, exemplars: float | None, overlap: float, *, meaning: f
 
 def alike(features: Features) -> float:
     """``likeness`` of a block, by its features."""
-    return likeness(features.text_cosine, features.centroid_cosine, features.overlap, meaning=features.meaning_cosine)
+    return likeness(features.text_cosine, features.centroid_cosine, features.meaning_cosine, features.overlap)
 
 
 def in_order(found: Mapping[str, float]) -> tuple[Ranked, ...]:

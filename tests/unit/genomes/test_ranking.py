@@ -15,31 +15,32 @@ cosines, shares = st.floats(-1, 1), st.floats(0, 1)
 
 
 def test_text_exemplars_and_squared_words_count_alike() -> None:
-    assert likeness(0.6, 0.3, 0.5) == pytest.approx((0.6 + 0.3 + 0.25) / 3)
-    assert likeness(1, 1, 1) == 1
-    assert likeness(-1, -1, 0) == pytest.approx(-2 / 3)
+    assert likeness(0.6, 0.3, None, 0.5) == pytest.approx((0.6 + 0.3 + 0.25) / 3)
+    assert likeness(1, 1, None, 1) == 1
+    assert likeness(-1, -1, None, 0) == pytest.approx(-2 / 3)
 
 
 def test_without_exemplars_the_text_stands_for_them() -> None:
-    assert likeness(0.6, None, 0.5) == likeness(0.6, 0.6, 0.5)
-    assert alike(Features(text_cosine=0.6, overlap=0.5)) == likeness(0.6, None, 0.5)
-    assert alike(Features(text_cosine=0.6, centroid_cosine=0.1, overlap=0.5)) == likeness(0.6, 0.1, 0.5)
+    assert likeness(0.6, None, None, 0.5) == likeness(0.6, 0.6, None, 0.5)
+    assert alike(Features(text_cosine=0.6, overlap=0.5)) == likeness(0.6, None, None, 0.5)
+    assert alike(Features(text_cosine=0.6, centroid_cosine=0.1, overlap=0.5)) == likeness(0.6, 0.1, None, 0.5)
 
 
 def test_the_nearer_of_exemplars_and_meanings_counts() -> None:
-    assert likeness(0.6, 0.3, 0.5, meaning=0.4) == likeness(0.6, 0.4, 0.5)
-    assert likeness(0.6, 0.3, 0.5, meaning=0.1) == likeness(0.6, 0.3, 0.5)
-    assert likeness(0.6, None, 0.5, meaning=0.9) == likeness(0.6, 0.9, 0.5)
-    assert likeness(0.6, None, 0.5, meaning=0.2) == likeness(0.6, None, 0.5)
-    assert alike(Features(text_cosine=0.6, centroid_cosine=0.1, meaning_cosine=0.7)) == likeness(0.6, 0.7, 0)
+    assert likeness(0.6, 0.3, 0.4, 0.5) == likeness(0.6, 0.4, None, 0.5)
+    assert likeness(0.6, 0.3, 0.1, 0.5) == likeness(0.6, 0.3, None, 0.5)
+    assert likeness(0.6, None, 0.9, 0.5) == likeness(0.6, 0.9, None, 0.5)
+    assert likeness(0.6, None, 0.2, 0.5) == likeness(0.6, None, None, 0.5)
+    assert alike(Features(text_cosine=0.6, centroid_cosine=0.1, meaning_cosine=0.7)) == likeness(0.6, 0.7, None, 0)
 
 
 @given(cosines, cosines, shares, st.floats(0, 1))
 def test_more_of_anything_never_makes_less_alike(text: float, exemplars: float, overlap: float, more: float) -> None:
-    least = likeness(text, exemplars, overlap)
-    assert likeness(min(1, text + more), exemplars, overlap) >= least
-    assert likeness(text, min(1, exemplars + more), overlap) >= least
-    assert likeness(text, exemplars, min(1, overlap + more)) >= least
+    least = likeness(text, exemplars, None, overlap)
+    assert likeness(min(1, text + more), exemplars, None, overlap) >= least
+    assert likeness(text, min(1, exemplars + more), None, overlap) >= least
+    assert likeness(text, exemplars, None, min(1, overlap + more)) >= least
+    assert likeness(text, exemplars, more, overlap) >= least
 
 
 def test_ties_go_by_key_and_differences_that_cannot_be_seen_are_none() -> None:
