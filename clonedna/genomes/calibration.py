@@ -27,8 +27,8 @@ SHRINK = 20.0
 LEAST_OUTCOMES, MOST_CARD = 50, 1_000_000
 COLUMNS = ("text", "lift", "overlap", "margin", "z", "hubness", "closeness")
 """The logistic's inputs. All must help (weight >= 0) but ``hubness``, which must not (weight <= 0). ``lift``: how much nearer than its text
-the block's best centroid is, or the best meaning of a name in the text; ``closeness``: 1 / (1 + links in the taxonomy), 0 where they are
-not known."""
+the best meaning of a name in it is; ``closeness``: 1 / (1 + links in the taxonomy), 0 where they are not known. A block's exemplars are in
+``margin`` and ``z`` alone: whoever lies in the prompts that it signs lifts itself no further."""
 SIGNS = (1, 1, 1, 1, 1, -1, 1)
 V = TypeVar("V", bound=Value)
 Finite = Annotated[float, Field(allow_inf_nan=False, ge=-1e6, le=1e6)]
@@ -113,10 +113,9 @@ class SignedCard(Value):
 
 def design(features: Features) -> tuple[float, ...]:
     """``features`` as ``COLUMNS``, within the bounds of what cosines and counts can mean."""
-    text = features.text_cosine
-    beside = max(one for one in (text, features.centroid_cosine, features.meaning_cosine) if one is not None)
+    text, meaning = features.text_cosine, features.meaning_cosine
     return (
-        _within(text, -1, 1), _within(beside - text, 0, 1), _within(features.overlap, 0, 1),
+        _within(text, -1, 1), 0.0 if meaning is None else _within(meaning - text, 0, 1), _within(features.overlap, 0, 1),
         _within(features.margin, -0.5, 0.5), _within(features.z, -3, 6), _within(features.hubness, -1, 1),
         0.0 if features.distance is None else 1 / (1 + max(0.0, features.distance)),
     )  # fmt: skip

@@ -23,6 +23,7 @@ shares = st.floats(0, 1, allow_nan=False)
 features = st.builds(
     Features,
     text_cosine=st.floats(-1, 1, allow_nan=False), centroid_cosine=st.none() | st.floats(-1, 1, allow_nan=False), overlap=shares,
+    meaning_cosine=st.none() | st.floats(-1, 1, allow_nan=False),
     margin=st.floats(-2, 2, allow_nan=False), z=st.floats(-50, 50, allow_nan=False), hubness=st.floats(-1, 1, allow_nan=False),
     distance=st.none() | st.floats(0, 8, allow_nan=False),
 )  # fmt: skip
@@ -35,7 +36,7 @@ def outcome(number: int, draw: random.Random, domains: int = 6, **changes: Any) 
     made = Outcome(
         skill=f"skill {number}", domain=f"domain-{number % domains}", block=sha256(str(number)),
         features=Features(
-            text_cosine=cosine, centroid_cosine=cosine + lift, overlap=draw.random(), margin=draw.uniform(-0.3, 0.3),
+            text_cosine=cosine, meaning_cosine=cosine + lift, overlap=draw.random(), margin=draw.uniform(-0.3, 0.3),
             z=draw.gauss(0, 1), hubness=draw.uniform(-0.1, 0.1), distance=None,
         ),
         encoder=ENCODER, dimension=DIMENSION, base_fingerprint="f" * 64, value=value, low=max(0.0, value - 0.1),
@@ -52,6 +53,13 @@ def outcomes(n: int = 240, seed: int = 0, **changes: Any) -> list[Outcome]:
 @pytest.fixture(scope="module")
 def card() -> Card:
     return fit(outcomes(), base="fake", how="a test").card
+
+
+def test_what_a_block_s_own_prompts_say_lifts_nothing_by_itself() -> None:
+    told = Features(text_cosine=0.2, meaning_cosine=0.5, overlap=0.3, margin=0.1, z=2.0)
+    assert design(told.model_copy(update={"centroid_cosine": 1.0})) == design(told)
+    assert design(told.model_copy(update={"meaning_cosine": 0.6}))[1] == pytest.approx(0.4)
+    assert [design(told.model_copy(update={"meaning_cosine": one}))[1] for one in (0.1, None)] == [0, 0]
 
 
 def test_what_decides_is_found_and_is_good_on_domains_that_were_not_seen(card: Card) -> None:
@@ -76,14 +84,14 @@ def test_outcomes_that_say_nothing_do_not_look_well_calibrated_by_being_learnt_b
 @settings(max_examples=60, deadline=None)
 @given(features, st.sampled_from(range(6)), st.floats(0, 1, allow_nan=False))
 def test_no_feature_that_must_help_can_hurt(card: Card, one: Features, which: int, more: float) -> None:
-    name = ("text_cosine", "centroid_cosine", "overlap", "margin", "z", "hubness")[which]
+    name = ("text_cosine", "meaning_cosine", "overlap", "margin", "z", "hubness")[which]
     before = getattr(one, name)
     if before is None:
         return
     sign = -1 if name == "hubness" else 1
     changed = one.model_copy(update={name: before + sign * more})
-    if name == "text_cosine":  # the lift over the text is the centroid's own
-        changed = changed.model_copy(update={"centroid_cosine": one.centroid_cosine and one.centroid_cosine + more})
+    if name == "text_cosine":  # the lift over the text is the meaning's own
+        changed = changed.model_copy(update={"meaning_cosine": one.meaning_cosine and one.meaning_cosine + more})
     low, high = (predict(card, ENCODER, DIMENSION, each).value for each in (one, changed))
     assert low is not None
     assert high is not None
