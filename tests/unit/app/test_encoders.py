@@ -72,5 +72,7 @@ def test_prompts_of_local_only_blocks_stay_here(url: str, elsewhere: bool, tmp_p
     made = add_block(
         parts, "ada", pairs=[pair("read", "pass\n", task="Read a file.")], capability=Capability(text="files")
     )
-    exemplars = BlockExemplars(parts.store, parts.registry, lambda: parts.consents, elsewhere=elsewhere)
+    exemplars = BlockExemplars(
+        parts.store, parts.registry, lambda: parts.consents, lambda: parts.glossary, elsewhere=elsewhere
+    )
     assert bool(exemplars.prompts(made.id)) is not elsewhere
