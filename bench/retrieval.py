@@ -1,8 +1,9 @@
 """How well layers are found: the bundled set's requests against all of its layers, with the encoder that is the default.
 
-Ways to find them: ``cosine`` with the layers' texts; ``nearest``, the greater of text and nearest middle of the exemplars; ``words``
-alone; ``fused``, the places by cosine and by words, as the registry's search has them; ``whole``, what all three say (genomes/ranking.py)
-of the request's text; ``names``, of the names of the skills that it is read as; ``skills``, of what is read for each skill: a plan's way.
+Ways to find them: ``cosine`` with the layers' texts; ``nearest``, the greatest of text, middles of the exemplars and meanings of names;
+``words`` of texts and meanings alone; ``fused``, the places by cosine and by words, as the registry's search has them; ``whole``, what all
+three say (genomes/ranking.py) of the request's text; ``names``, of the names of the skills that it is read as; ``skills``, of what is read
+for each skill: a plan's way.
 
 What the figures are is told in clonedna/genomes/finding.py. Milliseconds of encoding and finding, a request at a time, on one thread.
 Nothing here is fitted; what was chosen was chosen on ``dev``.

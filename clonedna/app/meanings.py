@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from clonedna.core.errors import DnaError, Unavailable
 from clonedna.core.seams import Encoder, Index
 from clonedna.core.vectors import Hit, Near, Vectors
+from clonedna.genomes.glossary import MOST_MEANINGS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +29,7 @@ AT_ONCE = 256  # texts that one question waits for
 EXEMPLARS_AT_ONCE = 4096  # ... and that one question for layers waits for, prompts counted
 WAIT = 5.0  # seconds that one question waits while another's texts are encoded
 BATCH = 64  # texts that are lost when a process is killed
-MOST_CENTROIDS = MOST_MEANINGS = 8
+MOST_CENTROIDS = 8
 MOST_BESIDE = 1 + MOST_CENTROIDS + MOST_MEANINGS
 ALONE = "/0"  # behind the id of a block without exemplars
 Told = Callable[[int, int], None]
@@ -219,19 +220,17 @@ class Meanings:
         """Keys and rows of what stands beside one block's text, and how many texts were encoded for them."""
         import numpy as np  # not loaded by commands that ask nothing of it
 
-        prompts, meant = (), ()
+        prompts, meant, keys, rows = (), (), list[str](), list["NDArray[np.float32]"]()
         if self._exemplars is not None:
             prompts, meant = self._exemplars.prompts(block_id), self._exemplars.meant(text)
-        keys, rows = [f"{block_id}{ALONE}"], self.encoder.encode([text, *meant]).rows
         if prompts and self._exemplars is not None:
-            middles = self._exemplars.middles(self.encoder.encode(prompts)).rows
-            if len(middles):
-                keys, rows = (
-                    [f"{block_id}/{n}" for n in range(1, len(middles) + 1)],
-                    np.concatenate([middles, rows[1:]]),
-                )
-        keys += [f"{block_id}/m{n}" for n in range(1, len(meant) + 1)]
-        return keys, Vectors(self.encoder.name, rows), 1 + len(prompts) + len(meant)
+            rows.append(self._exemplars.middles(self.encoder.encode(prompts)).rows)
+            keys = [f"{block_id}/{n}" for n in range(1, len(rows[0]) + 1)]
+        told = meant if keys else (text, *meant)
+        keys = (keys or [f"{block_id}{ALONE}"]) + [f"{block_id}/m{n}" for n in range(1, len(meant) + 1)]
+        if told:
+            rows.append(self.encoder.encode(told).rows)
+        return keys, Vectors(self.encoder.name, np.concatenate(rows)), len(prompts) + len(told)
 
     def _keep(self, made: Iterable[tuple[list[str], Vectors, int]]) -> None:
         import numpy as np  # not loaded by commands that ask nothing of it

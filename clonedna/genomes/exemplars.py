@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clonedna.core.canonical import sha256
+from clonedna.core.seams import Encoder
 from clonedna.core.work import Pair
 
 MOST_PROMPTS = 64
@@ -68,6 +69,11 @@ def centroids(rows: Rows, *, a_group: int = A_GROUP) -> Rows:
     sizes = np.bincount(nearest, minlength=len(middles))
     order = sorted(np.flatnonzero(sizes).tolist(), key=lambda group: (-int(sizes[group]), tuple(middles[group])))
     return middles[order].astype(np.float32)
+
+
+def encoded(encoder: Encoder, groups: Sequence[Sequence[str]]) -> tuple[Rows, list[int]]:
+    """The rows of all texts of all groups, side by side, and how many each group has."""
+    return encoder.encode([text for some in groups for text in some]).rows, [len(some) for some in groups]
 
 
 def greatest(cosines: Rows, sizes: Sequence[int]) -> Rows:

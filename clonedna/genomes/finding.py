@@ -18,7 +18,7 @@ from clonedna.core.block import Measure
 from clonedna.core.seams import Encoder
 from clonedna.core.vectors import Near
 from clonedna.evals.bootstrap import paired_gain
-from clonedna.genomes.exemplars import centroids, greatest
+from clonedna.genomes.exemplars import centroids, encoded, greatest
 from clonedna.genomes.glossary import load_glossary
 from clonedna.genomes.needs import Reader
 from clonedna.genomes.ranking import Ranked, in_order, in_turn, likeness
@@ -42,11 +42,7 @@ class Shelf:
         middles = [centroids(encoder.encode(held.exemplars[one.id]).rows) for one in layers]
         self.middles, self._middles_of = np.concatenate(middles), [len(some) for some in middles]
         glossary = load_glossary()
-        meant = [glossary.meanings(one.text) for one in layers]
-        self.meant, self._meant_of = (
-            encoder.encode([one for some in meant for one in some]).rows,
-            [len(some) for some in meant],
-        )
+        self.meant, self._meant_of = encoded(encoder, [glossary.meanings(one.text) for one in layers])
         self.rarity = Rarity({one.id: glossary.explained(one.text) for one in layers})
 
     def near(self, asked: Rows, *, only: Collection[str] | None = None) -> list[Near]:

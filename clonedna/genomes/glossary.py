@@ -21,6 +21,7 @@ from pydantic import Field, ValidationError, model_validator
 from clonedna.core.canonical import digest
 from clonedna.core.errors import BadConfig
 from clonedna.core.value import Value
+from clonedna.genomes.extension import read_extension
 
 MOST_BYTES, MOST_ENTRIES = 4_000_000, 20_000
 MOST_WORDS = 3
@@ -62,9 +63,6 @@ class Glossary:
             self._everyday |= set(one.everyday)
             for name in one.names:
                 self._means.setdefault(name, []).append(one.means)
-
-    def __len__(self) -> int:
-        return len(self._means)
 
     def meanings(self, text: str) -> tuple[str, ...]:
         """What the names in ``text`` mean, each once, at most ``MOST_MEANINGS``: first those that it says it uses or is from, then as they
@@ -108,14 +106,7 @@ def load_glossary(extension: Path | None = None) -> Glossary:
     """
     if extension is None:
         return _alone()
-    try:
-        with extension.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise BadConfig(
-            f"cannot read the glossary's extension {extension}: {error.strerror}", "correct glossary_extension, or remove it"
-        ) from None  # fmt: skip
-    more = _read(data, str(extension))
+    more = _read(read_extension(extension, MOST_BYTES, "glossary_extension"), str(extension))
     theirs = {name for one in more for name in one.names}
     kept = (_without(one, theirs) for one in _bundled())
     return Glossary((*(one for one in kept if one.names), *more))

@@ -27,7 +27,7 @@ from clonedna.core.model import Score
 from clonedna.core.seams import Encoder
 from clonedna.core.value import Value
 from clonedna.core.vectors import Near
-from clonedna.genomes.exemplars import greatest
+from clonedna.genomes.exemplars import encoded, greatest
 from clonedna.genomes.features import POOL, features_of, hubness, neighbours
 from clonedna.genomes.fitting import Outcome
 from clonedna.genomes.glossary import load_glossary
@@ -149,11 +149,7 @@ class _Questions:
         self.vectors = encoder.encode(list(self.texts.values())).rows
         glossary = load_glossary()
         self.explained = {key: glossary.explained(text) for key, text in self.texts.items()}
-        meant = [glossary.meanings(text) for text in self.texts.values()]
-        self.meant, self.meant_of = (
-            encoder.encode([one for some in meant for one in some]).rows,
-            [len(some) for some in meant],
-        )
+        self.meant, self.meant_of = encoded(encoder, [glossary.meanings(text) for text in self.texts.values()])
         anybody = [one.text for one in retrieval_set().requests if one.split == "dev"] if hubs else []
         self.anybody = self._cosines(anybody) if anybody else ()
 

@@ -2,9 +2,9 @@
 
 How alike a layer is to what is asked is the mean of three: the cosine with the layer's text; the cosine with the nearest of what stands
 beside it, the middles of its exemplars and what the names in its text mean (genomes/glossary.py); and the square of the share of the asked
-words that its text and those meanings have. The square, because one word of a long sentence that stands
-somewhere says nothing, and all words of a short request say much. The three count alike: weights that were fitted came out near each other
-(docs/genomes.md has what each part gives).
+words that its text and those meanings have. The square, because one word of a long sentence that stands somewhere says nothing, and all
+words of a short request say much. The three count alike: weights that were fitted came out near each other (docs/genomes.md has what each
+part gives).
 
 Ties go by ``(-likeness rounded to 6 digits, key)``: the same layers give the same order on any machine, however they are handed in.
 """

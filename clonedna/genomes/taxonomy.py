@@ -24,6 +24,7 @@ from clonedna.core.canonical import canonical
 from clonedna.core.errors import BadConfig
 from clonedna.core.value import Value
 from clonedna.core.words import words
+from clonedna.genomes.extension import read_extension
 
 FORMAT = "dna-capabilities/1"
 MOST_BYTES, MOST_NODES, MOST_ALIASES = 4_000_000, 5000, 60
@@ -180,14 +181,7 @@ def load_taxonomy(extension: Path | None = None) -> Taxonomy:
     own = _bundled()
     if extension is None:
         return _alone()
-    try:
-        with extension.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise BadConfig(
-            f"cannot read the taxonomy's extension {extension}: {error.strerror}", "correct taxonomy_extension, or remove it"
-        ) from None  # fmt: skip
-    more = _read(data, str(extension))
+    more = _read(read_extension(extension, MOST_BYTES, "taxonomy_extension"), str(extension))
     for node in more.nodes:
         if ":" not in node.id:
             raise _bad(node.id, f"of {extension} has no namespace: write name:{node.id}")
