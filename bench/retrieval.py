@@ -1,4 +1,4 @@
-"""How well layers are found: the bundled set's requests against all of its layers, with the encoder that is the default.
+"""How well layers are found: the bundled set's requests against all of its layers, with the encoder that is the default, or ``--encoder``.
 
 Ways to find them: ``cosine`` with the layers' texts; ``nearest``, the greatest of text, middles of the exemplars and meanings of names;
 ``words`` of texts and meanings alone; ``fused``, the places by cosine and by words, as the registry's search has them; ``whole``, what all
@@ -21,8 +21,10 @@ from threadpoolctl import threadpool_limits
 
 from bench.common import Report, arguments, figure, say
 from clonedna.app.catalogue import fused
+from clonedna.app.parts import Parts
+from clonedna.app.settings import Settings
 from clonedna.core.block import Measure
-from clonedna.engine.encoder import MiniLM, open_minilm
+from clonedna.core.seams import Encoder
 from clonedna.genomes.finding import FOUND, Find, Shelf, by_skills, mean, one_way, place
 from clonedna.genomes.needs import Reader
 from clonedna.genomes.ranking import Ranked, in_order, in_turn
@@ -32,7 +34,7 @@ from clonedna.genomes.taxonomy import load_taxonomy
 SIZES = (50, 100, 200)
 
 
-def ways(shelf: Shelf, encoder: MiniLM) -> dict[str, Find]:
+def ways(shelf: Shelf, encoder: Encoder) -> dict[str, Find]:
     """Every way to find layers: a text to all layers in order."""
     reader, count = Reader(load_taxonomy(), encoder), len(shelf.keys)
 
@@ -135,7 +137,7 @@ def timed(held: RetrievalSet, shelf: Shelf, finds: dict[str, Find], count: int) 
 
 
 def measure(report: Report, options: argparse.Namespace) -> None:
-    held, encoder = retrieval_set(), open_minilm()
+    held, encoder = retrieval_set(), Parts(Settings()).open_encoder(options.encoder)
     shelf = Shelf(held, encoder)
     report.setup |= {"encoder": encoder.name, "layers": len(held.layers), "requests": len(held.requests)}
     finds = ways(shelf, encoder)
@@ -153,6 +155,7 @@ def measure(report: Report, options: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = arguments(__doc__)
+    parser.add_argument("--encoder", default="minilm", help="as the setting names it: sentence-transformers:FOLDER")
     parser.set_defaults(threads=1)
     options = parser.parse_args()
     report = Report("retrieval", options)
