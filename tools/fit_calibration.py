@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import clonedna
-from clonedna.app.parts import factory
+from clonedna.app.parts import Parts
+from clonedna.app.settings import Settings
 from clonedna.core.block import Measure
 from clonedna.core.canonical import canonical
 from clonedna.core.errors import InputError
 from clonedna.core.genome import MOST_REQUEST, Similarity
-from clonedna.core.seams import Encoder
 from clonedna.genomes.calibration import Aim, Card
 from clonedna.genomes.fitting import Fitted, fit
 from clonedna.genomes.lab import Asked, Lab, bar_in, measured, outcomes_of, read_lab
@@ -47,10 +47,12 @@ def main() -> None:
         "--hubs", action="store_true", help="write nothing; say what the cards would reach with hubness"
     )
     parser.add_argument("--distance", action="store_true", help="... and with links in the taxonomy")
+    parser.add_argument("--encoder", help="... or say what the card of another encoder would reach, beside minilm's")
     options = parser.parse_args()
-    if options.hubs or options.distance:
+    if options.hubs or options.distance or options.encoder:
         cards(
             read_lab((DATA / "lab.json").read_bytes()),
+            ("minilm", options.encoder) if options.encoder else ENCODERS,
             hubs=options.hubs,
             distance=Links() if options.distance else None,
         )
@@ -81,12 +83,14 @@ def alike(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def cards(lab: Lab, *, hubs: bool = False, distance: Links | None = None) -> dict[str, Card]:
+def cards(
+    lab: Lab, encoders: Sequence[str] = ENCODERS, *, hubs: bool = False, distance: Links | None = None
+) -> dict[str, Card]:
     """The card of each encoder; all but the first are compared with the first's routes."""
     made: dict[str, Card] = {}
     first: dict[Question, str] = {}
-    for name in ENCODERS:
-        encoder: Encoder = factory("encoder", name)()
+    for name in encoders:
+        encoder = Parts(Settings()).open_encoder(name)
         asked = outcomes_of(lab, encoder, hubs=hubs, distance=distance)
         fitted = fitted_to(lab, asked)
         routes = best_routes(lab, asked, fitted.held_out)
