@@ -24,7 +24,7 @@ MOST_REQUEST, MOST_SKILLS, MOST_LAYERS = 2000, 6, 8
 MOST_ASKED = 1000
 """Characters of each text that is read for a skill."""
 Digest = Annotated[str, Field(pattern=DIGEST_PATTERN)]
-Words = Annotated[tuple[Annotated[str, Field(min_length=1, max_length=MOST_ASKED)], ...], Field(max_length=3)]
+Words = Annotated[tuple[Annotated[str, Field(min_length=1, max_length=MOST_ASKED)], ...], Field(max_length=4)]
 """Texts that are read together, all counting alike."""
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -38,7 +38,8 @@ Route = Literal["use-as-is", "refine", "fork", "scratch", "base-suffices", "abst
 class Skill(Value):
     """One thing that is wanted. ``node``: its id in the taxonomy, empty for free text; ``text``: its name, one of its own in a request.
 
-    ``asked``: what an encoder reads for it, all counting alike: the request, the clause that it stands in, its name. None: ``text`` alone.
+    ``asked``: what an encoder reads for it, all counting alike: the request (twice, where it has clauses), the clause that it stands in,
+    its name. None: ``text`` alone.
     ``weight``: its share of the request (they add up to 1); ``strength``: how well the words matched the node (1 = an alias in full).
     """
 

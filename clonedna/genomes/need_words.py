@@ -80,6 +80,8 @@ _CLIPPED = _set("don doesn isn won can shouldn mustn didn aren wouldn needn have
 _TWO = frozenset({("instead", "of"), ("rather", "than"), ("other", "than"), ("anything", "but"), ("w", "o")})
 _AFTER_NOT = _set("only just merely necessarily too very so overly always")
 _OF_PEOPLE = _set("experienced good familiar skilled keen fond interested comfortable strong fluent")
+_MODAL = _set("can could may might must shall should will")
+_MUST_NOT = _set("cannot can won shouldn mustn")
 _POSTFIX = _set("needed required necessary wanted allowed desired")
 
 
@@ -136,6 +138,8 @@ def unwanted(said: Sequence[Word], named: Sequence[bool]) -> list[bool]:
     """For each word, whether it stands under a negation. ``named``: words that a skill's name was found in, which negate nothing.
 
     A negation reaches to the end of its clause, to a comma (but over a list that ends in ``or``), or to a word that turns away from it.
+    What must not happen, or is done without doing something ("may not pass through walls", "without losing a bit"), is told of what is
+    wanted, unless something is named in it ("without writing JavaScript").
     """
     under = [False] * len(said)
     place = 0
@@ -145,7 +149,10 @@ def unwanted(said: Sequence[Word], named: Sequence[bool]) -> list[bool]:
             place += 1
             continue
         under[place : place + length] = [True] * length
-        place = _reach(said, place, place + length, under)
+        end = _reach(said, place, place + length, under)
+        if _describes(said, place) and not any(named[place:end]):
+            under[place:end] = [False] * (end - place)
+        place = end
     for number, word in enumerate(said[:-1]):
         follows = said[number + 1]
         if together(word, follows) and follows.text == "free" and "-" in word.shown:
@@ -166,6 +173,14 @@ def _negation(said: Sequence[Word], place: int) -> int:
     if text in _NEGATIVE and not (text in ("not", "no") and following in _AFTER_NOT and third not in _OF_PEOPLE):
         return 1
     return 0
+
+
+def _describes(said: Sequence[Word], place: int) -> bool:
+    """Whether the negation that begins here says how something behaves, rather than what is not wanted."""
+    text, before = said[place].text, said[place - 1].text if place else ""
+    following = said[place + 1].text if place + 1 < len(said) else ""
+    doing = text == "without" and following.endswith("ing")
+    return doing or text in _MUST_NOT or (text in ("not", "never") and before in _MODAL)
 
 
 def _reach(said: Sequence[Word], start: int, first: int, under: list[bool]) -> int:

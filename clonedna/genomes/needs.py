@@ -297,15 +297,16 @@ def _within(text: str, most: int = MOST_TEXT) -> str:
 
 
 class _Asked:
-    """What is read for each skill of one request: all that is wanted, the clause that it stands in, and its name."""
+    """What is read for each skill of one request: all that is wanted (twice, beside a clause), the clause that it stands in, and its name."""
 
     def __init__(self, request: str, said: Sequence[Word], inside: Sequence[bool], under: Sequence[bool]) -> None:
         self._said, self._under = said, under
         self._clauses = clauses(said, inside, under)
         # What is not wanted would be near, if it were read; of many clauses the whole says little about one.
         wanted = ("; ".join(one.text for one in self._clauses) if any(under) else "") or request
-        self._whole = (_within(wanted, MOST_ASKED),) if len(self._clauses) <= MOST_PARTS else ()
         self._alone = len(self._clauses) == 1
+        times = 1 if self._alone else 2 if len(self._clauses) <= MOST_PARTS else 0
+        self._whole = (_within(wanted, MOST_ASKED),) * times
 
     def skills(self, named: Sequence[_Mention], left: Sequence[_Mention]) -> dict[tuple[str, str], _Weighed]:
         """``named``: nodes; ``left``: words that are none's.
@@ -326,10 +327,11 @@ class _Asked:
             _keep(weights, one, one.name, asked if clause in whole else (*asked, one.name))
         for one in left:
             clause = self._at(one.place)
+            asked = (*self._whole, *self._read(clause))
             if clause is None:
                 _keep(weights, one, one.name, (*self._whole, one.name))
             elif clause not in whole:
-                _keep(weights, one, self._text(clause), tuple(dict.fromkeys((*self._whole, *self._read(clause)))))
+                _keep(weights, one, self._text(clause), self._whole if self._alone else asked)
         return weights
 
     def _at(self, place: int) -> Clause | None:

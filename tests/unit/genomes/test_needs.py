@@ -187,26 +187,32 @@ def test_a_spelling_in_full_weighs_more_than_words_of_no_node() -> None:
         (
             "Medieval falconry, Docker and wings of paper",
             {
-                "Medieval falconry": ["Medieval falconry, Docker and wings of paper", "Medieval falconry"],
-                "Docker": ["Medieval falconry, Docker and wings of paper", "Docker"],
-                "wings of paper": ["Medieval falconry, Docker and wings of paper", "wings of paper"],
+                "Medieval falconry": ["Medieval falconry, Docker and wings of paper"] * 2 + ["Medieval falconry"],
+                "Docker": ["Medieval falconry, Docker and wings of paper"] * 2 + ["Docker"],
+                "wings of paper": ["Medieval falconry, Docker and wings of paper"] * 2 + ["wings of paper"],
             },
         ),
         (
             "Train hawks to come back when they are called and draw where they flew",
             {
                 "Train hawks to come back when they are called": [
-                    "Train hawks to come back when they are called and draw where they flew",
+                    *["Train hawks to come back when they are called and draw where they flew"] * 2,
                     "Train hawks to come back when they are called",
                 ],
                 "draw where they flew": [
-                    "Train hawks to come back when they are called and draw where they flew",
+                    *["Train hawks to come back when they are called and draw where they flew"] * 2,
                     "draw where they flew",
                 ],
             },
         ),
-        # What is not wanted is not read; of many clauses each is read alone.
+        # What is not wanted is not read, but how something must not behave is; of many clauses each is read alone.
         ("Kotlin, but no Java", {"Kotlin": ["Kotlin"] * 2}),
+        ("hawks without writing JavaScript", {"hawks": ["hawks"]}),
+        ("hawks without any feathers", {"hawks": ["hawks"]}),
+        ("owls that must not use Java", {"owls": ["owls that must"]}),
+        ("owls that must not blink", {"owls that must not blink": ["owls that must not blink"]}),
+        ("calm hawks without waking owls", {"calm hawks without waking owls": ["calm hawks without waking owls"]}),
+        ("owls cannot see ravens", {"owls cannot see ravens": ["owls cannot see ravens"]}),
         (
             "train hawks; feed owls; call ravens; sing to swans",
             {one: [one] for one in ("train hawks", "feed owls", "call ravens", "sing to swans")},
