@@ -297,7 +297,7 @@ def _within(text: str, most: int = MOST_TEXT) -> str:
 
 
 class _Asked:
-    """What is read for each skill of one request: all that is wanted (twice, beside a clause), the clause that it stands in, and its name."""
+    """What is read for each skill of a request: all that is wanted (twice, beside a clause), the clause that it stands in, its name."""
 
     def __init__(self, request: str, said: Sequence[Word], inside: Sequence[bool], under: Sequence[bool]) -> None:
         self._said, self._under = said, under
