@@ -6,9 +6,10 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
+
+from tests.forked import popen
 
 # A shell ignores Ctrl-C for what it starts in the background, and so would every process that is started here.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -27,8 +28,8 @@ class Dna:
     def start(
         self, *arguments: str, environment: dict[str, str] | None = None, **options: Any
     ) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "clonedna.cli.main", *arguments], env=self.environment | (environment or {}), text=True,
+        return popen(
+            "clonedna.cli.main", *arguments, env=self.environment | (environment or {}),
             stdin=options.pop("stdin", subprocess.DEVNULL), stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
         )  # fmt: skip
 

@@ -121,7 +121,9 @@ def test_in_another_home_and_killed_again_and_again_it_ends_in_the_same_block(
 ) -> None:
     dna, _ = minted
     other = Dna(tmp_path)
-    process = other.start("mint", str(repository), "--author", ADA, "--json", *QUICK)
+    process = other.start(
+        "mint", str(repository), "--author", ADA, "--json", *QUICK, fresh=True
+    )  # other hashes, another order of sets
     begun = "find"
     for stage in ("collect", "mix", "train", "pack"):
         assert process.stdout is not None

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from clonedna.app.settings import Settings
 from clonedna.core.block import SourceRecord
 from clonedna.core.errors import ConsentMissing, NotFound
 from clonedna.core.events import silent
+from tests.forked import popen
 from tests.github_fake import FakeGitHub, serving
 from tests.github_world import Account, Repository, World
 from tests.parts import FakeEngineParts, order
@@ -59,9 +59,10 @@ def dna(fake: FakeGitHub, home: Path, *arguments: str) -> tuple[int, Any]:
     """Exit status and the JSON that was printed."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("DNA_")}
     environment |= {"DNA_HOME": str(home), "DNA_GITHUB_URL": fake.url, "XDG_CONFIG_HOME": str(home / "config")}
-    command = [sys.executable, "-m", "clonedna.cli.main", *arguments, "--json"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120, cwd=home)
-    return done.returncode, json.loads(done.stdout.splitlines()[-1])
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    process = popen("clonedna.cli.main", *arguments, "--json", env=environment, cwd=home, **streams)
+    out, _ = process.communicate(timeout=120)
+    return process.returncode, json.loads(out.splitlines()[-1])
 
 
 def test_a_handle_becomes_a_block_that_names_each_repository(fake: FakeGitHub, tmp_path: Path) -> None:

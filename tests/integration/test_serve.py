@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ import pytest
 
 from clonedna.app.parts import Parts
 from clonedna.app.settings import Settings
+from tests.forked import popen
 from tests.serving import add_block
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,9 +29,8 @@ pytestmark = pytest.mark.slow
 
 def start(home: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("DNA_")}
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.integration.serve_fake", *arguments], cwd=ROOT, text=True, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    return popen(
+        "tests.integration.serve_fake", *arguments, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env=inherited | {"DNA_HOME": str(home), "NO_COLOR": "1", "COLUMNS": "200"} | environment,
     )  # fmt: skip
 

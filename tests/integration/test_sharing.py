@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -40,6 +39,7 @@ from clonedna.core.errors import (
 )
 from tests.cli import CliRunner
 from tests.command import Dna
+from tests.forked import popen
 from tests.serving import ServerParts, running
 from tests.sharing import Ada, put
 
@@ -388,9 +388,9 @@ def start(home: Path, github: str, **environment: str) -> tuple[subprocess.Popen
         **environment,
     }
     clean = {key: value for key, value in os.environ.items() if not key.startswith("DNA_")}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.integration.serve_fake", "serve", "--port", "0", "--json"], env=clean | settings, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    process = popen(
+        "tests.integration.serve_fake", "serve", "--port", "0", "--json", env=clean | settings, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
     )  # fmt: skip
     assert process.stdout is not None
     return process, json.loads(process.stdout.readline())["url"]
