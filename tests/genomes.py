@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from clonedna.app.parts import Parts
 from clonedna.app.settings import Settings
 from clonedna.core.block import Capability, Manifest, not_available
 from clonedna.core.canonical import sha256
+from clonedna.core.fakes import FakeSource
 from clonedna.core.genome import (
     GENOME_PAYLOAD,
     Composition,
@@ -22,10 +24,12 @@ from clonedna.core.genome import (
     genome_bytes,
     genome_id,
 )
-from clonedna.core.seams import Signer
+from clonedna.core.profile import CodeFacts
+from clonedna.core.seams import Signer, Source
+from clonedna.core.work import Found, Identity, Repository
 from tests.parts import FakeEngineParts
 from tests.serving import add_block
-from tests.values import pair
+from tests.values import FOUND, collection, pair
 
 NOTHING = not_available("a test")
 
@@ -67,6 +71,19 @@ class GenomeParts(FakeEngineParts):
         super().__init__(
             Settings(home=home, base="fake", encoder="hashed", min_free_bytes=0, checkpoint_seconds=0.0, **settings)
         )
+
+
+class SourceParts(GenomeParts):
+    """... and a source of sixty spans."""
+
+    @property
+    def source(self) -> Source:  # type: ignore[override]
+        return FakeSource(FOUND, collection(60))
+
+    def count_code(
+        self, found: Found, authors: Sequence[Identity], parts: Sequence[Repository]
+    ) -> tuple[CodeFacts, ...]:
+        return ()
 
 
 def skilled(parts: Parts, name: str, skill: str, says: str, **changes: Any) -> Manifest:

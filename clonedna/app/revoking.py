@@ -1,8 +1,8 @@
 """What follows when a block, or a person's consent, is revoked: at once; what a killed revocation left, the next one finishes.
 
 Each block gets a signed tombstone and is never resolved, opened, imported or made again; what was made from it follows. Weights and
-pairs go (or are sealed), answers of teachers about the code, jobs and given files of the person too. A server in another process sees
-the tombstones at its next request.
+pairs go (or are sealed), answers of teachers about the code, jobs, plans and given files of the person too, and the block itself last:
+from it is known what goes. A server in another process sees the tombstones at its next request.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -114,12 +114,13 @@ class Revoking:
         return person.is_in(consent, self._source(manifest), manifest.created_at)
 
     def _carry_out(self, reasons: dict[str, Reason], person: Person | None) -> Effects:
-        because = self._descendants(reasons)
+        because, earlier = self._descendants(reasons), self._left()
+        blocks = {*reasons, *because, *earlier}
         pairs, files = set[str](), set[str]()
         known = person.principal if person is not None else ""
         whose = {block_id: known or _whose(self._blocks / block_id) for block_id in reasons}
-        for block_id in (*reasons, *because):
-            pairs |= _pair_digests(self._blocks / block_id)
+        for block_id in blocks:
+            pairs |= _digests(self._blocks / block_id / "pairs.jsonl")
             files |= _given_files(self._blocks / block_id)
         for block_id in (*reasons, *because):
             reason = reasons.get(block_id, "derived")
@@ -132,15 +133,18 @@ class Revoking:
                 of=whose[block_id],
             )
             self.parts.registry.revoke(block_id)
-            self._put_away(block_id)
-        self._finish_earlier()
-        jobs, left, spans = self._purge_jobs({*reasons, *because}, person)
-        self._purge_plans({*reasons, *because})
+        plans = self._plans(blocks, pairs, files, person)
+        files |= {_given_for(path / "plan.json") for path in plans.values() if _has(path, files)}
+        jobs, left, spans = self._purge_jobs(blocks, person, plans)
+        for path in plans.values():
+            shutil.rmtree(path, ignore_errors=True)
         effects = Effects(
             blocks=tuple(sorted(reasons)), derived=tuple(sorted(because)),
             weights="sealed" if self.parts.settings.revoked_weights == "seal" else "deleted", pairs=len(pairs),
             answers=factory("answers", "purge")(self.home, pairs | spans), jobs=jobs, files=self._purge_files(files), still_running=left,
         )  # fmt: skip
+        for block_id in sorted(blocks):
+            self._put_away(block_id)
         self.parts.audit.append(
             "purged", ", ".join(one[:12] for one in effects.blocks) or "no block", pairs=str(effects.pairs), answers=str(effects.answers),
             jobs=str(effects.jobs), files=str(effects.files), weights=effects.weights,
@@ -177,18 +181,20 @@ class Revoking:
         InterferenceKept(self.home).forget(block_id)
         self.parts.forget_vectors((block_id,))
 
-    def _finish_earlier(self) -> None:
-        """Put away what a revocation that was killed left in the store."""
-        for folder in sorted(self._blocks.iterdir()) if self._blocks.is_dir() else []:
-            if self.parts.tombstones.get(folder.name) is not None:
-                self._put_away(folder.name)
+    def _left(self) -> set[str]:
+        """Blocks that a revocation that was killed left in the store."""
+        folders = self._blocks.iterdir() if self._blocks.is_dir() else ()
+        return {folder.name for folder in folders if self.parts.tombstones.get(folder.name) is not None}
 
-    def _purge_jobs(self, blocks: set[str], person: Person | None) -> tuple[int, tuple[str, ...], set[str]]:
-        """Jobs that made these blocks or read this person's code: stopped and removed. Also the digests of spans found in them."""
+    def _purge_jobs(
+        self, blocks: set[str], person: Person | None, plans: Collection[str]
+    ) -> tuple[int, tuple[str, ...], set[str]]:
+        """Jobs that made these blocks, read this person's code or carry out these plans: stopped and removed. Also the digests of spans
+        found in them."""
         jobs = Jobs(self.parts.settings, self.parts)
         gone, left, spans = 0, list[str](), set[str]()
         for workspace in jobs.workspaces():
-            if not self._concerned(jobs, workspace, blocks, person):
+            if not self._concerned(jobs, workspace, blocks, person, plans):
                 continue
             jobs.cancel(workspace)
             deadline = time.monotonic() + WAIT_SECONDS
@@ -202,7 +208,9 @@ class Revoking:
             gone += 1
         return gone, tuple(left), spans
 
-    def _concerned(self, jobs: Jobs, workspace: Workspace, blocks: set[str], person: Person | None) -> bool:
+    def _concerned(
+        self, jobs: Jobs, workspace: Workspace, blocks: set[str], person: Person | None, plans: Collection[str]
+    ) -> bool:
         result = jobs.result(workspace)
         if result is not None and result.block is not None and result.block.id in blocks:
             return True
@@ -212,7 +220,12 @@ class Revoking:
         except DnaError:  # it can never go on, and may be theirs
             return person is not None
         if isinstance(order, ApplyOrder):
-            return not blocks.isdisjoint(reads) or _names(workspace.directory / "stages" / "resolve.json", blocks)
+            named = {*blocks, *plans}  # a stage's file is there until the job has ended, and what it trains on with it
+            return (
+                not blocks.isdisjoint(reads)
+                or (order.plan in plans and result is None)
+                or _names(workspace.directory / "stages" / "resolve.json", named)
+            )
         if not isinstance(order, MintOrder):
             return not blocks.isdisjoint(reads)
         if order.continues in blocks:
@@ -223,11 +236,20 @@ class Revoking:
             return True
         return order.target.removeprefix("@").casefold() in person.logins
 
-    def _purge_plans(self, blocks: set[str]) -> None:
-        """Plans that these blocks are named in: their held-out pairs may lie beside."""
+    def _plans(self, blocks: set[str], pairs: set[str], files: set[str], person: Person | None) -> dict[str, Path]:
+        """Plans by their ids that name these blocks or keep what they were made of: their pairs, the files that were given for them. With a
+        person also all that keep pairs of a repository: whose it was is not told apart, and a plan is soon made again."""
+        found = dict[str, Path]()
         for path in (self.home / PLANS).glob("*/plan.json"):
-            if _names(path, blocks):
-                shutil.rmtree(path.parent, ignore_errors=True)
+            held = path.parent.glob("held-*.jsonl")
+            if (
+                _names(path, blocks)
+                or _has(path.parent, files)
+                or any(not pairs.isdisjoint(_digests(one)) for one in held)
+                or (person is not None and _names(path, ('"evidence":"source"',)))
+            ):
+                found[path.parent.name] = path.parent
+        return found
 
     def _purge_files(self, digests: set[str]) -> int:
         uploads, gone = Uploads(self.parts.settings), 0
@@ -263,15 +285,15 @@ def _source_of(block: Path) -> SourceRecord | None:
         return None
 
 
-def _names(path: Path, blocks: set[str]) -> bool:
-    """Whether a file of a plan names one of these blocks; one that cannot be read may."""
+def _names(path: Path, words: Collection[str]) -> bool:
+    """Whether one of these stands in a file; in one that cannot be read it may."""
     try:
         text = path.read_text("utf-8")
     except FileNotFoundError:
         return False
     except (OSError, ValueError):
         return True
-    return any(one in text for one in blocks)
+    return any(one in text for one in words)
 
 
 def _given_files(block: Path) -> set[str]:
@@ -280,16 +302,29 @@ def _given_files(block: Path) -> set[str]:
     return set() if given is None else {given.training.sha256, *([given.holdout.sha256] if given.holdout else [])}
 
 
-def _pair_digests(block: Path) -> set[str]:
-    """Digests of the completions in a block's pairs; a line that cannot be read has none."""
+def _has(plan: Path, files: Iterable[str]) -> bool:
+    """Whether a plan keeps one of these given files."""
+    return any((plan / "given" / one).exists() for one in files)
+
+
+def _given_for(path: Path) -> str:
+    """The digest of the file that was given for a plan, of which each skill had a part; empty where there is none."""
     try:
-        lines = (block / "pairs.jsonl").read_text("utf-8").splitlines()
-    except (OSError, ValueError):
+        return str(json.loads(path.read_bytes())["ask"]["pairs"]["sha256"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return ""
+
+
+def _digests(path: Path) -> set[str]:
+    """Digests of the completions in a file of pairs; a line that cannot be read has none."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError:
         return set()
     return {digest for line in lines if (digest := _completion(line))}
 
 
-def _completion(line: str) -> str:
+def _completion(line: bytes) -> str:
     try:
         return str(json.loads(line)["provenance"]["sha256"])
     except (ValueError, KeyError, TypeError, RecursionError):

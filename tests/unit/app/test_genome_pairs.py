@@ -18,31 +18,15 @@ from clonedna.core.block import GivenFile, Recipe, Teaching
 from clonedna.core.canonical import sha256
 from clonedna.core.errors import InputError, TooFewSpans
 from clonedna.core.events import Event, Note, silent
-from clonedna.core.fakes import FakeSource
 from clonedna.core.genome import Skill
-from clonedna.core.profile import CodeFacts
-from clonedna.core.seams import Source
 from clonedna.core.vectors import Vectors
-from clonedna.core.work import Example, Found, Identity, Pair, Repository
+from clonedna.core.work import Example, Pair
 from clonedna.engine.hashed import HashedEncoder
 from clonedna.genomes.probing import MOST
 from clonedna.mint.values import Taught
 from clonedna.teachers.examples import Written
-from tests.genomes import GenomeParts, given_lines, skilled
-from tests.values import FOUND, collection, pair
-
-
-class SourceParts(GenomeParts):
-    """... and a source of sixty spans."""
-
-    @property
-    def source(self) -> Source:  # type: ignore[override]
-        return FakeSource(FOUND, collection(60))
-
-    def count_code(
-        self, found: Found, authors: Sequence[Identity], parts: Sequence[Repository]
-    ) -> tuple[CodeFacts, ...]:
-        return ()
+from tests.genomes import GenomeParts, SourceParts, given_lines, skilled
+from tests.values import pair
 
 
 def given(data: bytes) -> GivenFile:

@@ -186,12 +186,17 @@ def test_weights_are_sealed_where_the_settings_say_so(tmp_path: Path) -> None:
 
 
 def test_a_revocation_that_was_killed_is_finished_by_the_next(parts: ServerParts) -> None:
-    ada, bob = put(parts, "ada"), put(parts, "bob")
+    uploads = Uploads(parts.settings)
+    upload = uploads.put(BytesIO(b"{}\n"), "a.jsonl", "fine-tune")
+    given = GivenPairs(training=GivenFile(sha256=upload.sha256, name="a.jsonl", bytes=3), licence="MIT")
+    source = SourceRecord(repository=None, given=given, author="Ada", files=(), refused=(), refused_counts={})
+    ada, bob = put(parts, "ada", {"sources.json": canonical(source)}), put(parts, "bob")
     parts.tombstones.make(ada.id, "holder")
     parts.registry.revoke(ada.id)
     Revoking(parts).block("bob")
     assert not (parts.settings.home / "store/blocks" / ada.id).exists()
     assert not (parts.settings.home / "store/blocks" / bob.id).exists()
+    assert uploads.list() == []
 
 
 def test_given_files_go_with_the_block(parts: ServerParts) -> None:
