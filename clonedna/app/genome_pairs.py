@@ -102,13 +102,18 @@ class Evidences:
         self.parts, self.base, self.seed = parts, base, seed
         self.refused: list[Refused] = []
 
-    def given(self, skills: Sequence[Skill], data: bytes, file: GivenFile, licence: str) -> tuple[Evidence, ...]:
-        """Each example goes to the skill that its words are nearest to. Raises ``InputError`` naming lines, ``LicenceUnknown``."""
+    def examples(self, data: bytes, file: GivenFile, licence: str) -> tuple[GivenExample, ...]:
+        """Those of the given ones that can be used, one at least. Raises ``InputError`` naming lines, ``LicenceUnknown``."""
         order = self._given_order(file, licence)
         limit = min(order.recipe.max_tokens, self.parts.engine(self.base).base.context)
         examples, _ = read_examples(data, file, max_tokens=limit, secret_in=factory("secrets", "patterns"))
         if not examples:
             raise InputError(f"{file.name} holds no example that can be used", "give more examples", param="pairs")
+        return examples
+
+    def given(self, skills: Sequence[Skill], data: bytes, file: GivenFile, licence: str) -> tuple[Evidence, ...]:
+        """Each example goes to the skill that its words are nearest to. Raises as ``examples``."""
+        examples = self.examples(data, file, licence)
         places = [0] * len(examples)
         if len(skills) > 1:
             near = self._cosines([_asked(one) for one in examples], [skill.words for skill in skills])

@@ -110,11 +110,13 @@ class Planning:
 
     async def plan(self, ask: PlanAsk, base: str, *, pairs: bytes | None = None) -> KeptPlan:
         """The plan, kept. Raises ``InputError`` for a request that names nothing, ``GenomeEmpty`` when no block fits and nothing can be
-        trained, ``LicenceNotAllowed`` when the chosen layers exclude each other, ``LicenceUnknown`` for pairs without a licence."""
+        trained, ``LicenceNotAllowed`` when the chosen layers exclude each other; for ``pairs`` as ``Evidences.examples``."""
         if (ask.pairs is None) != (pairs is None):
             raise InputError("pairs go with their bytes", "give the file of pairs", param="pairs")
-        if pairs is not None:
-            ask = ask.model_copy(update={"licence": spdx(ask.licence)})
+        if ask.pairs is not None and pairs is not None:
+            finder, licence = Evidences(self.parts, base, seed=ask.seed), spdx(ask.licence)
+            await anyio.to_thread.run_sync(finder.examples, pairs, ask.pairs, licence)  # bad ones are told at once
+            ask = ask.model_copy(update={"licence": licence})
         with told(self.emit, "analyze") as counts:
             desired = await anyio.to_thread.run_sync(self.judge.desired, ask.request)
             counts |= {"skills": len(desired.skills)}

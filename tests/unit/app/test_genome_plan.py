@@ -16,6 +16,7 @@ from clonedna.app.genome_values import KeptPlan, PlanAsk
 from clonedna.core.block import GivenFile, Lineage, Measure, not_available
 from clonedna.core.canonical import canonical, sha256
 from clonedna.core.errors import GenomeEmpty, InputError, LicenceNotAllowed, LicenceUnknown, NotFound, Unauthorised
+from clonedna.core.events import Event
 from clonedna.core.genome import Features, LayerScore, Match, Similarity, Skill, SkillPlan
 from clonedna.genomes.planning import plan_id
 from tests.genomes import GenomeParts, given_lines, skilled
@@ -253,6 +254,15 @@ def test_given_pairs_are_what_is_measured_on_and_trained_from(parts: GenomeParts
     with pytest.raises(LicenceUnknown):
         anyio.run(lambda: Planning(parts, ToldJudge(parts, BRINGS)).plan(
             PlanAsk(request="omega", pairs=GivenFile(sha256="0" * 64, name="x", bytes=1)), "nano", pairs=b"x"))  # fmt: skip
+
+
+def test_bad_pairs_are_told_before_anything_is_looked_for(parts: GenomeParts) -> None:
+    data, judge, told = b"not json\n", ToldJudge(parts, BRINGS), list[Event]()
+    given = GivenFile(sha256=sha256(data), name="pairs.jsonl", bytes=len(data))
+    ask = PlanAsk(request="alpha", pairs=given, licence="MIT")
+    with pytest.raises(InputError, match="line 1"):
+        anyio.run(lambda: Planning(parts, judge, told.append).plan(ask, "nano", pairs=data))
+    assert told == []
 
 
 def test_the_budget_bounds_trainings(parts: GenomeParts) -> None:
