@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 from clonedna.core.canonical import sha256
@@ -147,8 +148,14 @@ def renaming(text: str) -> str:
 
 
 def _sketch(words: frozenset[str]) -> MinHash:
+    sketch = _empty().copy()
+    sketch.update_batch([shingle.encode() for shingle in words])
+    return sketch
+
+
+@cache
+def _empty() -> MinHash:
+    """Its permutations are drawn once: that takes as long as a span's own hashes."""
     from datasketch import MinHash
 
-    sketch = MinHash(num_perm=BANDS * ROWS, seed=1)
-    sketch.update_batch([shingle.encode() for shingle in sorted(words)])
-    return sketch
+    return MinHash(num_perm=BANDS * ROWS, seed=1)
