@@ -79,6 +79,16 @@ class Exemplifier(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Handed:
+    """A file of pairs that a person gave, read: ``examples`` are those that can be used, one at least."""
+
+    examples: tuple[GivenExample, ...]
+    data: bytes
+    file: GivenFile
+    licence: str
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """For one skill. ``held``: at most ``MOST`` pairs to measure on, the nearest first; ``training``: how many could be trained on.
 
@@ -102,27 +112,27 @@ class Evidences:
         self.parts, self.base, self.seed = parts, base, seed
         self.refused: list[Refused] = []
 
-    def examples(self, data: bytes, file: GivenFile, licence: str) -> tuple[GivenExample, ...]:
-        """Those of the given ones that can be used, one at least. Raises ``InputError`` naming lines, ``LicenceUnknown``."""
+    def read(self, data: bytes, file: GivenFile, licence: str) -> Handed:
+        """Raises ``InputError`` naming lines, ``LicenceUnknown``."""
         order = self._given_order(file, licence)
         limit = min(order.recipe.max_tokens, self.parts.engine(self.base).base.context)
         examples, _ = read_examples(data, file, max_tokens=limit, secret_in=factory("secrets", "patterns"))
         if not examples:
             raise InputError(f"{file.name} holds no example that can be used", "give more examples", param="pairs")
-        return examples
+        return Handed(examples, data, file, licence)
 
-    def given(self, skills: Sequence[Skill], data: bytes, file: GivenFile, licence: str) -> tuple[Evidence, ...]:
-        """Each example goes to the skill that its words are nearest to. Raises as ``examples``."""
-        examples = self.examples(data, file, licence)
+    def given(self, skills: Sequence[Skill], handed: Handed) -> tuple[Evidence, ...]:
+        """Each example goes to the skill that its words are nearest to."""
+        examples = handed.examples
         places = [0] * len(examples)
         if len(skills) > 1:
             near = self._cosines([_asked(one) for one in examples], [skill.words for skill in skills])
             places = [int(place) for place in np.argmax(near, axis=1)]
-        lines = data.split(b"\n")
+        lines = handed.data.split(b"\n")
         found: list[Evidence] = []
         for number in range(len(skills)):
             mine = [one for one, place in zip(examples, places, strict=True) if place == number]
-            found.append(self._given_for(mine, lines, file, licence))
+            found.append(self._given_for(mine, lines, handed.file, handed.licence))
         return tuple(found)
 
     def _given_for(

@@ -20,7 +20,7 @@ from clonedna.app import genome_checks
 from clonedna.app.blocks import Blocks
 from clonedna.app.genome_costs import Costs
 from clonedna.app.genome_judge import Judge, Probed
-from clonedna.app.genome_pairs import Evidence, Evidences
+from clonedna.app.genome_pairs import Evidence, Evidences, Handed
 from clonedna.app.genome_plan_values import (
     HALF,
     adapter_bytes,
@@ -110,12 +110,13 @@ class Planning:
 
     async def plan(self, ask: PlanAsk, base: str, *, pairs: bytes | None = None) -> KeptPlan:
         """The plan, kept. Raises ``InputError`` for a request that names nothing, ``GenomeEmpty`` when no block fits and nothing can be
-        trained, ``LicenceNotAllowed`` when the chosen layers exclude each other; for ``pairs`` as ``Evidences.examples``."""
+        trained, ``LicenceNotAllowed`` when the chosen layers exclude each other; for ``pairs`` as ``Evidences.read``, at once."""
         if (ask.pairs is None) != (pairs is None):
             raise InputError("pairs go with their bytes", "give the file of pairs", param="pairs")
+        finder, handed = Evidences(self.parts, base, seed=ask.seed), None
         if ask.pairs is not None and pairs is not None:
-            finder, licence = Evidences(self.parts, base, seed=ask.seed), spdx(ask.licence)
-            await anyio.to_thread.run_sync(finder.examples, pairs, ask.pairs, licence)  # bad ones are told at once
+            licence = spdx(ask.licence)
+            handed = await anyio.to_thread.run_sync(finder.read, pairs, ask.pairs, licence)
             ask = ask.model_copy(update={"licence": licence})
         with told(self.emit, "analyze") as counts:
             desired = await anyio.to_thread.run_sync(self.judge.desired, ask.request)
@@ -129,7 +130,9 @@ class Planning:
         decided["pool"] = pool.digest
         matches = await anyio.to_thread.run_sync(self.matches, desired, pool, config)
         with told(self.emit, "evidence") as counts:
-            evidence, more = await anyio.to_thread.run_sync(self._evidence, desired, matches, pool, ask, base, pairs)
+            evidence, more = await anyio.to_thread.run_sync(
+                self._evidence, desired, matches, pool, ask, base, finder, handed
+            )
             counts |= {"exemplars": sum(len(one.held) for one in evidence)}
         with told(self.emit, "probe") as counts:
             probed = await self._probed(desired, matches, evidence, pool, ask, base, config)
@@ -264,15 +267,12 @@ class Planning:
 
     def _evidence(
         self, desired: DesiredGenome, matches: Sequence[Sequence[Match]], pool: Pool, ask: PlanAsk, base: str,
-        pairs: bytes | None,
+        finder: Evidences, handed: Handed | None,
     ) -> tuple[tuple[Evidence, ...], tuple[Refused, ...]]:  # fmt: skip
         """What each skill is measured on, and would be trained on: given, else of the sources, else written by the teacher that was named,
         else held out by the near blocks."""
-        finder = Evidences(self.parts, base, seed=ask.seed)
         nothing = tuple(Evidence(origin="none", why="no pairs were given") for _ in desired.skills)
-        given = nothing
-        if pairs is not None and ask.pairs is not None:
-            given = finder.given(desired.skills, pairs, ask.pairs, ask.licence)
+        given = nothing if handed is None else finder.given(desired.skills, handed)
         sources = finder.sources(desired.skills) if any(one.order is None for one in given) else nothing
         asked = self._taught(desired.skills, matches, given, sources, ask, base, finder)
         near = [

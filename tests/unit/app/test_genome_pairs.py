@@ -39,9 +39,8 @@ def skills(*texts: str) -> tuple[Skill, ...]:
 
 def test_each_given_example_goes_to_the_skill_that_it_is_nearest_to(tmp_path: Path) -> None:
     data = given_lines("write sql queries", "ab") + given_lines("draw plots", "cd")
-    found = Evidences(GenomeParts(tmp_path), "nano", seed=0).given(
-        skills("sql queries", "plots"), data, given(data), "MIT"
-    )
+    finder = Evidences(GenomeParts(tmp_path), "nano", seed=0)
+    found = finder.given(skills("sql queries", "plots"), finder.read(data, given(data), "MIT"))
     assert [one.origin for one in found] == ["given", "given"]
     for one, word in zip(found, ("sql", "plots"), strict=True):
         assert one.held
@@ -55,11 +54,12 @@ def test_each_given_example_goes_to_the_skill_that_it_is_nearest_to(tmp_path: Pa
 
 def test_too_few_to_train_on_are_still_some_to_measure_on(tmp_path: Path) -> None:
     data = given_lines("sql", "ab", 9)
-    (one,) = Evidences(GenomeParts(tmp_path), "nano", seed=0).given(skills("sql"), data, given(data), "MIT")
+    finder = Evidences(GenomeParts(tmp_path), "nano", seed=0)
+    (one,) = finder.given(skills("sql"), finder.read(data, given(data), "MIT"))
     assert (one.order, len(one.held)) == (None, 9)
     assert "at least 10" in one.why
     with pytest.raises(InputError):
-        Evidences(GenomeParts(tmp_path), "nano", seed=0).given(skills("sql"), b"x", given(b"x"), "MIT")
+        finder.read(b"x", given(b"x"), "MIT")
 
 
 def test_a_source_of_the_settings_is_read_as_a_mint_reads_it(tmp_path: Path) -> None:
