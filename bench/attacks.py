@@ -36,8 +36,8 @@ from clonedna.sandbox.bubblewrap import BubblewrapSandbox, Setup, find_setup
 AT_ONCE = 4
 PRELUDE, *_PROGRAMS = (Path(__file__).parent / "attack_programs.txt").read_text("utf-8").split("\n### ")[1:]
 PROGRAMS = {name: program for name, _, program in (one.partition("\n") for one in _PROGRAMS)}
-SMALL = RunLimits(
-    seconds=4, memory=96 << 20, processes=16, disk=4 << 20, files=300, output=100_000, file=2 << 20, scratch=2 << 20
+SMALL = RunLimits(  # so many seconds that a machine that stands still for a while does not end an attack before its own bound does
+    seconds=30, memory=96 << 20, processes=16, disk=4 << 20, files=300, output=100_000, file=2 << 20, scratch=2 << 20
 )
 ALLOWED_FILES = (
     "/dev/null", "/dev/tty", "/dev/pts/", "/dev/ptmx", "/dev/urandom", "/dev/shm", "/proc", "/usr/", "/python", "/workspace", "/tmp",
@@ -219,13 +219,13 @@ class Attack:
     machine: str = ""
 
 
-_FAST = SMALL.model_copy(update={"seconds": 0.6})
+_FAST, _WHOLE = SMALL.model_copy(update={"seconds": 0.6}), SMALL.model_copy(update={"seconds": 4})
 _JUDGES: dict[str, tuple[tuple[Callable[[Case], list[str]], ...], RunLimits]] = {
     "write.setuid_file": ((no_strange_files,), SMALL), "syscall.mknod": ((no_strange_files,), SMALL),
     "read.link_in_workspace": ((file_tools_hold,), SMALL), "read.folder_link_in_workspace": ((file_tools_hold,), SMALL),
     "write.link_in_workspace": ((file_tools_hold,), SMALL), "write.folder_link_in_workspace": ((file_tools_hold,), SMALL),
     "syscall.compat": ((is_killed_by_a_filter,), SMALL),
-    "process.unreadable": ((is_stopped("unwatched", "memory", "time"),), SMALL),
+    "process.unreadable": ((is_stopped("unwatched", "memory", "time"),), _WHOLE),
     "resource.memory": ((is_stopped("memory"),), SMALL), "resource.memory_of_many": ((is_stopped("memory"),), SMALL),
     "resource.disk": ((is_stopped("disk"), stays_small), SMALL), "resource.disk_unlinked": ((is_stopped("disk"), stays_small), SMALL),
     "resource.inodes": ((is_stopped("files"), stays_small), SMALL),
