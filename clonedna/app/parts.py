@@ -349,14 +349,12 @@ class Parts:
         if not re.fullmatch(ENCODER, name):
             raise InputError(
                 f"no encoder is called {name[:80]!r}",
-                "choose minilm, hashed, hashed:SIZE, sentence-transformers:FOLDER or http:MODEL", param="encoder",
+                "choose minilm, minilm:ADAPTER, hashed, hashed:SIZE, sentence-transformers:FOLDER or http:MODEL", param="encoder",
             )  # fmt: skip
         settings, (kind, _, told) = self.settings, name.partition(":")
         make = factory("encoder", kind)
         if kind == "hashed":
             return make(int(told)) if told else make()
-        if kind == "sentence-transformers":
-            return make(told)
         if kind == "http":
             if settings.encoder_url is None:
                 raise BadConfig("encoder is on a server, and no encoder_url is set", "set encoder_url: docs/genomes.md")
@@ -364,7 +362,7 @@ class Parts:
             return make(
                 settings.encoder_url, told, settings.encoder_dimension, key=key, timeout=settings.encoder_timeout
             )
-        return make()
+        return make(told)
 
     @cached_property
     def vectors(self) -> Index:

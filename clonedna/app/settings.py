@@ -21,7 +21,7 @@ PREFIX = "DNA_"
 XAI_URL = "https://api.x.ai/v1"
 HUB_URL = "https://huggingface.co"
 ORIGIN = r"^https?://[a-z0-9.-]+(:\d{1,5})?$|^https?://\[[0-9a-f:]+\](:\d{1,5})?$"
-ENCODER = r"^(minilm|hashed(:\d{1,5})?|(sentence-transformers|http):[^\x00-\x1f]{1,300})$"
+ENCODER = r"^(minilm|hashed(:\d{1,5})?|(minilm|sentence-transformers|http):[^\x00-\x1f]{1,300})$"
 ENVIRONMENT_ONLY = {
     "teacher_key", "key_passphrase", "github_token", "token", "hub_token", "developer_session", "encoder_key",
 }  # fmt: skip
@@ -38,9 +38,10 @@ class Settings(BaseSettings):
     ``key_passphrase`` of this machine's signing key, from the environment alone (docs/keys.md).
     ``server`` whose blocks commands work on instead of this machine's, and the ``token`` for it, from the environment alone;
     ``developer_session`` that ``dna developer prove`` gave, from the environment alone (docs/developers.md).
-    ``encoder`` that compares meanings (docs/genomes.md): ``minilm``; ``hashed`` or ``hashed:768``, which compares spelling;
-    ``sentence-transformers:`` and a folder or a name; ``http:`` and the model's name on the server ``encoder_url``, with ``encoder_key``
-    (from the environment alone), ``encoder_dimension`` numbers a vector, and ``encoder_timeout`` seconds.
+    ``encoder`` that compares meanings (docs/genomes.md): ``minilm``, or ``minilm:`` and the file of an adapter for it; ``hashed`` or
+    ``hashed:768``, which compares spelling; ``sentence-transformers:`` and a folder or a name; ``http:`` and the model's name on the
+    server ``encoder_url``, with ``encoder_key`` (from the environment alone), ``encoder_dimension`` numbers a vector, and
+    ``encoder_timeout`` seconds.
     ``index``: where vectors are kept: ``files`` of the home, or ``pgvector``, in the database of ``database_url``; ``graph_from`` so many
     vectors in files a graph helps to search them (extra ``ann``).
     ``genome_sources``: repositories whose own-words pairs a genome may be measured on and trained from (docs/genomes.md).

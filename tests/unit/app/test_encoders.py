@@ -13,7 +13,7 @@ from clonedna.app.settings import Settings, load_settings
 from clonedna.core.block import Capability
 from clonedna.core.errors import BadConfig, InputError
 from clonedna.engine.encoder_http import HttpEncoder
-from tests.encoders import embedding_server, tiny_transformer
+from tests.encoders import embedding_server, minilm_adapter, tiny_transformer
 from tests.serving import ServerParts, add_block
 from tests.values import pair
 
@@ -26,13 +26,15 @@ def test_a_setting_names_an_encoder(tmp_path: Path) -> None:
     assert opened(tmp_path).name.startswith("all-minilm-l6-v2@")
     assert opened(tmp_path, encoder="hashed").dimension == 512
     assert opened(tmp_path, encoder="hashed:1024").dimension == 1024
+    adapted = opened(tmp_path, encoder=f"minilm:{minilm_adapter(tmp_path / 'adapter.safetensors')}")
+    assert adapted.name.startswith(opened(tmp_path).name + "+")
     model = tiny_transformer(tmp_path, 64)
     made = opened(tmp_path, encoder=f"sentence-transformers:{model}")
     assert (made.dimension, made.name.partition("@")[0]) == (64, "tiny-64")
 
 
 @pytest.mark.parametrize(
-    "name", ["", "other", "hashed:", "hashed:x", "http:", "http", "sentence-transformers:", "minilm:2", "http:a\nb"]
+    "name", ["", "other", "hashed:", "hashed:x", "http:", "http", "sentence-transformers:", "minilm:", "http:a\nb"]
 )
 def test_what_names_none_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
