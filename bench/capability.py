@@ -130,8 +130,8 @@ def shown(values: Sequence[float]) -> dict[str, Any]:
     return {"value": figure(one.value or 0.0), "ci95": [figure(end) for end in one.ci95 or ()], "n": one.n}
 
 
-def measure(report: Report, most: int) -> None:
-    encoder = open_minilm()
+def measure(report: Report, most: int, adapter: str) -> None:
+    encoder = open_minilm(adapter)
     found, left = layers(most)
     if len(found) < 2:
         raise SystemExit("fewer than two of the listed packages are installed here: nothing to choose among")
@@ -152,11 +152,12 @@ def measure(report: Report, most: int) -> None:
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--packages", type=int, default=24, help="at most so many, the smallest first")
+    parser.add_argument("--adapter", default="", help="file of an adapter for the encoder (tools/fit_encoder.py)")
     parser.set_defaults(threads=1)
     options: argparse.Namespace = parser.parse_args()
     report = Report("capability", options)
     with threadpool_limits(options.threads):
-        measure(report, 5 if options.quick else options.packages)
+        measure(report, 5 if options.quick else options.packages, options.adapter)
     report.print()
 
 

@@ -155,7 +155,7 @@ def measure(report: Report, options: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--encoder", default="minilm", help="as the setting names it: sentence-transformers:FOLDER")
+    parser.add_argument("--encoder", default="minilm", help="as the setting names it: minilm:FILE")
     parser.set_defaults(threads=1)
     options = parser.parse_args()
     report = Report("retrieval", options)

@@ -63,13 +63,14 @@ class Model:
         seen = there[..., None].float()
         return nn.functional.normalize((made.float() * seen).sum(1) / seen.sum(1), dim=1)
 
-    def adapter(self) -> dict[str, torch.Tensor]:
-        """As clonedna/engine/encoder.py reads it: PEFT's scale is 1, since alpha is the rank."""
+    def adapter(self, strength: float) -> dict[str, torch.Tensor]:
+        """As clonedna/engine/encoder.py reads it: PEFT's scale is 1, since alpha is the rank; ``strength`` goes into B. Between the weights
+        before and after training there are often better ones than at either end (Wortsman et al., arXiv:2109.01903)."""
         found: dict[str, torch.Tensor] = {}
         for name, value in self.bert.state_dict().items():
             if ".lora_" in name:
                 short = name.removeprefix("base_model.model.").removesuffix(".default.weight")
-                found[short] = value.detach().half().contiguous()
+                found[short] = (value.detach() * (strength if ".lora_B" in name else 1)).half().contiguous()
         return found
 
 
@@ -139,19 +140,20 @@ def fit(options: argparse.Namespace) -> None:
                 file=sys.stderr,
             )
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    save_file(model.adapter(), options.out)
+    save_file(model.adapter(options.strength), options.out)
     print(f"{options.out}: {options.out.stat().st_size} bytes, rank {options.rank}, {options.steps} steps")
     if held:
-        print(f"held out {', '.join(held)}: {found(model, topics, held)}")
+        print(f"at full strength, held out {', '.join(held)}: {found(model, topics, held)}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, required=True, help="file of the adapter")
     parser.add_argument("--pairs", type=Path, default=PAIRS)
-    parser.add_argument("--rank", type=int, default=32)
+    parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--rate", type=float, default=5e-4)
-    parser.add_argument("--steps", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=160)
+    parser.add_argument("--strength", type=float, default=0.5, help="of what was learned, so much is added")
     parser.add_argument("--topics", type=int, default=4, help="of a batch, 16 skills each")
     parser.add_argument(
         "--held-out", type=int, default=0, help="so many topics are not learned from, but asked for at the end"

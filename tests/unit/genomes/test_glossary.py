@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from clonedna.core.errors import BadConfig
 from clonedna.genomes import glossary as module
-from clonedna.genomes.glossary import MOST_MEANINGS, Entry, Glossary, load_glossary
+from clonedna.genomes.glossary import MOST_MEANINGS, Entry, Glossary, bundled, load_glossary
 from clonedna.genomes.package_requests import package_requests
 from clonedna.genomes.retrieval_set import retrieval_set
 from tests.unit.genomes.test_retrieval_set import content, longest_run
@@ -22,10 +22,6 @@ TREE = Entry(names=("b tree", "btree"), means="sorted keys on disk")
 SEARCH = Entry(names=("b tree search",), means="finding a key on disk")
 RICH = Entry(names=("rich", "richtext"), everyday=("rich",), means="tables and colours in a terminal")
 SMALL = Glossary((RAFT, TREE, SEARCH, RICH))
-
-
-def bundled() -> tuple[Entry, ...]:
-    return module._bundled()
 
 
 def written(path: Path, *lines: Any) -> Path:
