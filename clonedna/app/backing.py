@@ -51,6 +51,7 @@ BEFORE = (
     "identity",
     "votes",
     "files",
+    "queries",
     "people.json",
     "store/rollbacks",
 )

@@ -165,6 +165,7 @@ class Blocks:
         Evaluations(self.parts.settings.home).forget(manifest.id)
         forget(self.parts.settings.home, manifest.id)
         InterferenceKept(self.parts.settings.home).forget(manifest.id)
+        self.parts.queries.forget(manifest.id)
         self.parts.forget_vectors((manifest.id,))
         status = "rejected" if manifest.gate.status == "rejected" else "registered"
         return BlockRef(name=manifest.name, version=manifest.version, id=manifest.id, status=status)

@@ -179,7 +179,8 @@ class Calibrating:
             from clonedna.genomes.lab import bundled_lab, outcomes_of
 
             made = bundled_lab()
-            return "the bundled lab", tuple(one.outcome for one in outcomes_of(made, self.parts.encoder)), made.base
+            asked = [one for queried in (False, True) for one in outcomes_of(made, self.parts.encoder, queried=queried)]
+            return "the bundled lab", tuple(one.outcome for one in asked), made.base
         if given is None:
             return "this home", self.outcomes(), self.parts.settings.base
         data = read_given(given, MOST_FILE, "give a JSONL file of outcomes")

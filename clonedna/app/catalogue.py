@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
+import anyio.to_thread
 from pydantic import BaseModel, ValidationError
 
 from clonedna.app.meanings import Meanings, Told, unheard
 from clonedna.app.parts import Parts
+from clonedna.app.querying import Queried, Querying
 from clonedna.core.catalogue import (
     BlockLine,
     BlockPage,
@@ -23,6 +25,7 @@ from clonedna.core.catalogue import (
     SearchQuery,
 )
 from clonedna.core.errors import InputError
+from clonedna.core.events import Emit
 from clonedna.core.value import Value
 from clonedna.core.work import Refusal
 
@@ -36,7 +39,8 @@ Order = tuple[tuple[str, float], ...]
 class Reindexed(Value):
     """``blocks`` that the catalogue has now; ``left_out`` of it, and why; ``encoded`` by ``encoder``, where vectors were made.
 
-    ``searched``: how texts and how exemplars are searched now (``exact``, ``graph``, or why not by a graph).
+    ``searched``: how texts and how exemplars are searched now (``exact``, ``graph``, or why not by a graph). ``queried``: what a teacher
+    wrote of blocks, where one was asked.
     """
 
     blocks: int
@@ -44,6 +48,7 @@ class Reindexed(Value):
     encoder: str | None
     encoded: int
     searched: tuple[str, ...] = ()
+    queried: Queried | None = None
 
 
 def asked(kind: type[V], **fields: Any) -> V:
@@ -118,6 +123,14 @@ class Catalogue:
         opened = self.parts.open_encoder(encoder)
         same = opened.name == self.parts.encoder.name
         return self._encoded(self.parts.meanings if same else self.parts.meanings_by(opened), (), told)
+
+    async def query(self, teacher: str, most: int | None, emit: Emit, asked: Told, told: Told = unheard) -> Reindexed:
+        """Let a teacher write what people may type who look for each block that has no such lines yet (at most ``most`` blocks), and encode
+        them. ``asked`` hears of how many they are written. Raises as ``Querying.write``; what was written
+        until then stays, and is encoded when somebody next asks."""
+        found = await Querying(self.parts, teacher).write(most, emit=emit, told=asked)
+        done = await anyio.to_thread.run_sync(self._encoded, self.parts.meanings, (), told)
+        return done.model_copy(update={"queried": found})
 
     def _encoded(self, meanings: Meanings, left_out: tuple[Refusal, ...], told: Told) -> Reindexed:
         encoded = meanings.complete(None, told)

@@ -1,4 +1,5 @@
-"""What stands for a block beside its text: prompts, read from its files as far as its consent allows, and what names in its text mean.
+"""What stands for a block beside its text: prompts, read from its files as far as its consent allows, what names in its text mean, and
+what a teacher wrote that people may type who look for it.
 
 Only training prompts of a file that is the one that was signed; only where the block's consent covers serving it here. To an encoder on
 another machine no prompt of a local-only block is sent. A block that cannot be read has none, with a line in the log.
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from clonedna.app.papers import consent_of, signed_pairs_of
+from clonedna.app.queries_kept import KeptQueries
 from clonedna.core.errors import ConsentMissing, DnaError
 from clonedna.core.seams import Consents, Registry, Store
 from clonedna.core.vectors import Vectors
@@ -30,12 +32,13 @@ class BlockExemplars:
         registry: Registry,
         consents: Callable[[], Consents],
         glossary: Callable[[], Glossary],
+        kept: KeptQueries,
         *,
         elsewhere: bool = False,
     ) -> None:
         """``elsewhere``: the encoder runs on another machine."""
         self._store, self._registry, self._consents, self._elsewhere = store, registry, consents, elsewhere
-        self._glossary = glossary
+        self._glossary, self._kept = glossary, kept
 
     def prompts(self, block_id: str) -> tuple[str, ...]:
         """At most 64 prompts; none where they may not be used."""
@@ -58,6 +61,18 @@ class BlockExemplars:
     def meant(self, text: str) -> tuple[str, ...]:
         """What the names in a block's text mean, at most 8."""
         return self._glossary().meanings(text)
+
+    def queries(self, block_id: str) -> tuple[str, ...]:
+        """What people may type who look for it, at most 8 lines."""
+        return self._kept.of(block_id)
+
+    def queried(self) -> frozenset[str]:
+        """The blocks that have such lines."""
+        return self._kept.blocks()
+
+    def state(self) -> int:
+        """Another number whenever they came or went."""
+        return self._kept.state()
 
     def middles(self, vectors: Vectors) -> Vectors:
         """Four to eight centroids, fewer of few."""

@@ -1,8 +1,9 @@
 """What blocks mean, as vectors: brought up to date when it is asked, from the catalogue's lines; a cache that is made again when lost.
 
 Two indexes of one encoder: a row for each block's text, under its id; and rows for what stands beside it: the middles of its exemplars,
-under ``id/1``, ``id/2``, ..., or ``id/0``, its text again, where it has none that may be used; and what the names in its text mean, under
-``id/m1``, ``id/m2``, ... Vectors are made here from texts, and never taken from anybody.
+under ``id/1``, ``id/2``, ..., or ``id/0``, its text again, where it has none that may be used; what the names in its text mean, under
+``id/m1``, ``id/m2``, ...; and what people may type who look for it, under ``id/q1``, ... Vectors are made here from texts, and never
+taken from anybody.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable, Collection, Generator, Iterable, Iterator,
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from clonedna.app.queries_kept import MOST_QUERIES
 from clonedna.core.errors import DnaError, Unavailable
 from clonedna.core.seams import Encoder, Index
 from clonedna.core.vectors import Hit, Near, Vectors
@@ -30,7 +32,7 @@ EXEMPLARS_AT_ONCE = 4096  # ... and that one question for layers waits for, prom
 WAIT = 5.0  # seconds that one question waits while another's texts are encoded
 BATCH = 64  # texts that are lost when a process is killed
 MOST_CENTROIDS = 8
-MOST_BESIDE = 1 + MOST_CENTROIDS + MOST_MEANINGS
+MOST_BESIDE = 1 + MOST_CENTROIDS + MOST_MEANINGS + MOST_QUERIES
 ALONE = "/0"  # behind the id of a block without exemplars
 Told = Callable[[int, int], None]
 """Blocks that are done, of so many."""
@@ -63,6 +65,18 @@ class Exemplars(Protocol):
         """What the names in a block's text mean, at most ``MOST_MEANINGS``."""
         ...
 
+    def queries(self, block_id: str) -> tuple[str, ...]:
+        """What people may type who look for it, at most ``MOST_QUERIES``; none where nobody wrote any."""
+        ...
+
+    def queried(self) -> frozenset[str]:
+        """The blocks that have some."""
+        ...
+
+    def state(self) -> int:
+        """Another number whenever some came or went."""
+        ...
+
 
 class Meanings:
     """Blocks by their meaning. Threads may share it."""
@@ -84,7 +98,7 @@ class Meanings:
         self._lock = threading.Lock()
         self._seen: tuple[tuple[int, int], frozenset[str], int] | None = None
         self._snapshot: tuple[frozenset[str], frozenset[str], str] | None = None
-        self._whole: tuple[tuple[int, int], frozenset[str], int] | None = None  # with its exemplars
+        self._whole: tuple[tuple[int, int], frozenset[str], int, int] | None = None  # with its exemplars
 
     # Questions.
 
@@ -186,13 +200,18 @@ class Meanings:
     def _prompts(self, most: int | None, heard: Told) -> int:
         if self._centroids is None:
             return 0
-        state, gone = self._lines.state(), self._lines.gone()
+        state, gone, lines = self._lines.state(), self._lines.gone(), self._exemplars.state() if self._exemplars else 0
         keys = self._centroids.keys()
-        if self._whole is not None and self._whole == (state, gone, len(keys)):
+        if self._whole is not None and self._whole == (state, gone, lines, len(keys)):
             return 0
         told = self._told(gone)
-        self._centroids.remove([key for key in keys if _block(key) not in told])
-        known = {_block(key) for key in keys}
+        late = (
+            self._exemplars.queried() if self._exemplars else frozenset[str]()
+        )  # some were written since a block was encoded
+        self._centroids.remove(
+            [key for key in keys if _block(key) not in told or (_query(key) and _block(key) not in late)]
+        )
+        known = {_block(key) for key in keys} - {one for one in late if f"{one}/q1" not in keys}
         missing, done, texts = [block_id for block_id in told if block_id not in known], 0, 0
         for some in self._batches(missing, told):
             if most is not None and texts > most:
@@ -200,7 +219,7 @@ class Meanings:
             self._keep(some)
             done, texts = done + len(some), texts + sum(count for _, _, count in some)
             heard(len(told) - len(missing) + done, len(told))
-        self._whole = state, gone, len(self._centroids.keys())
+        self._whole = state, gone, lines, len(self._centroids.keys())
         if done:
             self._changed()
         return done
@@ -220,14 +239,16 @@ class Meanings:
         """Keys and rows of what stands beside one block's text, and how many texts were encoded for them."""
         import numpy as np  # not loaded by commands that ask nothing of it
 
-        prompts, meant, keys, rows = (), (), list[str](), list["NDArray[np.float32]"]()
+        prompts, meant, queries, keys, rows = (), (), (), list[str](), list["NDArray[np.float32]"]()
         if self._exemplars is not None:
             prompts, meant = self._exemplars.prompts(block_id), self._exemplars.meant(text)
+            queries = self._exemplars.queries(block_id)
         if prompts and self._exemplars is not None:
             rows.append(self._exemplars.middles(self.encoder.encode(prompts)).rows)
             keys = [f"{block_id}/{n}" for n in range(1, len(rows[0]) + 1)]
-        told = meant if keys else (text, *meant)
+        told = (*meant, *queries) if keys else (text, *meant, *queries)
         keys = (keys or [f"{block_id}{ALONE}"]) + [f"{block_id}/m{n}" for n in range(1, len(meant) + 1)]
+        keys += [f"{block_id}/q{n}" for n in range(1, len(queries) + 1)]
         if told:
             rows.append(self.encoder.encode(told).rows)
         return keys, Vectors(self.encoder.name, np.concatenate(rows)), len(prompts) + len(told)
@@ -302,9 +323,14 @@ class KeysOf(Set[str]):
 
 
 def _keys(block_id: str) -> tuple[str, ...]:
-    """Of middles and meanings."""
+    """Of middles, meanings and queries."""
     middles = (f"{block_id}/{n}" for n in range(1, MOST_CENTROIDS + 1))
-    return (*middles, *(f"{block_id}/m{n}" for n in range(1, MOST_MEANINGS + 1)))
+    meant = (f"{block_id}/m{n}" for n in range(1, MOST_MEANINGS + 1))
+    return (*middles, *meant, *(f"{block_id}/q{n}" for n in range(1, MOST_QUERIES + 1)))
+
+
+def _query(key: str) -> bool:
+    return key.partition("/")[2].startswith("q")
 
 
 def _block(key: str) -> str:
@@ -318,11 +344,11 @@ def _stacked(encoder: str, rows: Sequence[NDArray[np.float32]]) -> Vectors:
 
 
 def _by_block(hits: Iterable[Hit]) -> tuple[dict[str, float], dict[str, float]]:
-    """The best of each block's middles, and of its meanings."""
+    """The best of each block's middles, and of its meanings and queries."""
     middles, meant = dict[str, float](), dict[str, float]()
     for hit in hits:
         block_id, _, name = hit.key.partition("/")
-        best = meant if name.startswith("m") else middles
+        best = meant if name.startswith(("m", "q")) else middles
         best[block_id] = max(hit.cosine, best.get(block_id, -2.0))
     return middles, meant
 

@@ -74,13 +74,16 @@ class Paired:
 
 def readable_on_the_way(url: str) -> bool:
     """Whether what is sent to this server can be read by who carries it: no TLS, and another machine. Raises as ``origin``."""
-    parts = urlsplit(origin(url))
-    host = parts.hostname or ""
+    return urlsplit(origin(url)).scheme == "http" and not on_this_machine(url)
+
+
+def on_this_machine(url: str) -> bool:
+    """Whether a server's URL names this machine itself. Raises as ``origin``."""
+    host = urlsplit(origin(url)).hostname or ""
     try:
-        here = host == "localhost" or ip_address(host).is_loopback
+        return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
-        here = False
-    return parts.scheme == "http" and not here
+        return False
 
 
 def origin(url: str) -> str:

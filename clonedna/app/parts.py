@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from clonedna.app.exemplars import BlockExemplars
 from clonedna.app.meanings import KeysOf, Meanings
+from clonedna.app.queries_kept import KeptQueries
 from clonedna.app.settings import ENCODER, XAI_URL, Settings
 from clonedna.core.block import Check, DriftReport
 from clonedna.core.canonical import sha256
@@ -172,7 +173,7 @@ class Parts:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._engines: dict[str, Engine] = {}
-        self._rarity: tuple[tuple[int, int], Rarity] | None = None
+        self._rarity: tuple[tuple[tuple[int, int], int], Rarity] | None = None
         self.ask_passphrase: Callable[[], str] | None = None  # set by a face that has a person before it
         self.stays = False  # set by a server: its process lives long enough to make what helps later questions
 
@@ -381,19 +382,27 @@ class Parts:
 
     @property
     def rarity(self) -> Rarity:
-        """How rare words are among the texts of all blocks, with what their names mean: read again only when a block came or went."""
-        lines = self.lines
-        state, kept = lines.state(), self._rarity
+        """How rare words are among the texts of all blocks, with what their names mean and what may be typed by who looks for them: read
+        again only when a block or such lines came or went."""
+        lines, queries = self.lines, self.queries
+        state, kept = (lines.state(), queries.state()), self._rarity
         if kept is None or kept[0] != state:
-            told = self.glossary.explained
-            kept = self._rarity = state, Rarity({key: told(text) for key, text in lines.meanings().items()})
+            told, have = self.glossary.explained, queries.blocks()
+            texts = {key: told(text) for key, text in lines.meanings().items()}
+            texts |= {key: " ".join((texts[key], *queries.of(key))) for key in have & texts.keys()}
+            kept = self._rarity = state, Rarity(texts)
         return kept[1]
+
+    @cached_property
+    def queries(self) -> KeptQueries:
+        """What people may type who look for a block, as a teacher wrote it."""
+        return KeptQueries(self.settings.home)
 
     def meanings_by(self, encoder: Encoder) -> Meanings:
         """The same by any encoder."""
         elsewhere: bool = getattr(encoder, "elsewhere", False)
         exemplars = BlockExemplars(
-            self.store, self.registry, lambda: self.consents, lambda: self.glossary, elsewhere=elsewhere
+            self.store, self.registry, lambda: self.consents, lambda: self.glossary, self.queries, elsewhere=elsewhere
         )
         made = Meanings(self.lines, encoder, self.index_of(encoder), self.index_of(encoder, "exemplars"), exemplars)
         made.settles = self.stays

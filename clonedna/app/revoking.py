@@ -179,6 +179,7 @@ class Revoking:
         Evaluations(self.home).forget(block_id)
         forget(self.home, block_id)
         InterferenceKept(self.home).forget(block_id)
+        self.parts.queries.forget(block_id)
         self.parts.forget_vectors((block_id,))
 
     def _left(self) -> set[str]:

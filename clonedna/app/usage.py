@@ -49,7 +49,8 @@ STALE_PULL, STALE_TEMPORARY = 7 * DAY, DAY
 PLACES: dict[str, Kind] = {
     "store": "blocks", "genomes": "blocks", "plans": "caches", "calibration": "evaluations", "interference": "evaluations", "jobs": "jobs",
     "evaluations": "evaluations", "identity": "evaluations", "votes": "evaluations", "files": "files", "clones": "clones",
-    "github": "caches", "profiles": "caches", "teacher-cache": "caches", "teacher-examples": "caches", "vectors": "caches",
+    "github": "caches", "profiles": "caches", "teacher-cache": "caches", "teacher-examples": "caches", "queries": "caches",
+    "vectors": "caches",
     STAGING: "arriving", PULLS: "arriving", "sealed": "sealed", "keys": "records", "consents": "records", "audit": "records",
     "tombstones": "records", "servers": "records", "people.json": "records", "personas": "records",
 }  # fmt: skip

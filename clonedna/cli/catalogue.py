@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
+import anyio
 import typer
 
 from clonedna.cli.context import Json, State, print_json, printable, table, tell
+from clonedna.core.errors import InputError
+from clonedna.core.events import Note
 
 Base = Annotated[str | None, typer.Option(help="Of blocks on this base.")]
 Licence = Annotated[str | None, typer.Option(help="... under this licence (SPDX).")]
@@ -106,14 +110,29 @@ def reindex(
     encoder: Annotated[
         str | None, typer.Option(help="Only make what is missing of the vectors by this encoder, beside those in use.")
     ] = None,
+    teacher: Annotated[
+        Literal["none", "openai", "engine"],
+        typer.Option(help="Only let it write what people may type who look for each block; a server may cost money."),
+    ] = "none",
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="With --teacher: of at most so many blocks.", show_default=False)
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Rebuild catalogue, words and meanings from the block directories alone; or encode all with another encoder."""
+    """Rebuild catalogue, words and meanings from the block directories alone; or encode all with another encoder; or let a teacher write
+    what blocks are looked for by."""
     from clonedna.app.catalogue import Catalogue
 
     state: State = context.obj
     told = _progress()
-    if encoder is None:
+    if teacher != "none":
+        if encoder is not None or not vectors:
+            raise InputError(
+                "--teacher goes with neither --encoder nor --without-vectors", "give one of them", param="teacher"
+            )
+        work = partial(Catalogue(state.parts).query, teacher, limit, _note, _progress("asked about"), told)
+        done = anyio.run(work)
+    elif encoder is None:
         done = Catalogue(state.parts).reindex(vectors=vectors, told=told)
     else:
         done = Catalogue(state.parts).encode(encoder, told)
@@ -123,6 +142,12 @@ def reindex(
     for one in done.left_out:
         tell(f"left out: {one.path}: {one.reason}: {printable(one.detail)}")
     tell(f"{done.blocks} blocks" + (f", {done.encoded} encoded by {done.encoder}" if done.encoder else ""))
+    if done.queried is not None:
+        tell(
+            f"{done.queried.asked} blocks were asked about, {done.queried.blocks} have what they are looked for by ({done.queried.by})"
+        )
+        for why, count in done.queried.left_out.items():
+            tell(f"left out: {count} {why}")
     for how in sorted(set(done.searched)):
         if how != "exact":
             tell(f"searched: {how}")
@@ -130,8 +155,13 @@ def reindex(
         tell(f"to search with it: set encoder = '{encoder}' (DNA_ENCODER)")
 
 
-def _progress() -> Callable[[int, int], None]:
-    """Says how many blocks are encoded, and about how long the rest takes, every few seconds."""
+def _note(event: object) -> None:
+    if isinstance(event, Note):
+        tell(f"note: {printable(event.text)}")
+
+
+def _progress(what: str = "encoded") -> Callable[[int, int], None]:
+    """Says how many blocks are encoded (``what``), and about how long the rest takes, every few seconds."""
     began = last = time.monotonic()
     first: int | None = None
 
@@ -141,7 +171,7 @@ def _progress() -> Callable[[int, int], None]:
         first = done - 1 if first is None else first
         if now - last >= PROGRESS_SECONDS or (done == total and now - began >= PROGRESS_SECONDS):
             left = (total - done) * (now - began) / max(1, done - first)
-            tell(f"encoded {done} of {total} blocks, about {left:.0f} s to go")
+            tell(f"{what} {done} of {total} blocks, about {left:.0f} s to go")
             last = now
 
     return told

@@ -35,19 +35,24 @@ FIRST, DRAWS = 5, 2000
 class Shelf:
     """The set's layers with their vectors, asked as a plan asks an index. ``only``: these ids alone."""
 
-    def __init__(self, held: RetrievalSet, encoder: Encoder) -> None:
+    def __init__(self, held: RetrievalSet, encoder: Encoder, *, queried: bool = False) -> None:
+        """``queried``: with what a teacher wrote that people may type who look for them."""
         self.encoder, layers = encoder, sorted(held.layers, key=lambda one: one.id)
         self.keys = tuple(one.id for one in layers)
         self.texts = encoder.encode([one.text for one in layers]).rows
         middles = [centroids(encoder.encode(held.exemplars[one.id]).rows) for one in layers]
         self.middles, self._middles_of = np.concatenate(middles), [len(some) for some in middles]
         glossary = load_glossary()
-        self.meant, self._meant_of = encoded(encoder, [glossary.meanings(one.text) for one in layers])
-        self.rarity = Rarity({one.id: glossary.explained(one.text) for one in layers})
+        lines = [held.queries[one.id] if queried else () for one in layers]
+        told = [(*glossary.meanings(one.text), *some) for one, some in zip(layers, lines, strict=True)]
+        self.meant, self._meant_of = encoded(encoder, told)
+        self.rarity = Rarity(
+            {one.id: " ".join((glossary.explained(one.text), *some)) for one, some in zip(layers, lines, strict=True)}
+        )
 
     def near(self, asked: Rows, *, only: Collection[str] | None = None) -> list[Near]:
-        """Of every layer the mean cosine with vectors [n, d], with its nearest middle, and with the nearest meaning of a name in its text.
-        By key."""
+        """Of every layer the mean cosine with vectors [n, d], with its nearest middle, and with the nearest meaning of a name in its text
+        or query. By key."""
         mean = asked.mean(axis=0)
         middles, meant = greatest(self.middles @ mean, self._middles_of), greatest(self.meant @ mean, self._meant_of)
         told = zip(self.keys, (self.texts @ mean).tolist(), middles.tolist(), meant.tolist(), strict=True)

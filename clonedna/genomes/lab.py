@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from importlib.resources import files
 from typing import Literal
 
@@ -33,7 +33,7 @@ from clonedna.genomes.fitting import Outcome
 from clonedna.genomes.glossary import load_glossary
 from clonedna.genomes.probing import Bar, Specialist, bar_of, similarity_of
 from clonedna.genomes.rarity import Rarity
-from clonedna.genomes.retrieval_set import retrieval_set
+from clonedna.genomes.retrieval_set import Queries, read, retrieval_set, values
 
 MOST_BYTES = 4_000_000
 PROBED = 5
@@ -99,6 +99,13 @@ def bundled_lab() -> Lab:
     return read_lab(files("clonedna.genomes").joinpath("data", "lab.json").read_bytes())
 
 
+@cache
+def lab_queries() -> tuple[Queries, ...]:
+    """What people may type who look for each block of the bundled lab. Raises ``Corrupt``."""
+    data = files("clonedna.genomes").joinpath("data", "lab-queries.jsonl").read_bytes()
+    return values(read(data, "lab-queries"), Queries)
+
+
 def read_lab(data: bytes) -> Lab:
     """Raises ``Corrupt`` for what is no lab."""
     try:
@@ -129,27 +136,34 @@ def measured(lab: Lab) -> dict[tuple[str, str], Similarity]:
 
 
 def outcomes_of(
-    lab: Lab, encoder: Encoder, *, distance: Distances | None = None, hubs: bool = False
+    lab: Lab, encoder: Encoder, *, distance: Distances | None = None, hubs: bool = False, queried: bool = False
 ) -> tuple[Asked, ...]:
-    """Every outcome of the lab, with the features that ``encoder`` gives. ``distance``: of a wording and a block's text."""
-    return tuple(_Questions(lab, encoder, distance, hubs=hubs).outcomes())
+    """Every outcome of the lab, with the features that ``encoder`` gives. ``distance``: of a wording and a block's text; ``queried``: with
+    what people may type who look for each layer."""
+    return tuple(_Questions(lab, encoder, distance, hubs=hubs, queried=queried).outcomes())
 
 
 class _Questions:
     """The lab's wordings and all texts under one encoder."""
 
-    def __init__(self, lab: Lab, encoder: Encoder, distance: Distances | None, *, hubs: bool) -> None:
+    def __init__(self, lab: Lab, encoder: Encoder, distance: Distances | None, *, hubs: bool, queried: bool) -> None:
         self.lab, self.encoder, self.distance, self.truth = lab, encoder, distance, measured(lab)
         self.blocks = {sha256(one.name): one for one in lab.blocks}
-        others = [one.text for one in retrieval_set().layers if one.split == "dev"]
-        self.texts = {key: one.text for key, one in self.blocks.items()} | {
-            sha256(f"set:{text}"): text for text in others
-        }
+        others = {sha256(f"set:{one.text}"): one for one in retrieval_set().layers if one.split == "dev"}
+        self.texts = {key: one.text for key, one in (*self.blocks.items(), *others.items())}
+        lines = dict[str, tuple[str, ...]]()
+        if queried:
+            own = {one.layer: one.queries for one in lab_queries()}
+            lines = {key: own.get(one.name, ()) for key, one in self.blocks.items()}
+            lines |= {key: retrieval_set().queries[one.id] for key, one in others.items()}
         self.ids = list(self.texts)
         self.vectors = encoder.encode(list(self.texts.values())).rows
         glossary = load_glossary()
-        self.explained = {key: glossary.explained(text) for key, text in self.texts.items()}
-        self.meant, self.meant_of = encoded(encoder, [glossary.meanings(text) for text in self.texts.values()])
+        self.explained = {
+            key: " ".join((glossary.explained(text), *lines.get(key, ()))) for key, text in self.texts.items()
+        }
+        told = [(*glossary.meanings(text), *lines.get(key, ())) for key, text in self.texts.items()]
+        self.meant, self.meant_of = encoded(encoder, told)
         anybody = [one.text for one in retrieval_set().requests if one.split == "dev"] if hubs else []
         self.anybody = self._cosines(anybody) if anybody else ()
 

@@ -62,13 +62,21 @@ class Exemplars(Value):
     prompts: tuple[Text, ...] = Field(min_length=1, max_length=8)
 
 
+class Queries(Value):
+    """What people may type who look for one layer, in the form of a teacher that is asked (`dna reindex --teacher`)."""
+
+    layer: Key
+    queries: tuple[Text, ...] = Field(min_length=1, max_length=8)
+
+
 @dataclass(frozen=True, slots=True)
 class RetrievalSet:
-    """``exemplars``: the prompts of each layer, by its id."""
+    """``exemplars``: the prompts of each layer, by its id; ``queries``: what may be typed by who looks for it."""
 
     layers: tuple[LayerText, ...]
     requests: tuple[Request, ...]
     exemplars: Mapping[str, tuple[str, ...]]
+    queries: Mapping[str, tuple[str, ...]]
 
     def asked(self, kind: Kind, split: Split | None = None) -> tuple[Request, ...]:
         """The requests of one kind, of one split or of both."""
@@ -79,10 +87,13 @@ class RetrievalSet:
 def retrieval_set() -> RetrievalSet:
     """The bundled set, checked. Raises ``Corrupt``."""
     folder = files("clonedna.genomes") / "data" / "retrieval"
-    layers, requests, exemplars = (
-        read(folder.joinpath(f"{name}.jsonl").read_bytes(), name) for name in ("layers", "requests", "exemplars")
+    layers, requests, exemplars, queries = (
+        read(folder.joinpath(f"{name}.jsonl").read_bytes(), name)
+        for name in ("layers", "requests", "exemplars", "queries")
     )
-    return checked(values(layers, LayerText), values(requests, Request), values(exemplars, Exemplars))
+    return checked(
+        values(layers, LayerText), values(requests, Request), values(exemplars, Exemplars), values(queries, Queries)
+    )
 
 
 def read(data: bytes, name: str) -> list[str]:
@@ -104,8 +115,8 @@ def values(lines: Sequence[str], kind: type[V]) -> tuple[V, ...]:
 
 
 def checked(
-    layers: tuple[LayerText, ...], requests: tuple[Request, ...], exemplars: tuple[Exemplars, ...]
-) -> RetrievalSet:
+    layers: tuple[LayerText, ...], requests: tuple[Request, ...], exemplars: tuple[Exemplars, ...], queries: tuple[Queries, ...],
+) -> RetrievalSet:  # fmt: skip
     """The set, if its parts fit together. Raises ``Corrupt`` naming the first that does not."""
     for named in ([one.id for one in layers], [one.id for one in requests], [one.text for one in (*layers, *requests)]):
         twice = [name for name, count in Counter(named).items() if count > 1]
@@ -118,10 +129,13 @@ def checked(
             raise _corrupt(f"request {one.id}: {problem}")
     if sorted(one.layer for one in exemplars) != sorted(known):
         raise _corrupt("not every layer has its exemplars, once")
+    if sorted(one.layer for one in queries) != sorted(known):
+        raise _corrupt("not every layer has its queries, once")
     counts = Counter(one.kind for one in requests)
     if len(layers) < LEAST_LAYERS or any(counts[kind] < least for kind, least in LEAST_REQUESTS.items()):
         raise _corrupt(f"there are too few: {len(layers)} layers, {dict(counts)}")
-    return RetrievalSet(layers, requests, {one.layer: one.prompts for one in exemplars})
+    prompts, asked = {one.layer: one.prompts for one in exemplars}, {one.layer: one.queries for one in queries}
+    return RetrievalSet(layers, requests, prompts, asked)
 
 
 def _values(lines: Sequence[str], kind: type[V]) -> Iterator[V]:

@@ -14,6 +14,7 @@ from clonedna.core.work import Span
 from clonedna.teachers.forms import call_of, completion_of
 
 SHORTEST, LONGEST, MOST_LINES = 12, 600, 8
+SHORTEST_PHRASE, LONGEST_PHRASE = 3, 240
 MOST_CODE = 3000
 """Bytes of an answer that a teacher writes itself."""
 WORDS_IN_A_ROW = 8
@@ -41,6 +42,17 @@ def prose(text: str, secret_in: Callable[[str], str | None]) -> str:
     if not SHORTEST <= len(text) <= LONGEST or text.count("\n") >= MOST_LINES or len(text.split()) < 3:
         raise bad("length")
     _sound(text, "\n", secret_in)
+    if _EMAIL.search(text):
+        raise bad("email")
+    return text
+
+
+def phrase(text: str, secret_in: Callable[[str], str | None]) -> str:
+    """``text`` without space around it: one line, a few words or a sentence. Raises ``BadAnswer`` as ``prose`` does."""
+    text = text.strip()
+    if not SHORTEST_PHRASE <= len(text) <= LONGEST_PHRASE:
+        raise bad("length")
+    _sound(text, "", secret_in)
     if _EMAIL.search(text):
         raise bad("email")
     return text

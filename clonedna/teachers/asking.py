@@ -32,6 +32,14 @@ from clonedna.teachers.examples import (
     question_about,
 )
 from clonedna.teachers.forms import call_of, completion_of, completion_start, form_of, language_of, one_line, shown_of
+from clonedna.teachers.queries import (
+    QUERIES_SCHEMA,
+    QUERIES_SYSTEM,
+    QUERY_TOKENS,
+    Queried,
+    question_of_text,
+    sound_queries,
+)
 
 PROMPT_VERSION = "instruction/1"
 SYSTEM = """You write the task side of training examples for code.
@@ -209,6 +217,29 @@ class AskingTeacher:
         prompt, answers = questions * length // BYTES_PER_TOKEN, EXAMPLE_TOKENS * missing
         return self._teaching(
             calls=questions, prompt_tokens=prompt, completion_tokens=answers,
+            cost=self._prices.cost(prompt, answers, asked=False),
+        )  # fmt: skip
+
+    async def queries(self, text: str) -> Queried:
+        """What people would type who look for what ``text`` says that a layer can do. Nothing is cached. Raises as ``write_instruction``;
+        ``BadAnswer`` also where no line can be used, and ``secret_in_question``."""
+        question = question_of_text(text)
+        if self._secret_in(canonical(question).decode()):
+            raise bad("secret_in_question")
+        answer = await self._model.ask(QUERIES_SYSTEM, question, QUERIES_SCHEMA, brief=False)
+        found = sound_queries(answer.fields, self._secret_in)
+        if not found.queries:
+            raise bad(next(iter(found.dropped), "empty"))
+        return found.model_copy(
+            update={"prompt_tokens": answer.prompt_tokens, "completion_tokens": answer.completion_tokens}
+        )
+
+    def queries_cost(self, texts: Sequence[str]) -> Teaching:
+        """What asking about ``texts`` would take, an estimate."""
+        lengths = (len(QUERIES_SYSTEM) + len(canonical(question_of_text(text))) for text in texts)
+        prompt, answers = sum(lengths) // BYTES_PER_TOKEN, QUERY_TOKENS * len(texts)
+        return self._teaching(
+            calls=len(texts), prompt_tokens=prompt, completion_tokens=answers,
             cost=self._prices.cost(prompt, answers, asked=False),
         )  # fmt: skip
 

@@ -75,6 +75,6 @@ def test_prompts_of_local_only_blocks_stay_here(url: str, elsewhere: bool, tmp_p
         parts, "ada", pairs=[pair("read", "pass\n", task="Read a file.")], capability=Capability(text="files")
     )
     exemplars = BlockExemplars(
-        parts.store, parts.registry, lambda: parts.consents, lambda: parts.glossary, elsewhere=elsewhere
+        parts.store, parts.registry, lambda: parts.consents, lambda: parts.glossary, parts.queries, elsewhere=elsewhere
     )
     assert bool(exemplars.prompts(made.id)) is not elsewhere

@@ -11,14 +11,16 @@ from clonedna.core.errors import Corrupt
 from clonedna.engine.hashed import HashedEncoder
 from clonedna.genomes.calibration import bundled, expected_error, predict
 from clonedna.genomes.fitting import Fitted
-from clonedna.genomes.lab import Asked, bar_in, bundled_lab, measured, outcomes_of, read_lab
+from clonedna.genomes.lab import Asked, bar_in, bundled_lab, lab_queries, measured, outcomes_of, read_lab
+from tests.unit.genomes.test_retrieval_set import content, longest_run
 from tools import fit_calibration
 
 
 @cache
 def hashed() -> tuple[tuple[Asked, ...], Fitted]:
-    asked = outcomes_of(bundled_lab(), HashedEncoder())
-    return asked, fit_calibration.fitted_to(bundled_lab(), asked)
+    """With the features that texts give, and behind them with queries."""
+    plain, queried = (outcomes_of(bundled_lab(), HashedEncoder(), queried=one) for one in (False, True))
+    return plain + queried, fit_calibration.fitted_to(bundled_lab(), plain + queried)
 
 
 def test_every_request_was_measured_with_its_own_block_and_others_on_the_same_exemplars() -> None:
@@ -80,7 +82,10 @@ def test_the_bundled_card_is_what_the_lab_gives_and_its_figures_are_of_held_out_
         expected_error(fitted.held_out, [one.outcome.value for one in asked]), abs=1e-3
     )
     aims = {one.name: one for one in card.aims}
-    for one in fit_calibration.aims_of(bundled_lab(), asked, fitted):
+    half = len(outcomes_of(bundled_lab(), HashedEncoder()))
+    made = fit_calibration.aims_of(bundled_lab(), asked[:half], fitted.held_out[:half])
+    made += fit_calibration.aims_of(bundled_lab(), asked[half:], fitted.held_out[half:], "with queries: ")
+    for one in made:
         assert aims[one.name].measured.value == pytest.approx(one.measured.value, abs=0.02)
         assert aims[one.name].measured.n == one.measured.n
     assert all(one.measured.value is not None for one in card.aims)
@@ -91,6 +96,16 @@ def test_there_is_a_card_for_each_encoder_that_comes_with_the_program() -> None:
     assert len(found) == len(fit_calibration.ENCODERS)
     assert all(one.base_fingerprint == bundled_lab().base_fingerprint for one in found.values())
     assert all(one.gain is not None for one in found.values())
+
+
+def test_queries_of_the_lab_s_blocks_are_in_words_that_its_requests_do_not_copy() -> None:
+    lab, queries = bundled_lab(), {one.layer: one.queries for one in lab_queries()}
+    assert queries.keys() == {one.name for one in lab.blocks}
+    for one in lab.requests:
+        for asked, most in ((content(one.short), 2 / 3), (content(one.paraphrase), 0.35)):
+            for told in map(content, queries[one.block]):
+                assert longest_run(asked, told) < 3, one.block
+                assert len(set(asked) & set(told)) <= most * len(set(asked)), one.block
 
 
 def test_what_is_no_lab_is_refused() -> None:

@@ -13,7 +13,9 @@ import pytest
 from clonedna.core.errors import Corrupt
 from clonedna.core.words import telling_words
 from clonedna.genomes import retrieval_set as module
-from clonedna.genomes.retrieval_set import Exemplars, LayerText, Request, checked, read, retrieval_set, values
+from clonedna.genomes.retrieval_set import Exemplars, LayerText, Queries, Request, checked, read, retrieval_set, values
+from clonedna.sources.secrets import secret_in
+from clonedna.teachers.answers import phrase
 
 BEGINNING = 5  # letters by which "render" and "rendering" are one word
 
@@ -90,6 +92,25 @@ def test_exemplars_are_in_the_teacher_s_form_and_in_words_that_requests_do_not_c
             assert len(shared) <= 0.35 * len(set(asked)), one.id
 
 
+@pytest.mark.parametrize(("kind", "most"), [("paraphrase", 0.35), ("short", 2 / 3), ("two-skill", 0.6)])
+def test_no_query_copies_a_request_for_its_layer(kind: Any, most: float) -> None:
+    found = retrieval_set()
+    for one in found.asked(kind):
+        asked = content(one.text)
+        for told in (content(query) for key in one.wants for query in found.queries[key]):
+            assert longest_run(asked, told) < 3, one.id
+            assert len(set(asked) & set(told)) <= most * len(set(asked)), one.id
+
+
+def test_queries_are_in_the_form_that_a_teacher_is_asked_for() -> None:
+    for key, queries in retrieval_set().queries.items():
+        assert 3 <= len(queries) <= 8, key
+        assert len(set(queries)) == len(queries), key
+        for query in queries:
+            assert phrase(query, secret_in) == query, key
+        assert any(len(query.split()) > 5 for query in queries), key
+
+
 def test_short_requests_are_short_and_paraphrases_are_sentences() -> None:
     assert {len(one.text.split()) for one in retrieval_set().asked("short")} <= set(range(2, 7))
     assert min(len(one.text.split()) for one in retrieval_set().asked("paraphrase")) >= 8
@@ -139,15 +160,20 @@ LAYERS = (layer(), layer(1), layer(2, domain="two", split="test"))
     ],
 )
 def test_what_does_not_fit_together_is_refused(layers: Any, requests: Any, told: str) -> None:
+    prompts = tuple(Exemplars(layer=one.id, prompts=("a prompt",)) for one in layers)
+    queries = tuple(Queries(layer=one.id, queries=("a query",)) for one in layers)
     with pytest.raises(Corrupt) as error:
-        checked(layers, requests, tuple(Exemplars(layer=one.id, prompts=("a prompt",)) for one in layers))
+        checked(layers, requests, prompts, queries)
     assert told in error.value.message
 
 
 @pytest.mark.parametrize("named", [(), ("a-0", "a-1"), ("a-0", "a-1", "a-2", "a-2"), ("a-0", "a-1", "a-7")])
-def test_every_layer_has_its_exemplars_once(named: tuple[str, ...]) -> None:
+def test_every_layer_has_its_exemplars_and_queries_once(named: tuple[str, ...]) -> None:
     with pytest.raises(Corrupt, match="exemplars"):
-        checked(LAYERS, (), tuple(Exemplars(layer=one, prompts=("a prompt",)) for one in named))
+        checked(LAYERS, (), tuple(Exemplars(layer=one, prompts=("a prompt",)) for one in named), ())
+    prompts = tuple(Exemplars(layer=one.id, prompts=("a prompt",)) for one in LAYERS)
+    with pytest.raises(Corrupt, match="queries"):
+        checked(LAYERS, (), prompts, tuple(Queries(layer=one, queries=("a query",)) for one in named))
 
 
 @pytest.mark.parametrize(
