@@ -5,6 +5,8 @@ Ways to find them: ``cosine`` with the layers' texts; ``nearest``, the greatest 
 three say (genomes/ranking.py) of the request's text; ``names``, of the names of the skills that it is read as; ``skills``, of what is read
 for each skill: a plan's way.
 
+``queried``: the same, where a teacher wrote what people may type who look for each layer (`dna reindex --teacher`).
+
 What the figures are is told in clonedna/genomes/finding.py. Milliseconds of encoding and finding, a request at a time, on one thread.
 Nothing here is fitted; what was chosen was chosen on ``dev``.
 """
@@ -136,6 +138,14 @@ def timed(held: RetrievalSet, shelf: Shelf, finds: dict[str, Find], count: int) 
     return {name: times(held, work, count) for name, work in (works | {"ordering": ordering}).items()}
 
 
+def told_of(name: str, way: dict[str, Any]) -> None:
+    """Say the main figures of one way."""
+    for split in get_args(Split):
+        figures = {kind: way[f"{split} {kind}"] for kind in FOUND}
+        told = "; ".join(f"{kind} {one['R@1']['value']} {one['R@5']['value']}" for kind, one in figures.items())
+        say(f"{name} {split} (R@1 R@5): {told}; auroc {way[f'{split} auroc']['value']}")
+
+
 def measure(report: Report, options: argparse.Namespace) -> None:
     held, encoder = retrieval_set(), Parts(Settings()).open_encoder(options.encoder)
     shelf = Shelf(held, encoder)
@@ -143,10 +153,13 @@ def measure(report: Report, options: argparse.Namespace) -> None:
     finds = ways(shelf, encoder)
     for name, find in finds.items():
         report.raw[name] = nested(one_way(held, find))
-        for split in get_args(Split):
-            figures = {kind: report.raw[name][f"{split} {kind}"] for kind in FOUND}
-            told = "; ".join(f"{kind} {one['R@1']['value']} {one['R@5']['value']}" for kind, one in figures.items())
-            say(f"{name} {split} (R@1 R@5): {told}; auroc {report.raw[name][f'{split} auroc']['value']}")
+        told_of(name, report.raw[name])
+    beside = ways(Shelf(held, encoder, queried=True), encoder)
+    report.raw["queried"] = {
+        name: nested(one_way(held, beside[name])) for name in ("nearest", "words", "whole", "skills")
+    }
+    for ways_of, where in ((report.raw, ""), (report.raw["queried"], "queried ")):
+        told_of(ways_of, where)
     report.raw["skills_by_form"] = by_form(held, finds["skills"])
     report.raw["whole_among_fewer"] = by_size(held, shelf, 1 if options.quick else 20)
     report.raw["milliseconds"] = timed(held, shelf, finds, 10 if options.quick else 100)

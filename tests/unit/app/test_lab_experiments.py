@@ -115,14 +115,21 @@ def test_retrieval_asks_for_layers_by_their_request(bench: Bench) -> None:
         }.items():
             text = f"{split} {kind} wish"
             requests.append(Request(id=f"{split}-{kind}", kind=kind, text=text, wants=wants, domain="web", split=split))  # type: ignore[arg-type]
-    held = RetrievalSet(layers, tuple(requests), {one.id: (one.text,) for one in layers})
+    queries = {"l-1": ("test short wish",), "l-2": ("test paraphrase wish",)}
+    held = RetrievalSet(
+        layers,
+        tuple(requests),
+        {one.id: (one.text,) for one in layers},
+        {one.id: queries.get(one.id, ()) for one in layers},
+    )
 
     async def work() -> LabResult:
         return await retrieval(bench, held)
 
     found = anyio.run(work)
     told = {one.name: one for one in found.figures}
-    assert told["set short R@1"].aim == "at least 0.98"
+    assert told["set short R@1"].aim == told["queried short R@1"].aim == "at least 0.98"
+    assert told["queried short R@1"].measure.value == told["queried paraphrase R@1"].measure.value == 1.0
     assert told["lab R@1"].measure.n == 3
     assert told["lab R@5"].measure.value == 1.0
     assert picture_of(found, dark=True) is not None

@@ -70,7 +70,7 @@ def test_every_figure_has_its_split() -> None:
         for kind, wants in (("short", names[:1]), ("paraphrase", names[1:]), ("two-skill", names), ("absent", ())):
             text = " and ".join(texts[int(one[-1])] for one in wants) or "bakes bread"
             requests.append(request(f"{split}-{kind}", kind, wants, split, text))  # type: ignore[arg-type]
-    held = RetrievalSet(layers, tuple(requests), {one.id: (one.text,) for one in layers})
+    held = RetrievalSet(layers, tuple(requests), {one.id: (one.text,) for one in layers}, {})
     found = one_way(held, by_skills(Shelf(held, FakeEncoder()), Reader(load_taxonomy())))
     assert {name for name in found if "auroc" in name} == {"dev auroc", "test auroc"}
     assert found["test short R@1"].value == 1.0
@@ -84,8 +84,9 @@ def test_a_shelf_is_asked_as_an_index_is() -> None:
         LayerText(id=f"l-{n}", text=text, languages=("python",), domain="web", split="dev", form="line")
         for n, text in enumerate(texts)
     )
-    encoder = FakeEncoder()
-    shelf = Shelf(RetrievalSet(layers, (), {one.id: (one.text, "something else") for one in layers}), encoder)
+    encoder, queries = FakeEncoder(), {"l-0": ("when is easter",), "l-1": ()}
+    held = RetrievalSet(layers, (), {one.id: (one.text, "something else") for one in layers}, queries)
+    shelf = Shelf(held, encoder)
     rows = encoder.encode(["parses dates", "something else"]).rows
     (first, second) = shelf.near(rows)
     mean, other = rows.mean(axis=0), encoder.encode([texts[1]]).rows[0]
@@ -97,3 +98,8 @@ def test_a_shelf_is_asked_as_an_index_is() -> None:
     assert [one.id for one in shelf.near(rows, only={"l-1"})] == ["l-1"]
     assert shelf.order(["draws charts"])[0].key == "l-1"
     assert shelf.order(["draws charts"], only=()) == ()
+    easter = encoder.encode(["when is easter"]).rows
+    found = [one.near(easter)[0].meaning_cosine for one in (shelf, Shelf(held, encoder, queried=True))]
+    assert found[1] == pytest.approx(1, abs=1e-5)
+    assert found[0] is None
+    assert Shelf(held, encoder, queried=True).order(["when is easter"])[0].key == "l-0"
