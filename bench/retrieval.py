@@ -158,8 +158,8 @@ def measure(report: Report, options: argparse.Namespace) -> None:
     report.raw["queried"] = {
         name: nested(one_way(held, beside[name])) for name in ("nearest", "words", "whole", "skills")
     }
-    for ways_of, where in ((report.raw, ""), (report.raw["queried"], "queried ")):
-        told_of(ways_of, where)
+    for name, some in report.raw["queried"].items():
+        told_of(f"queried {name}", some)
     report.raw["skills_by_form"] = by_form(held, finds["skills"])
     report.raw["whole_among_fewer"] = by_size(held, shelf, 1 if options.quick else 20)
     report.raw["milliseconds"] = timed(held, shelf, finds, 10 if options.quick else 100)
