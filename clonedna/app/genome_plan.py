@@ -69,7 +69,7 @@ from clonedna.genomes.ranking import DIGITS, alike
 from clonedna.genomes.routes import Routed, figures
 
 FOLDER = "plans"
-VERSION = "plan-8"
+VERSION = "plan-9"
 """Changes when the same inputs would give another plan."""
 WIDE = 200
 """Nearest blocks that a skill's figures are told from; only the nearest of them are candidates."""

@@ -9,6 +9,7 @@ taken from anybody.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import threading
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence, Set
@@ -97,7 +98,7 @@ class Meanings:
         self._settling: threading.Thread | None = None
         self._lock = threading.Lock()
         self._seen: tuple[tuple[int, int], frozenset[str], int] | None = None
-        self._snapshot: tuple[frozenset[str], frozenset[str], str] | None = None
+        self._snapshot: tuple[frozenset[str], frozenset[str], int, str] | None = None
         self._whole: tuple[tuple[int, int], frozenset[str], int, int] | None = None  # with its exemplars
 
     # Questions.
@@ -122,19 +123,22 @@ class Meanings:
         return tuple(self._nearest(_stacked(vectors.encoder, some), most, among) if some else () for some in groups)
 
     def snapshot(self) -> str:
-        """SHA-256 over what is searched: the encoder and all blocks and centroids. Equal twice: the same was searched. Raises as
-        ``refresh``."""
+        """SHA-256 over what is searched: the encoder, all blocks and centroids, and what a teacher wrote. Equal twice: the same was
+        searched. Raises as ``refresh``."""
         self.complete(EXEMPLARS_AT_ONCE)
         keys = self._index.keys(), self._centroids.keys() if self._centroids is not None else frozenset[str]()
-        known = self._snapshot
-        if known is not None and known[0] is keys[0] and known[1] is keys[1]:
-            return known[2]
+        known, state = self._snapshot, self._exemplars.state() if self._exemplars else 0
+        if known is not None and known[0] is keys[0] and known[1] is keys[1] and known[2] == state:
+            return known[3]
         told = hashlib.sha256(f"{self.encoder.name} {self.encoder.dimension}".encode())
         if self._centroids is not None:
             told.update(f"\n{self._centroids.encoder}".encode())  # the glossary, too
         for some in keys:
             told.update("".join(f"\n{key}" for key in sorted(some)).encode() + b"\n")
-        self._snapshot = (*keys, told.hexdigest())
+        if self._exemplars is not None:
+            for block_id in sorted(self._exemplars.queried() & keys[0]):
+                told.update(json.dumps([block_id, self._exemplars.queries(block_id)]).encode())
+        self._snapshot = (*keys, state, told.hexdigest())
         return told.hexdigest()
 
     # Keeping up.

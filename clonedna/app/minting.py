@@ -26,6 +26,7 @@ from clonedna.app.job_values import Queued
 from clonedna.app.orders import refuse_consent
 from clonedna.app.parts import Parts, factory
 from clonedna.app.profiles_text import code_markdown
+from clonedna.app.querying import ASKED, Querying
 from clonedna.app.stages import watched
 from clonedna.app.workspace import Workspace, naming, require_space, write_atomic
 from clonedna.core.block import (
@@ -393,8 +394,30 @@ class Minting:
                 continuing.refuse_moved(self.parts, manifest, heritage)
             self.parts.store.put(self.workspace.block)
             reference = self.parts.registry.publish(manifest)
+        counts: dict[str, int | float | str] = {"block": str(reference), "status": reference.status}
+        if reference.status == "registered" and self.order.given is None and self.order.teacher in ASKED:
+            counts["queried"] = await self._query(manifest.id)
         self._learn(manifest.id)
-        return reference, {"block": str(reference), "status": reference.status}
+        return reference, counts
+
+    async def _query(self, block_id: str) -> int:
+        """Let the teacher that was asked for instructions write what people may type who look for the block; how many lines there are.
+        The block is there and found without, so nothing that goes wrong ends the mint."""
+        try:
+            found = await Querying(self.parts, self.order.teacher, self.order.base).write(
+                only=(block_id,), emit=self.emit
+            )
+            why = ", ".join(sorted(found.left_out.keys() - {"local_only"}))
+        except DnaError as error:
+            why = error.code
+        if why:
+            later = f"dna reindex --teacher {self.order.teacher}"
+            self.emit(
+                Note(
+                    level="warning", text=f"what people may type who look for it is not written ({why}); later: {later}"
+                )
+            )
+        return len(self.parts.queries.of(block_id))
 
     def _learn(self, block_id: str) -> None:
         """Make its vectors now. They are a cache: where that cannot be done, they are made when somebody searches."""

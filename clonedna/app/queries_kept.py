@@ -48,12 +48,17 @@ class KeptQueries:
 
     def of(self, block_id: str) -> tuple[str, ...]:
         """Of one block; none where there are none."""
+        kept = self.read(block_id)
+        return () if kept is None else kept.queries
+
+    def read(self, block_id: str) -> Kept | None:
+        """Of one block, with who wrote them."""
         try:
             with self._path(block_id).open("rb") as handle:
                 data = handle.read(MOST_BYTES + 1)
-            return Kept.model_validate(strict_json(data)).queries if len(data) <= MOST_BYTES else ()
+            return Kept.model_validate(strict_json(data)) if len(data) <= MOST_BYTES else None
         except (OSError, ValueError, ValidationError, RecursionError):
-            return ()
+            return None
 
     def keep(self, block_id: str, kept: Kept) -> None:
         """Raises ``NoSpace``."""

@@ -1,13 +1,15 @@
-"""A teacher writes what people may type who look for each block that has no such lines yet: `dna reindex --teacher`.
+"""A teacher writes what people may type who look for each block that has no such lines yet: `dna reindex --teacher`, and at the end of a
+mint that asked one for its instructions.
 
 It is told a block's text and nothing else. Not asked about: blocks whose consent does not cover serving them here, and, where the teacher
-is on another machine, local-only ones. Each answer is kept as it comes, so what was stopped goes on; an answer that cannot be used is
-counted, and asked for again next time. Nothing is trained or measured on what it writes.
+is on another machine, local-only ones. Each answer is kept as it comes, so what was stopped goes on, and a text that it has answered for
+another block is not asked about again; an answer that cannot be used is counted, and asked for again next time. Nothing is trained or
+measured on what it writes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Protocol
 
 import anyio
@@ -22,6 +24,8 @@ from clonedna.core.errors import BadAnswer, BadConfig, DnaError, InputError
 from clonedna.core.events import Emit, Note, silent
 from clonedna.core.value import Value
 
+ASKED = ("openai", "engine")
+"""The teachers that can be asked."""
 AT_ONCE = 16  # questions that are under way; a server's own bound may be lower
 STOP_AFTER = 8
 """Answers in a row, the first ones, that cannot be used: this model will write none that can."""
@@ -69,24 +73,27 @@ class Writer(Protocol):
 class Querying:
     """Asks one teacher about the blocks of one home."""
 
-    def __init__(self, parts: Parts, teacher: str) -> None:
-        """``teacher``: ``openai`` or ``engine``. Raises ``InputError`` for one that writes no lines."""
-        if teacher not in ("openai", "engine"):
+    def __init__(self, parts: Parts, teacher: str, base: str | None = None) -> None:
+        """``teacher``: one of ``ASKED``; ``base``: of the ``engine`` teacher, if not the settings'. Raises ``InputError`` for one that
+        writes no lines."""
+        if teacher not in ASKED:
             raise InputError(
                 f"the {teacher[:40]!r} teacher writes no queries", "name openai or engine", param="teacher"
             )
-        self.parts, self.teacher = parts, teacher
+        self.parts, self.teacher, self.base = parts, teacher, base or parts.settings.base
         self._left: dict[str, int] = {}
         self._tokens: list[tuple[int | None, int | None]] = []
         self._useless = 0
 
-    async def write(self, most: int | None = None, *, emit: Emit = silent, told: Told = unheard) -> Queried:
-        """Of at most ``most`` blocks. ``told`` hears how many are done, of how many. Raises what the teacher raises, but for answers that
-        cannot be used, and ``BadConfig`` where the first eight cannot; what was answered until then stays."""
-        texts = self.lacking()
+    async def write(
+        self, most: int | None = None, *, only: Collection[str] | None = None, emit: Emit = silent, told: Told = unheard
+    ) -> Queried:
+        """Of at most ``most`` blocks, of ``only`` these. ``told`` hears how many are done, of how many. Raises what the teacher raises, but
+        for answers that cannot be used, and ``BadConfig`` where the first eight cannot; what was answered until then stays."""
+        texts = self.lacking(only)
         if most is not None:
             texts = dict(list(texts.items())[:most])
-        teacher: Any = self.parts.teacher(self.teacher, base=self.parts.settings.base)
+        teacher: Any = self.parts.teacher(self.teacher, base=self.base)
         try:
             by = await self._ask(teacher, texts, emit, told)
         finally:
@@ -99,9 +106,11 @@ class Querying:
         )  # fmt: skip
 
     async def _ask(self, teacher: Writer, texts: dict[str, str], emit: Emit, told: Told) -> str:
-        cost = teacher.queries_cost(list(texts.values()))
-        by = f"{cost.teacher} ({cost.model})"
+        named = teacher.queries_cost(())
+        by = f"{named.teacher} ({named.model})"
+        texts = self._answered(texts, by)
         if texts:
+            cost = teacher.queries_cost(list(texts.values()))
             price = "" if cost.cost.value is None else f", about {cost.cost.value:.2f} US dollars"
             tokens = cost.prompt_tokens + cost.completion_tokens
             emit(Note(text=f"asking {by} about {len(texts)} blocks: about {tokens} tokens (estimated){price}"))
@@ -123,6 +132,19 @@ class Querying:
             raise errors.exceptions[0] from None
         return by
 
+    def _answered(self, texts: dict[str, str], by: str) -> dict[str, str]:
+        """Keep what this teacher wrote of the very same texts of other blocks; gives the others."""
+        wanted = set(texts.values())
+        known = {
+            text: kept
+            for one, text in self.parts.lines.meanings().items()
+            if text in wanted and (kept := self.parts.queries.read(one))
+        }
+        for block_id, text in texts.items():
+            if text in known and known[text].by == by:
+                self.parts.queries.keep(block_id, known[text])
+        return {one: text for one, text in texts.items() if text not in known or known[text].by != by}
+
     async def _one(self, teacher: Writer, block_id: str, text: str, by: str) -> None:
         try:
             answer = await teacher.queries(text)
@@ -138,12 +160,14 @@ class Querying:
         self.parts.queries.keep(block_id, Kept(queries=answer.queries[:MOST_QUERIES], by=by[:400]))
         self._tokens.append((answer.prompt_tokens, answer.completion_tokens))
 
-    def lacking(self) -> dict[str, str]:
-        """By id, the texts of blocks that have no lines and may be asked about."""
+    def lacking(self, only: Collection[str] | None = None) -> dict[str, str]:
+        """By id, the texts of blocks (of ``only`` these) that have no lines and may be asked about."""
         lines, have = self.parts.lines, self.parts.queries.blocks()
         gone = lines.gone()
         found: dict[str, str] = {}
         for block_id, text in sorted(lines.meanings().items()):
+            if only is not None and block_id not in only:
+                continue
             if block_id not in have and block_id not in gone and self._may(block_id):
                 found[block_id] = text
         return found

@@ -27,14 +27,15 @@ def features_of(
 ) -> dict[str, Features]:  # fmt: skip
     """Of every block in ``near`` (all of one query, the nearest first), by id.
 
-    ``margin`` and ``z`` are of what blocks are ordered by (``likeness``): ``margin`` is a block's less the greatest of any other (0 if
-    there is none), ``z`` is it in standard deviations above the pool's mean (0 for a pool of fewer than five, where a spread says nothing).
-    ``asked``: the texts that ``near`` was asked by. ``hubs``: from ``hubness``. ``distance``: links in the taxonomy between the skill and a
-    block, by id; ``None`` where either is not in it.
+    ``margin`` and ``z`` are of what blocks are ordered by (``likeness``), but for their prompts: what a block was given to train on is its
+    maker's to choose, and lifts no prediction. ``margin`` is a block's less the greatest of any other (0 if there is none), ``z`` is it in
+    standard deviations above the pool's mean (0 for a pool of fewer than five, where a spread says nothing). ``asked``: the texts that
+    ``near`` was asked by. ``hubs``: from ``hubness``. ``distance``: links in the taxonomy between the skill and a block, by id; ``None``
+    where either is not in it.
     """
     overlap = rarity.sharing(asked)
     shares = {one.id: overlap(one.id) for one in near}
-    alike = {one.id: likeness(*one[1:], shares[one.id]) for one in near}
+    alike = {one.id: likeness(one.text_cosine, None, one.meaning_cosine, shares[one.id]) for one in near}
     mean, spread = _moments([alike[one.id] for one in near[:POOL]])
     order = sorted(alike.values(), reverse=True)
     return {

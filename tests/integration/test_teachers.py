@@ -27,6 +27,13 @@ FEW = Recipe(
 )
 
 
+def honest(body: dict[str, Any]) -> dict[str, Any]:
+    """Instructions, and what people may type."""
+    if "can" in json.loads(body["messages"][1]["content"]):
+        return completion({"searches": ["adding up quickly"], "needs": ["I want totals without a spreadsheet"]})
+    return completion({"instruction": "Write the function that is needed here."})
+
+
 def jobs_at(home: Path, url: str, **settings: Any) -> Jobs:
     parts = FakeParts(home, spans=20)
     changes = {"teacher_url": url, "teacher_key": SecretStr(KEY), "teacher_retries": 0, **settings}
@@ -45,16 +52,15 @@ def minted(jobs: Jobs, name: str, **changes: Any) -> tuple[Any, dict[str, Any], 
 
 
 def test_a_second_mint_makes_no_call_and_has_the_same_recipe(tmp_path: Path) -> None:
-    said = completion({"instruction": "Write the function that is needed here."})
-    script = Script(answer=lambda body: said)
+    script = Script(answer=honest)
     with serving(script) as url:
         first, counts, told = minted(
             jobs_at(tmp_path, url, teacher_prompt_price=1.0, teacher_completion_price=2.0), "one"
         )
-        calls = len(script.bodies)
+        calls = len(script.bodies) - 1  # and one for what people may type
         second, again, _ = minted(jobs_at(tmp_path, url, teacher_prompt_price=1.0, teacher_completion_price=2.0), "two")
     assert (counts["calls"], counts["cached"], counts["teacher"]) == (calls, 0, "openai")
-    assert (again["calls"], again["cached"], len(script.bodies)) == (0, calls, calls)
+    assert (again["calls"], again["cached"], len(script.bodies)) == (0, calls, calls + 1)
     assert first.recipe == second.recipe
     took = first.recipe.teaching
     assert (took.teacher, took.calls, took.prompt_tokens) == ("openai", calls, 200 * calls)
@@ -67,6 +73,31 @@ def test_a_second_mint_makes_no_call_and_has_the_same_recipe(tmp_path: Path) -> 
     assert {pair["instruction"].splitlines()[0] for pair in trained} == {"Write the function that is needed here."}
     assert first.recipe.general_pairs.source == "rehearsal"
     assert first.recipe.general_pairs.n == first.base_instruct_pairs > 0
+
+
+def test_it_also_writes_what_people_may_type_who_look_for_the_block(tmp_path: Path) -> None:
+    with serving(Script(answer=honest)) as url:
+        jobs = jobs_at(tmp_path, url)
+        manifest, _, told = minted(jobs, "one")
+    assert jobs.parts.queries.of(manifest.id) == ("adding up quickly", "I want totals without a spreadsheet")
+    near = jobs.parts.meanings.nearest([["I want totals without a spreadsheet"]], 9)[0]
+    assert [(one.id, round(one.meaning_cosine or 0, 3)) for one in near] == [(manifest.id, 1.0)]
+    assert "about 1 blocks" in "".join(note.text for note in told if isinstance(note, Note))
+
+
+@pytest.mark.parametrize("nonsense", [(500, {}, b"{}"), completion("no JSON"), (401, {}, b"{}")])
+def test_a_mint_is_done_also_where_nobody_can_say_what_people_may_type(tmp_path: Path, nonsense: Any) -> None:
+    def answer(body: dict[str, Any]) -> Any:
+        return nonsense if "can" in json.loads(body["messages"][1]["content"]) else honest(body)
+
+    with serving(Script(answer=answer)) as url:
+        jobs = jobs_at(tmp_path, url)
+        manifest, _, told = minted(jobs, "one")
+    assert jobs.parts.queries.blocks() == frozenset()
+    assert [one.id for one in jobs.parts.meanings.nearest([["adding up"]], 9)[0]] == [manifest.id]
+    assert "dna reindex --teacher openai" in next(
+        note.text for note in told if isinstance(note, Note) and "may type" in note.text and note.level == "warning"
+    )
 
 
 def test_the_key_is_in_no_file(tmp_path: Path) -> None:

@@ -107,6 +107,22 @@ def test_what_was_taken_away_is_not_found_by_any_more(tmp_path: Path) -> None:
     assert parts.queries.blocks() == frozenset()
 
 
+def test_nobody_is_asked_about_a_text_that_the_same_model_has_answered(tmp_path: Path) -> None:
+    script = Script(answer=rainy)
+    with serving(script) as url:
+        parts, ids = filled(tmp_path, url)
+        asked(parts)
+        twin = add_block(parts, "twin", says="another", capability=Capability(text=TEXTS["abc"]))
+        done = asked(parts)
+        assert (len(script.bodies), parts.queries.of(twin.id)) == (3, parts.queries.of(ids["abc"]))
+        parts.queries.forget(twin.id)
+        parts.settings = parts.settings.model_copy(update={"teacher_model": "another"})
+        asked(parts)
+    assert done.queried is not None
+    assert (done.queried.asked, done.queried.blocks) == (0, 4)
+    assert len(script.bodies) == 4
+
+
 def test_a_limit_and_an_answer_that_cannot_be_used_leave_blocks_for_next_time(tmp_path: Path) -> None:
     def some(body: dict[str, Any]) -> dict[str, Any]:
         return rainy(body) if "zorbl" in str(body["messages"][1]) else completion({"searches": [], "needs": []})
@@ -175,6 +191,20 @@ def test_what_is_kept_is_bounded_and_what_cannot_be_read_is_none(tmp_path: Path)
         assert kept.of("1" * 64) == ()
     assert kept.state() != before
     assert kept.blocks() == {"0" * 64, "1" * 64}
+
+
+def test_what_is_searched_has_another_name_when_other_lines_are_written(tmp_path: Path) -> None:
+    """As of a block that was removed, is here again, and was asked about anew."""
+    parts, ids = filled(tmp_path)
+    seen = [parts.meanings.snapshot()]
+    for line in (RAIN, "snow", RAIN):
+        parts.queries.keep(ids["abc"], Kept(queries=(line,), by="m"))
+        seen.append(parts.meanings.snapshot())
+    parts.queries.keep("0" * 64, Kept(queries=(RAIN,), by="of no block that is here"))
+    seen.append(parts.meanings.snapshot())
+    parts.queries.forget(ids["abc"])
+    seen.append(parts.meanings.snapshot())
+    assert [seen.index(one) for one in seen] == [0, 1, 2, 1, 1, 0]
 
 
 def test_only_teachers_that_are_asked_write_queries(tmp_path: Path) -> None:

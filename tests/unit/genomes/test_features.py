@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clonedna.core.vectors import Near
+from clonedna.genomes.calibration import design
 from clonedna.genomes.features import POOL, features_of, hubness, neighbours
 from clonedna.genomes.rarity import Rarity
 
@@ -44,6 +45,14 @@ def test_z_is_of_the_nearest_alone_however_many_are_handed_in() -> None:
     values = [1 - i / 200 for i in range(120)]
     first, every = (features_of(["x"], rows(some), Rarity({})) for some in (values[:POOL], values))
     assert [every[name].z for name in first] == [one.z for one in first.values()]
+
+
+@given(st.lists(st.tuples(st.floats(-1, 1), st.floats(-1, 1)), min_size=2, max_size=20))
+def test_what_a_block_was_trained_on_changes_what_is_predicted_of_none(values: list[tuple[float, float]]) -> None:
+    alone = features_of(["x"], rows([text for text, _ in values]), Rarity({}))
+    near = [Near(f"{i:03d}", text, prompts) for i, (text, prompts) in enumerate(values)]
+    beside = features_of(["x"], near, Rarity({}))
+    assert {name: design(one) for name, one in beside.items()} == {name: design(one) for name, one in alone.items()}
 
 
 def test_distance_and_hubs_are_those_of_the_block() -> None:
