@@ -104,8 +104,12 @@ def fit(options: argparse.Namespace) -> None:
     random.seed(options.seed)
     torch.manual_seed(options.seed)
     topics, names = skills(options.pairs), bundled()
+    if not 0 <= options.held_out < len(topics):
+        raise SystemExit(f"{options.pairs} has {len(topics)} topics: --held-out must leave one")
     held = random.sample(sorted(topics), options.held_out)
     learned = {topic: some for topic, some in topics.items() if topic not in held}
+    if not 0 < options.topics <= (most := sum(math.ceil(len(some) / TOGETHER) for some in learned.values())):
+        raise SystemExit(f"what is learned from fills {most} batches of one topic: --topics is at most {most}")
     model = Model(options.rank)
     weights = [one for one in model.bert.parameters() if one.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=options.rate, weight_decay=0.01)
