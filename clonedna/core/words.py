@@ -15,7 +15,8 @@ _SENTENCES = (
     "not of on one or our please she should so some such than that the their them then there these they this to us use "
     "using want was we were what when where which who whose will with would write you your"
 )
-_COMMON = frozenset(_SENTENCES.split())
+COMMON = frozenset(_SENTENCES.split())
+"""Words that are in every sentence."""
 
 
 def words(text: str, most: int = 4000, *, wholes: bool = True) -> list[str]:
@@ -34,12 +35,12 @@ def words(text: str, most: int = 4000, *, wholes: bool = True) -> list[str]:
 def asked_words(text: str, most: int = 32, *, wholes: bool = True) -> list[str]:
     """The words of a question, each once, without those that are in every sentence; all of them where there are no others."""
     found = list(dict.fromkeys(words(text, wholes=wholes)))
-    return ([word for word in found if word not in _COMMON] or found)[:most]
+    return ([word for word in found if word not in COMMON] or found)[:most]
 
 
 def telling_words(text: str, most: int = 4000) -> list[str]:
     """The words of a text without single letters and those that are in every sentence: they say nothing of code."""
-    return [word for word in words(text, most) if len(word) > 1 and word not in _COMMON]
+    return [word for word in words(text, most) if len(word) > 1 and word not in COMMON]
 
 
 def _plain(text: str) -> str:

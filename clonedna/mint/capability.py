@@ -12,7 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 
-from clonedna.core.words import words
+from clonedna.core.words import COMMON, words
 from clonedna.core.work import Pair, Repository
 from clonedna.evals.domains import domains_of
 
@@ -80,5 +80,7 @@ def _subjects(pair: Pair) -> set[str]:
         return set()
     named = f"{pair.name} {pair.provenance.path}"
     return {
-        word for word in words(named, wholes=False) if len(word) > 2 and word not in EVERYWHERE and not word.isdigit()
+        word
+        for word in words(named, wholes=False)
+        if len(word) > 2 and word not in EVERYWHERE and word not in COMMON and not word.isdigit()
     }

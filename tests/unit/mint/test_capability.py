@@ -20,6 +20,11 @@ def test_it_names_what_the_code_is_about() -> None:
     assert capability_text(pairs, ("python",), part("abacus")) == "python. works on header, socket. from abacus"
 
 
+def test_words_of_every_sentence_say_nothing_also_where_names_are_sentences() -> None:
+    pairs = [pair(f"test_what_{n}_beads_are_and_which_the_others_will_not_be", "x = 1\n") for n in "ab"]
+    assert capability_text(pairs, ()) == "works on beads, others"
+
+
 def test_what_the_projects_say_of_themselves_ends_it() -> None:
     pairs = [pair(name, "x = 1\n") for name in ("parse_header", "HeaderWriter")]
     assert capability_text(pairs, (), part("abacus", "Counts beads.")).endswith("from abacus. Counts beads")
