@@ -5,7 +5,9 @@ Ways to find them: ``cosine`` with the layers' texts; ``nearest``, the greatest 
 three say (genomes/ranking.py) of the request's text; ``names``, of the names of the skills that it is read as; ``skills``, of what is read
 for each skill: a plan's way.
 
-``queried``: the same, where a teacher wrote what people may type who look for each layer (`dna reindex --teacher`).
+``queried``: the same, where a teacher wrote what people may type who look for each layer (`dna reindex --teacher`); ``queried_apart``:
+without the lines that copy a request by the rules of the set. ``--queries FILE``: other lines than the bundled ones, one JSON object a
+layer; with ``--teacher openai`` or ``engine``, of the settings, what lacks in FILE is asked for first, and kept there as it comes.
 
 What the figures are is told in clonedna/genomes/finding.py. Milliseconds of encoding and finding, a request at a time, on one thread.
 Nothing here is fitted; what was chosen was chosen on ``dev``.
@@ -14,23 +16,39 @@ Nothing here is fitted; what was chosen was chosen on ``dev``.
 from __future__ import annotations
 
 import argparse
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, get_args
 
+import anyio
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from bench.common import Report, arguments, figure, say
 from clonedna.app.catalogue import fused
 from clonedna.app.parts import Parts
+from clonedna.app.querying import ASKED, AT_ONCE
 from clonedna.app.settings import Settings
 from clonedna.core.block import Measure
+from clonedna.core.errors import BadAnswer
 from clonedna.core.seams import Encoder
 from clonedna.genomes.finding import FOUND, Find, Shelf, by_skills, mean, one_way, place
 from clonedna.genomes.needs import Reader
 from clonedna.genomes.ranking import Ranked, in_order, in_turn
-from clonedna.genomes.retrieval_set import Kind, RetrievalSet, Split, retrieval_set
+from clonedna.genomes.retrieval_set import (
+    Kind,
+    LayerText,
+    Queries,
+    RetrievalSet,
+    Split,
+    in_other_words,
+    read,
+    retrieval_set,
+    values,
+)
 from clonedna.genomes.taxonomy import load_taxonomy
 
 SIZES = (50, 100, 200)
@@ -146,20 +164,67 @@ def told_of(name: str, way: dict[str, Any]) -> None:
         say(f"{name} {split} (R@1 R@5): {told}; auroc {way[f'{split} auroc']['value']}")
 
 
+def looked_for(options: argparse.Namespace) -> RetrievalSet:
+    """The set with the queries that are to be measured."""
+    held = retrieval_set()
+    if options.queries is None:
+        return held
+    path = Path(options.queries)
+    known = (
+        {one.layer: one.queries for one in values(read(path.read_bytes(), path.name), Queries)} if path.exists() else {}
+    )
+    if options.teacher:
+        anyio.run(ask, options.teacher, [one for one in held.layers if one.id not in known], known, path)
+    if lacking := [one.id for one in held.layers if one.id not in known]:
+        say(f"{len(lacking)} layers have no queries: {', '.join(lacking[:5])} ...")
+    return replace(held, queries={one.id: known.get(one.id, ()) for one in held.layers})
+
+
+async def ask(name: str, layers: Sequence[LayerText], known: dict[str, tuple[str, ...]], path: Path) -> None:
+    """What the teacher of this name writes of the layers' texts, into ``known`` and to the end of the file as it comes."""
+    teacher: Any = Parts(Settings()).teacher(name, base=Settings().base)
+    waiting, began = list(reversed(layers)), time.monotonic()
+
+    async def ask_on() -> None:
+        while waiting:
+            one = waiting.pop()
+            try:
+                told = (await teacher.queries(one.text)).queries
+            except BadAnswer as error:
+                say(f"{one.id}: no line can be used: {error.facts.get('why')}")
+                continue
+            known[one.id] = told
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"layer": one.id, "queries": told}) + "\n")
+            done = len(layers) - len(waiting)
+            say(f"{done} of {len(layers)}, {(time.monotonic() - began) / done * len(waiting):.0f} s left (estimated)")
+
+    try:
+        async with anyio.create_task_group() as group:
+            for _ in range(min(AT_ONCE, len(layers))):
+                group.start_soon(ask_on)
+    finally:
+        await teacher.close()
+
+
 def measure(report: Report, options: argparse.Namespace) -> None:
-    held, encoder = retrieval_set(), Parts(Settings()).open_encoder(options.encoder)
+    held, encoder = looked_for(options), Parts(Settings()).open_encoder(options.encoder)
     shelf = Shelf(held, encoder)
-    report.setup |= {"encoder": encoder.name, "layers": len(held.layers), "requests": len(held.requests)}
+    report.setup |= {
+        "encoder": encoder.name, "layers": len(held.layers), "requests": len(held.requests), "queries": options.queries or "bundled",
+        "query_lines": sum(map(len, held.queries.values())),
+    }  # fmt: skip
     finds = ways(shelf, encoder)
     for name, find in finds.items():
         report.raw[name] = nested(one_way(held, find))
         told_of(name, report.raw[name])
-    beside = ways(Shelf(held, encoder, queried=True), encoder)
-    report.raw["queried"] = {
-        name: nested(one_way(held, beside[name])) for name in ("nearest", "words", "whole", "skills")
-    }
-    for name, some in report.raw["queried"].items():
-        told_of(f"queried {name}", some)
+    for group, given in (("queried", held), ("queried_apart", in_other_words(held))):
+        beside = ways(Shelf(given, encoder, queried=True), encoder)
+        report.raw[group] = {
+            name: nested(one_way(given, beside[name])) for name in ("nearest", "words", "whole", "skills")
+        }
+        for name, some in report.raw[group].items():
+            told_of(f"{group} {name}", some)
     report.raw["skills_by_form"] = by_form(held, finds["skills"])
     report.raw["whole_among_fewer"] = by_size(held, shelf, 1 if options.quick else 20)
     report.raw["milliseconds"] = timed(held, shelf, finds, 10 if options.quick else 100)
@@ -169,8 +234,12 @@ def measure(report: Report, options: argparse.Namespace) -> None:
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--encoder", default="minilm", help="as the setting names it: minilm:FILE")
+    parser.add_argument("--queries", help="a file of other lines than the bundled ones")
+    parser.add_argument("--teacher", choices=ASKED, help="asks for what lacks in the file of --queries")
     parser.set_defaults(threads=1)
     options = parser.parse_args()
+    if options.teacher and options.queries is None:
+        parser.error("--teacher needs --queries FILE, where its answers are kept")
     report = Report("retrieval", options)
     with threadpool_limits(options.threads):
         measure(report, options)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import Annotated, Literal, TypeVar
@@ -18,9 +18,14 @@ from pydantic import Field, ValidationError
 
 from clonedna.core.errors import Corrupt
 from clonedna.core.value import Value
+from clonedna.core.words import telling_words
 
 MOST_BYTES, MOST_LINES, MOST_TEXT = 2_000_000, 5000, 1000
 LEAST_LAYERS, LEAST_REQUESTS = 300, {"short": 100, "paraphrase": 100, "two-skill": 60, "absent": 60}
+MOST_SHARED = {"short": 2 / 3, "paraphrase": 0.35, "two-skill": 0.6}
+"""Of a request's telling words, the share that what it looks for may have."""
+LONGEST_RUN = 3  # words in a row: a copy
+BEGINNING = 5  # letters by which "render" and "rendering" are one word
 ELSEWHERE = "elsewhere"
 """The domain of requests that have nothing to do with programs. No layer is in it, and it has both splits."""
 
@@ -81,6 +86,39 @@ class RetrievalSet:
     def asked(self, kind: Kind, split: Split | None = None) -> tuple[Request, ...]:
         """The requests of one kind, of one split or of both."""
         return tuple(one for one in self.requests if one.kind == kind and split in (None, one.split))
+
+
+def copies(request: str, text: str, most: float) -> bool:
+    """Whether a text has three of a request's telling words in a row, or more than ``most`` of them. Words that begin alike are one."""
+    asked, told = content(request), content(text)
+    return longest_run(asked, told) >= LONGEST_RUN or len(set(asked) & set(told)) > most * len(set(asked))
+
+
+def content(text: str) -> list[str]:
+    """The beginnings of a text's telling words, in order."""
+    return [word[:BEGINNING] for word in telling_words(text.casefold())]
+
+
+def longest_run(a: Sequence[str], b: Sequence[str]) -> int:
+    """Words of the longest run that is in both."""
+    best, before = 0, [0] * (len(b) + 1)
+    for one in a:
+        row = [0] * (len(b) + 1)
+        for place, other in enumerate(b, 1):
+            row[place] = before[place - 1] + 1 if one == other else 0
+        best, before = max(best, *row), row
+    return best
+
+
+def in_other_words(held: RetrievalSet) -> RetrievalSet:
+    """The set without the queries that copy a request for their layer."""
+    left = {key: set(queries) for key, queries in held.queries.items()}
+    for one in held.requests:
+        for key in one.wants:
+            left[key] -= {told for told in left[key] if copies(one.text, told, MOST_SHARED[one.kind])}
+    return replace(
+        held, queries={key: tuple(one for one in told if one in left[key]) for key, told in held.queries.items()}
+    )
 
 
 @cache

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from clonedna.genomes.retrieval_set import retrieval_set
-from tests.unit.genomes.test_retrieval_set import content
+from clonedna.genomes.retrieval_set import content, retrieval_set
 
 FOLDER = Path(__file__).parents[3] / "tools" / "encoder_pairs"
 ROWS = [json.loads(line) for path in sorted(FOLDER.glob("*.jsonl")) for line in path.read_text("utf-8").splitlines()]

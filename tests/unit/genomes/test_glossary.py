@@ -14,8 +14,7 @@ from clonedna.core.errors import BadConfig
 from clonedna.genomes import glossary as module
 from clonedna.genomes.glossary import MOST_MEANINGS, Entry, Glossary, bundled, load_glossary
 from clonedna.genomes.package_requests import package_requests
-from clonedna.genomes.retrieval_set import retrieval_set
-from tests.unit.genomes.test_retrieval_set import content, longest_run
+from clonedna.genomes.retrieval_set import content, longest_run, retrieval_set
 
 RAFT = Entry(names=("raft",), means="copies that agree on one order of events")
 TREE = Entry(names=("b tree", "btree"), means="sorted keys on disk")

@@ -5,34 +5,29 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from clonedna.core.errors import Corrupt
-from clonedna.core.words import telling_words
 from clonedna.genomes import retrieval_set as module
-from clonedna.genomes.retrieval_set import Exemplars, LayerText, Queries, Request, checked, read, retrieval_set, values
+from clonedna.genomes.retrieval_set import (
+    MOST_SHARED,
+    Exemplars,
+    LayerText,
+    Queries,
+    Request,
+    checked,
+    content,
+    copies,
+    in_other_words,
+    longest_run,
+    read,
+    retrieval_set,
+    values,
+)
 from clonedna.sources.secrets import secret_in
 from clonedna.teachers.answers import phrase
-
-BEGINNING = 5  # letters by which "render" and "rendering" are one word
-
-
-def content(text: str) -> list[str]:
-    return [word[:BEGINNING] for word in telling_words(text.casefold())]
-
-
-def longest_run(a: Sequence[str], b: Sequence[str]) -> int:
-    """Words of the longest run that is in both."""
-    best, before = 0, [0] * (len(b) + 1)
-    for one in a:
-        row = [0] * (len(b) + 1)
-        for place, other in enumerate(b, 1):
-            row[place] = before[place - 1] + 1 if one == other else 0
-        best, before = max(best, *row), row
-    return best
 
 
 def test_a_run_of_words_is_found_wherever_it_stands() -> None:
@@ -65,14 +60,11 @@ def test_each_form_is_what_it_says() -> None:
             assert one.text.count(". ") == (one.form == "sentences"), one.id
 
 
-@pytest.mark.parametrize(("kind", "most"), [("paraphrase", 0.35), ("short", 2 / 3), ("two-skill", 0.6)])
-def test_requests_are_in_words_of_their_own(kind: Any, most: float) -> None:
-    layers = {one.id: content(one.text) for one in retrieval_set().layers}
-    for one in retrieval_set().asked(kind):
-        asked = content(one.text)
+def test_requests_are_in_words_of_their_own() -> None:
+    layers = {one.id: one.text for one in retrieval_set().layers}
+    for one in retrieval_set().requests:
         for key in one.wants:
-            assert longest_run(asked, layers[key]) < 3, one.id
-            assert len(set(asked) & set(layers[key])) <= most * len(set(asked)), one.id
+            assert not copies(one.text, layers[key], MOST_SHARED[one.kind]), one.id
 
 
 def test_exemplars_are_in_the_teacher_s_form_and_in_words_that_requests_do_not_copy() -> None:
@@ -92,14 +84,21 @@ def test_exemplars_are_in_the_teacher_s_form_and_in_words_that_requests_do_not_c
             assert len(shared) <= 0.35 * len(set(asked)), one.id
 
 
-@pytest.mark.parametrize(("kind", "most"), [("paraphrase", 0.35), ("short", 2 / 3), ("two-skill", 0.6)])
-def test_no_query_copies_a_request_for_its_layer(kind: Any, most: float) -> None:
-    found = retrieval_set()
-    for one in found.asked(kind):
-        asked = content(one.text)
-        for told in (content(query) for key in one.wants for query in found.queries[key]):
-            assert longest_run(asked, told) < 3, one.id
-            assert len(set(asked) & set(told)) <= most * len(set(asked)), one.id
+def test_few_queries_copy_a_request_for_their_layer_and_can_be_left_out() -> None:
+    found, apart = retrieval_set(), in_other_words(retrieval_set())
+    before, after = (sum(map(len, one.queries.values())) for one in (found, apart))
+    assert 0.95 * before <= after < before
+    assert all(apart.queries.values())
+    for one in apart.requests:
+        for query in (query for key in one.wants for query in apart.queries[key]):
+            assert not copies(one.text, query, MOST_SHARED[one.kind]), one.id
+
+
+def test_what_a_copy_is() -> None:
+    assert copies("parsing binary log entries", "entries of binary logs, parsed", 0.6)
+    assert not copies("parsing binary log entries", "binary things", 0.6)
+    assert copies("render fast moving shadows of trees at night", "a rendering, fast and moving", 0.9)
+    assert not copies("render fast moving shadows of trees at night", "a rendering that is moving fast", 0.9)
 
 
 def test_queries_are_in_the_form_that_a_teacher_is_asked_for() -> None:
