@@ -6,7 +6,8 @@ words, short and plain, that nothing was chosen on; 24 more ask for what no pack
 prompts, the held-out ones with them, are those very requests, its answers are easy to learn and worth nothing.
 
 Of a present request: the right layer alone is used, with another, another alone, or none (``genome_empty``). Of an absent one: none, or
-some. ``search``: the right layer is first, or among the first five, before anything is measured.
+some. ``search``: the right layer is first, or among the first five, before anything is measured, of each skill in turn; ``whole``: of the
+whole request.
 """
 
 from __future__ import annotations
@@ -47,9 +48,11 @@ class Asked(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a search says first, and what a plan uses: layers' names; ``error``: the code where there is no plan."""
+    """What a search says first of each skill in turn and of the ``whole`` request, and what a plan uses: layers' names; ``error``: the code
+    where there is no plan."""
 
     searched: tuple[str, ...]
+    whole: tuple[str, ...]
     used: tuple[str, ...]
     error: str
 
@@ -134,14 +137,16 @@ def found(home: Path, text: str) -> Found:
     """In a process of its own: one request searched for and planned."""
     quiet()
     desk = GenomeDesk(parts_of(home), BASE)
-    searched = [[layer.name for layer in skill.layers] for skill in desk.search(text, FIRST).skills]
+    near = desk.search(text, FIRST)
+    whole = tuple(layer.name for layer in near.whole)
+    searched = [[layer.name for layer in skill.layers] for skill in near.skills]
     first = tuple(dict.fromkeys(row[n] for n in range(FIRST) for row in searched if n < len(row)))
     try:
         plan = desk.plan(PlanAsk(request=text)).plan
     except DnaError as error:
-        return Found(first, (), error.code)
+        return Found(first, whole, (), error.code)
     used = tuple(sorted({name for one in plan.skills if (name := layer_of(one))}))
-    return Found(first, used, "")
+    return Found(first, whole, used, "")
 
 
 def layer_of(one: SkillPlan) -> str:
@@ -187,10 +192,13 @@ def summed(told: Sequence[tuple[Asked, Found]]) -> dict[str, Any]:
     present = [(one, got) for one, got in told if one.package]
     errors = Counter(got.error for _, got in told if got.error and got.error != "genome_empty")
     shares = {
-        name: figure(sum(one.package in got.searched[:most] for one, got in present) / len(present))
+        f"{name} R@{most}": figure(
+            sum(one.package in getattr(got, where)[:most] for one, got in present) / len(present)
+        )
         if present
         else None
-        for name, most in (("search R@1", 1), ("search R@5", FIRST))
+        for name, where in (("search", "searched"), ("whole", "whole"))
+        for most in (1, FIRST)
     }
     return {
         "present": dict(Counter(outcome(one, got) for one, got in present)), **shares,

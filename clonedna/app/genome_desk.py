@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from queue import SimpleQueue
 from threading import Event, Thread
 from typing import Any
@@ -28,10 +28,13 @@ from clonedna.app.uploads import Uploads
 from clonedna.core.block import GivenFile
 from clonedna.core.errors import Cancelled
 from clonedna.core.events import Emit, silent
-from clonedna.core.genome import DesiredGenome
+from clonedna.core.genome import DesiredGenome, Match, Skill
 from clonedna.genomes.planning import Choosing
+from clonedna.genomes.ranking import alike, in_order
 
 MOST_FOUND = 50
+MOST_NAME = 200
+"""Letters of a skill's text."""
 
 
 class GenomeDesk:
@@ -45,23 +48,24 @@ class GenomeDesk:
         return HomeJudge(self.parts).desired(request)
 
     def search(self, request: str, most: int = 10) -> FoundLayers:
-        """For each skill the blocks of this base that may be used, the best first, without any probe; and near ones that may not be."""
+        """The blocks of this base that may be used, the best first, without any probe: by likeness to the whole request, and for each skill
+        as a plan ranks them; and near ones that may not be."""
         judge = HomeJudge(self.parts)
         planning, config = Planning(self.parts, judge), Choosing()
         desired = judge.desired(request)
-        pool = planning.pool(desired, self.parts.engine(self.base).base, config)
-        skills: list[SkillLayers] = []
-        for skill, row in zip(desired.skills, planning.matches(desired, pool, config), strict=True):
-            found = tuple(
-                FoundLayer(
-                    id=one.id, name=one.name, version=one.version, predicted=one.predicted.value, score=one.score.score,
-                    cosine=max(one.features.text_cosine, one.features.centroid_cosine or -1.0, one.features.meaning_cosine or -1.0),
-                    duplicate_of=one.duplicate_of,
-                )
-                for one in row[:most]
-            )  # fmt: skip
-            skills.append(SkillLayers(skill=skill, layers=found))
-        return FoundLayers(request=desired.request, encoder=desired.encoder, skills=tuple(skills), refused=pool.refused)
+        whole = Skill(text=desired.request[:MOST_NAME], weight=1.0, asked=(desired.request,))
+        asked = desired.model_copy(update={"skills": (whole, *desired.skills)})
+        pool = planning.pool(asked, self.parts.engine(self.base).base, config)
+        first, *rows = planning.matches(asked, pool, config)
+        kin = {one.id: one.kin for one in pool.candidates}
+        return FoundLayers(
+            request=desired.request, encoder=desired.encoder, whole=by_likeness(first, kin)[:most],
+            skills=tuple(
+                SkillLayers(skill=skill, layers=tuple(_found(one, one.score.score, one.duplicate_of) for one in row[:most]))
+                for skill, row in zip(desired.skills, rows, strict=True)
+            ),
+            refused=pool.refused,
+        )  # fmt: skip
 
     def plan(self, ask: PlanAsk, *, pairs: bytes | None = None, emit: Emit = silent) -> KeptPlan:
         """A plan, kept. Raises as ``Planning.plan``."""
@@ -114,3 +118,21 @@ class GenomeDesk:
     def kept(self, reference: str) -> KeptPlan:
         """A plan of this home. Raises ``NotFound``, ``InputError``, ``Corrupt``."""
         return find_plan(self.parts.settings.home, reference)
+
+
+def by_likeness(row: Sequence[Match], kin: Mapping[str, frozenset[str]]) -> tuple[FoundLayer, ...]:
+    """Blocks in the order of how like they are to what was asked, with the one before it that each repeats."""
+    by_id, first = {one.id: one for one in row}, list[str]()
+    found: list[FoundLayer] = []
+    for key, score in in_order({one.id: alike(one.features) for one in row}):
+        found.append(_found(by_id[key], score, next((one for one in first if one in kin[key]), None)))
+        first.append(key)
+    return tuple(found)
+
+
+def _found(match: Match, score: float, twin: str | None) -> FoundLayer:
+    seen = match.features
+    return FoundLayer(
+        id=match.id, name=match.name, version=match.version, predicted=match.predicted.value, score=score, duplicate_of=twin,
+        cosine=max(seen.text_cosine, seen.centroid_cosine or -1.0, seen.meaning_cosine or -1.0),
+    )  # fmt: skip

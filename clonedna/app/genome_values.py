@@ -151,7 +151,8 @@ class GenomeList(Value):
 
 
 class FoundLayer(Value):
-    """A block that was found for one skill. ``cosine``: the greater of text and exemplars; ``predicted``: s* as calibrated from it."""
+    """A block that was found for one skill, or for the whole request. ``cosine``: the greatest of text, exemplars and meanings;
+    ``predicted``: s* as calibrated from it; ``score``: of a skill as a plan ranks, of the whole request its likeness."""
 
     id: str
     name: str
@@ -168,9 +169,10 @@ class SkillLayers(Value):
 
 
 class FoundLayers(Value):
-    """For each skill the blocks that may be used, the best first; and those near enough that may not be."""
+    """The blocks that may be used, the best first, for the ``whole`` request and for each skill; and those near enough that may not be."""
 
     request: str
     encoder: str
+    whole: tuple[FoundLayer, ...]
     skills: tuple[SkillLayers, ...]
     refused: tuple[Refused, ...]

@@ -44,13 +44,15 @@ def analyze(context: typer.Context, request: Need, as_json: Json = False) -> Non
 def search(
     context: typer.Context, request: Need, limit: Annotated[int, typer.Option(min=1, max=50)] = 5, on: On = None, as_json: Json = False
 ) -> None:  # fmt: skip
-    """Show the blocks that are near to each skill of a need, and those that may not be used. Nothing is measured."""
+    """Show the blocks that are near to a need and to each of its skills, and those that may not be used. Nothing is measured."""
     state: State = context.obj
     found = _desk(state, on).search(request, limit)
     if as_json:
         print_json(found)
         return
-    for one in found.skills:
+    groups = [("the whole request", found.whole)]
+    groups += [(f"{one.skill.text} ({one.skill.weight:.2f})", one.layers) for one in found.skills]
+    for title, layers in groups:
         rows = [
             [
                 f"{x.name}@{x.version}",
@@ -59,10 +61,10 @@ def search(
                 "" if x.predicted is None else f"{x.predicted:.2f}",
                 f"{x.score:.2f}",
             ]
-            for x in one.layers
+            for x in layers
         ]
-        table(f"{one.skill.text} ({one.skill.weight:.2f})", ["block", "id", "cosine", "s* predicted", "score"], rows)
-    _tell_repeats([x for one in found.skills for x in one.layers])
+        table(title, ["block", "id", "cosine", "s* predicted", "score"], rows)
+    _tell_repeats([x for _, layers in groups for x in layers])
     for out in found.refused:
         tell(f"refused: {printable(out.name)}: {out.code}: {printable(out.why)}")
 

@@ -66,7 +66,7 @@ class RemoteGenomes:
         return self._wire.post(f"{COMMAND}/analyze-requirements", DesiredGenome, {"request": request})
 
     def search(self, request: str, most: int = 10) -> FoundLayers:
-        """For each skill the server's blocks that may be used."""
+        """The server's blocks that may be used, for the whole request and for each skill."""
         return self._wire.post(f"{COMMAND}/search-layers", FoundLayers, {"request": request, "most": most})
 
     def plan(self, ask: NeedAsk, emit: Emit = silent) -> KeptPlan:

@@ -91,7 +91,8 @@ def commands(service: Service) -> APIRouter:
 
     @made.post("/search-layers", dependencies=[READ])
     def search_layers(ask: Annotated[LayersAsk, Body()]) -> FoundLayers:
-        """For each skill the blocks that may be used, the best first, and the near ones that may not be. Nothing is probed."""
+        """The blocks that may be used, the best first, for the whole request and for each skill, and the near ones that may not be. Nothing
+        is probed."""
         return service.genome_desk.search(ask.request, ask.most)
 
     @made.post("/assemble", dependencies=[MINT], status_code=202)

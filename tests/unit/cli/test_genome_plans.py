@@ -27,7 +27,7 @@ class Desk:
 
     def search(self, request: str, most: int) -> FoundLayers:
         skills = (SkillLayers(skill=Skill(text=request, weight=1.0), layers=self._layers[:most]),)
-        return FoundLayers(request=request, encoder="hashed-512", skills=skills, refused=())
+        return FoundLayers(request=request, encoder="hashed-512", whole=self._layers[:most], skills=skills, refused=())
 
 
 def search(monkeypatch: pytest.MonkeyPatch, home: Path, *layers: FoundLayer) -> str:
