@@ -95,7 +95,7 @@ def test_few_queries_copy_a_request_for_their_layer_and_can_be_left_out() -> Non
 
 
 def test_what_a_copy_is() -> None:
-    assert copies("parsing binary log entries", "entries of binary logs, parsed", 0.6)
+    assert copies("parsing binary log entries", "the entries of a log, binary", 0.6)
     assert not copies("parsing binary log entries", "binary things", 0.6)
     assert copies("render fast moving shadows of trees at night", "a rendering, fast and moving", 0.9)
     assert not copies("render fast moving shadows of trees at night", "a rendering that is moving fast", 0.9)
